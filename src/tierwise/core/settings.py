@@ -1,0 +1,149 @@
+"""The configuration, parsed: what `tierwise.config` reads from tierwise.toml and the environment, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+
+from tierwise.core.catalog import Catalog
+from tierwise.core.money import Price
+from tierwise.core.tasks import TaskType
+
+__all__ = [
+    "LedgerSettings",
+    "LimitSettings",
+    "Overrides",
+    "PatternOverride",
+    "PolicyRule",
+    "PolicySettings",
+    "ProviderSettings",
+    "Role",
+    "Settings",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """How a provider is reached. `kind` names the entry point of group `tierwise.providers` that builds it."""
+
+    name: str
+    kind: str  # anthropic, ollama, embedded, openai, litellm, or an entry point of another package
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)  # resolved from `api_key_env`; never logged or stored
+    api_key_env: str | None = None  # None: this provider needs no key
+    auth: str = "x-api-key"  # or "bearer"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = True
+    connect_timeout_seconds: float = 10.0
+    first_token_timeout_seconds: float = 120.0  # a cold local model can take tens of seconds to load
+    idle_timeout_seconds: float = 60.0  # between two pieces of a stream
+    local: bool = False  # runs on this machine: costs what is configured, is probed before use
+    model_path: Path | None = None  # embedded: the GGUF file
+    context_tokens: int | None = None  # embedded, ollama: context to load the model with
+    threads: int | None = None  # embedded
+    inference_geo: str | None = None  # priced and sent
+    speed: str | None = None  # "fast", where a model offers it
+
+    @property
+    def key_missing(self) -> bool:
+        """A key is needed and there is none."""
+        return self.api_key_env is not None and not self.api_key
+
+
+class Role(StrEnum):
+    """What the decision tree calls a tier; `PolicySettings.roles` says which tier plays it."""
+
+    LOCAL = "local"  # recoverable, small, latency-tolerant processing
+    PROCESSING = "processing"  # other processing
+    JUDGMENT = "judgment"
+    TOP = "top"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRule:
+    """One line of the decision tree. It applies when every condition given (not None) holds; the first one wins."""
+
+    name: str
+    to: Role
+    because: str  # the reason shown, in plain words
+    needs: tuple[str, ...] | None = None
+    recoverable: bool | None = None
+    unsure: bool | None = None  # abstained, or confidence below `confident_above`
+    fits_local: bool | None = None  # small enough and in time on the local tier
+    stakes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """The decision tree and its numbers."""
+
+    rules: tuple[PolicyRule, ...]
+    roles: Mapping[Role, str]  # role → tier name
+    confident_above: float
+    consider_alternatives_above: float
+    local_max_prompt_tokens: int
+    local_max_output_tokens: int
+    default_max_latency_seconds: float
+    output_tokens: Mapping[str, int]  # expected output by task type, "default" for the rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternOverride:
+    """Texts that match `pattern` (a regular expression, searched in the ask) go to `tier`."""
+
+    pattern: str
+    tier: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """Where the user knows better. Applied after the tree: tool, pattern, tag, type (the first that matches)."""
+
+    tools: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)  # "key=value" or "key" → tier
+    patterns: tuple[PatternOverride, ...] = ()
+    min_tier: str | None = None
+    max_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """Bounds of one call."""
+
+    max_cost_usd: Decimal | None = None
+    deadline_seconds: float | None = None
+    transient_retries: int = 3  # on one rung
+    backoff_base_seconds: float = 0.5
+    backoff_cap_seconds: float = 30.0
+    circuit_failures: int = 5  # in a row, until a model's circuit opens
+    circuit_open_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSettings:
+    """Where calls are recorded."""
+
+    path: Path
+    synchronous: str = "normal"  # "full" survives a power cut too, at about a tenth of the speed
+    busy_timeout_ms: int = 5000
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that was configured. `sources` names the files that were read, for `tierwise doctor`."""
+
+    catalog: Catalog
+    providers: Mapping[str, ProviderSettings]
+    policy: PolicySettings
+    overrides: Overrides
+    limits: LimitSettings
+    ledger: LedgerSettings
+    prices: tuple[Price, ...]  # private and shipped prices, over genai-prices'
+    task_types: tuple[TaskType, ...] = ()  # the user's own
+    project: str | None = None
+    sources: tuple[Path, ...] = ()
