@@ -1,0 +1,120 @@
+"""Server-sent events, sans-io: bytes in, events out, however the network cuts them.
+
+Follows the WHATWG event-stream grammar: CRLF, CR and LF end lines, a blank line ends an event, `data` lines are
+joined with LF, comments and unknown fields are skipped, one leading byte order mark is dropped, and an event that
+the end of the stream leaves unfinished is discarded. Lines are split as bytes and decoded whole, so a multi-byte
+character may be cut anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["MAX_EVENT_BYTES", "ServerSentEvent", "SseError", "SseParser"]
+
+# Far above any real event (a whole tool call is one to a few hundred kB), far below what would hurt a process.
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_BOM = b"\xef\xbb\xbf"
+
+
+class SseError(ValueError):
+    """The stream cannot be read as server-sent events."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event. `event` is "message" where the stream names none; `id` is the last one seen, if any."""
+
+    event: str
+    data: str
+    id: str | None = None
+
+
+class SseParser:
+    """Feed it chunks, get events. One parser per stream; work is linear in the bytes fed.
+
+    Raises `SseError` from `feed` once a single event exceeds `max_event_bytes`: an upstream that never ends an
+    event must not fill the memory.
+    """
+
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max = max_event_bytes
+        self._fragments: list[bytes] = []  # of the line that has not ended yet
+        self._size = 0  # bytes of the event so far
+        self._after_cr = False  # the last chunk ended in CR: an LF that follows belongs to it
+        self._first_line = True
+        self._event = ""
+        self._data: list[str] = []
+        self._id: str | None = None
+
+    @property
+    def mid_event(self) -> bool:
+        """Whether bytes of an unfinished event are held: at the end of a stream, a sign that it was cut."""
+        return bool(self._fragments or self._data or self._event)
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """The events that `chunk` completes, in order."""
+        if not chunk:
+            return []
+        start = 0
+        if self._after_cr:
+            self._after_cr = False
+            if chunk[0] == 0x0A:
+                start = 1
+        events: list[ServerSentEvent] = []
+        for match in _LINE_END.finditer(chunk, start):
+            piece = chunk[start : match.start()]
+            start = match.end()
+            self._grow(len(piece) + 1)
+            if self._fragments:
+                self._fragments.append(piece)
+                piece = b"".join(self._fragments)
+                self._fragments.clear()
+            event = self._line(piece)
+            if event is not None:
+                events.append(event)
+        if chunk[-1] == 0x0D:
+            self._after_cr = True
+        if start < len(chunk):
+            rest = chunk[start:]
+            self._grow(len(rest))
+            self._fragments.append(rest)
+        return events
+
+    def _grow(self, count: int) -> None:
+        self._size += count
+        if self._size > self._max:
+            raise SseError(f"one event of the stream is longer than {self._max} bytes; giving up on it")
+
+    def _line(self, raw: bytes) -> ServerSentEvent | None:
+        if self._first_line:
+            self._first_line = False
+            raw = raw.removeprefix(_BOM)
+        if not raw:
+            return self._dispatch()
+        name, colon, value = raw.partition(b":")
+        if not name:  # a comment; some servers keep connections alive with them, so they must not add up
+            self._size -= len(raw) + 1
+            return None
+        text = value.decode("utf-8", "replace").removeprefix(" ") if colon else ""
+        match name:
+            case b"data":
+                self._data.append(text)
+            case b"event":
+                self._event = text
+            case b"id":
+                if "\0" not in text:
+                    self._id = text
+            case _:  # `retry` and unknown fields mean nothing to a reader that never reconnects
+                pass
+        return None
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        event = ServerSentEvent(self._event or "message", "\n".join(self._data), self._id) if self._data else None
+        self._event = ""
+        self._data.clear()
+        self._size = 0
+        return event
