@@ -6,6 +6,7 @@ the exception, because failed attempts cost money too.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +16,15 @@ from tierwise.core.errors import ProviderError
 from tierwise.core.json import JsonObject
 from tierwise.core.money import Usage
 
-__all__ = ["Availability", "ModelRequest", "Provider", "ProviderFailure", "Reply"]
+__all__ = [
+    "Availability",
+    "ModelRequest",
+    "Provider",
+    "ProviderFailure",
+    "Reply",
+    "note_spent",
+    "spent_before_cancel",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +79,18 @@ class ProviderFailure(ProviderError):
         self.status = status
         self.request_id = request_id
         self.ttft_ms = ttft_ms
+
+
+def note_spent(cancelled: asyncio.CancelledError, usage: Usage | None) -> None:
+    """Write on a cancellation what the attempt had used: a cancelled answer is billed up to where it got."""
+    if usage is not None:
+        cancelled.tierwise_usage = usage  # type: ignore[attr-defined] # the one thing that travels with it
+
+
+def spent_before_cancel(cancelled: BaseException) -> Usage | None:
+    """What a cancelled attempt had used, for the record; None where nothing is known to have been billed."""
+    usage = getattr(cancelled, "tierwise_usage", None)
+    return usage if isinstance(usage, Usage) else None
 
 
 @dataclass(frozen=True, slots=True)
