@@ -1,0 +1,192 @@
+"""Saving what can be read of a damaged ledger.
+
+The damaged file is copied aside first and never written to. What can be read is read from a scratch copy: as SQLite
+reads it, and then page by page (`tierwise.ledger.pages`) for what SQLite no longer finds. All of it goes through the
+ordinary way of writing into a fresh file, so that its roll-up is right, and only a complete fresh file takes the
+place of the old one.
+
+Stop other processes that use the ledger first: they may hold the old file open.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tierwise.core.decisions import AttemptRecord
+from tierwise.core.errors import LedgerTooNew, LedgerUnavailable
+from tierwise.core.money import Price
+from tierwise.ledger import codec
+from tierwise.ledger.connection import connect_read_only, open_database
+from tierwise.ledger.pages import rows_on_pages
+from tierwise.ledger.schema import APPLICATION_ID, LATEST
+from tierwise.ledger.store import Ledger
+
+__all__ = ["RecoveryReport", "recover"]
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What was saved, and where the old file is."""
+
+    calls: int
+    attempts: int
+    unreadable_rows: int  # seen, and not fit to be read as a record
+    kept_as: Path  # the damaged file, untouched
+    problems: tuple[str, ...]  # what SQLite said on the way
+
+    def __str__(self) -> str:
+        return (
+            f"saved {self.calls} calls and {self.attempts} attempts; {self.unreadable_rows} rows could not be read; "
+            f"the damaged file is kept as {self.kept_as}"
+        )
+
+
+def recover(path: str | os.PathLike[str], *, now_ms: int | None = None) -> RecoveryReport:
+    """Put a fresh ledger with every readable row in the place of a damaged one.
+
+    Raises:
+        LedgerUnavailable: there is no such file, or its directory cannot be written.
+        LedgerTooNew: a newer tierwise has written it; it is not damaged.
+    """
+    ledger = Path(path).expanduser()
+    if not ledger.is_file():
+        raise LedgerUnavailable(f"there is no ledger at {ledger} to recover; check the path in tierwise.toml")
+    _refuse_newer(ledger)
+    stamp = time.strftime(
+        "%Y%m%dT%H%M%S", time.gmtime((time.time_ns() // 1_000_000 if now_ms is None else now_ms) / 1000)
+    )
+    try:
+        kept = _keep(ledger, stamp)
+        with tempfile.TemporaryDirectory(prefix=f".{ledger.name}.recover-", dir=ledger.parent) as scratch:
+            fresh = Path(scratch) / ledger.name
+            problems: list[str] = []
+            calls, attempts, unreadable = _copy_rows(ledger, Path(scratch) / "damaged", fresh, problems)
+            for suffix in ("-wal", "-shm"):  # would be applied to the fresh file, or hide it
+                Path(f"{ledger}{suffix}").unlink(missing_ok=True)
+            fresh.replace(ledger)
+    except OSError as error:
+        raise LedgerUnavailable(
+            f"the ledger {ledger} cannot be recovered ({error}); check free space and permissions"
+        ) from error
+    return RecoveryReport(calls, attempts, unreadable, kept, tuple(dict.fromkeys(problems)))
+
+
+def _refuse_newer(ledger: Path) -> None:
+    with suppress(sqlite3.Error):
+        connection = connect_read_only(ledger, 1000)
+        try:
+            owner = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        finally:
+            connection.close()
+        if owner == APPLICATION_ID and version > LATEST:
+            raise LedgerTooNew(f"the ledger {ledger} was written by a newer tierwise; upgrade to recover it")
+
+
+def _keep(ledger: Path, stamp: str) -> Path:
+    kept = ledger.with_name(f"{ledger.name}.corrupt-{stamp}")
+    count = 1
+    while kept.exists():
+        count += 1
+        kept = ledger.with_name(f"{ledger.name}.corrupt-{stamp}-{count}")
+    for suffix in ("-wal", ""):
+        source = Path(f"{ledger}{suffix}")
+        if source.exists():
+            shutil.copy2(source, f"{kept}{suffix}")
+    return kept
+
+
+def _copy_rows(ledger: Path, damaged: Path, fresh: Path, problems: list[str]) -> tuple[int, int, int]:
+    for suffix in ("-wal", ""):
+        if Path(f"{ledger}{suffix}").exists():
+            shutil.copyfile(f"{ledger}{suffix}", f"{damaged}{suffix}")
+    found = _salvage(damaged, problems)
+    prices: dict[str, Price] = {}
+    for digest, _, text in found["prices"].values():
+        with suppress(ValueError, KeyError, TypeError, ArithmeticError):
+            prices[digest] = codec.price_from_text(text)
+    unreadable = 0
+    attempts: dict[str, list[AttemptRecord]] = {}
+    for row in found["attempts"].values():
+        try:
+            attempts.setdefault(row[0], []).append(codec.attempt_from_row(row, prices.get(row[16])))
+        except (ValueError, TypeError, IndexError):
+            unreadable += 1
+    entries: list[codec.Entry] = []
+    for row in found["calls"].values():
+        try:
+            call = codec.call_from_row(row)
+        except (ValueError, TypeError, IndexError, AttributeError):
+            unreadable += 1
+        else:
+            entries.append((call, tuple(attempts.pop(call.call_id, ()))))
+    entries.extend((None, tuple(alone)) for alone in attempts.values())
+    with Ledger(fresh, spool_dirs=(), on_problem=problems.append) as target:
+        for start in range(0, len(entries), _BATCH):
+            target.write_entries(entries[start : start + _BATCH])
+        if not target.healthy:
+            raise OSError(target.problem)
+    # Back into one file: the -wal would be left behind.
+    connection = open_database(fresh, synchronous="full", busy_timeout_ms=1000)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return len(entries), sum(len(e[1]) for e in entries), unreadable
+
+
+# What a cell of each column may be: Text, Integer, Real; a small letter where it may be empty.
+_SHAPES = {"prices": "TTT", "calls": "TITTTTRITTTTiittTTtt", "attempts": "TITTTITTIIIIIIIItiiiItt"}
+_KINDS: dict[str, type | tuple[type, ...]] = {"T": str, "I": int, "R": (int, float)}
+
+
+def _table_of(row: Sequence[object]) -> str | None:
+    """Which table a row without a name is of: they differ in the number of columns and in what these hold."""
+    for table, shape in _SHAPES.items():
+        if len(row) == len(shape) and all(
+            (value is None and kind.islower()) or isinstance(value, _KINDS[kind.upper()])
+            for value, kind in zip(row, shape, strict=True)
+        ):
+            return table
+    return None
+
+
+def _salvage(damaged: Path, problems: list[str]) -> dict[str, dict[Any, Sequence[Any]]]:
+    """Rows by key and table, as far as they can be read."""
+    columns = {"prices": ("digest", "model", "price"), "calls": codec.CALL_COLUMNS, "attempts": codec.ATTEMPT_COLUMNS}
+    found: dict[str, dict[Any, Sequence[Any]]] = {name: {} for name in columns}
+    log = Path(f"{damaged}-wal")
+    pages, log_pages = damaged.read_bytes(), log.read_bytes() if log.exists() else b""
+    connection = sqlite3.connect(damaged, isolation_level=None)
+    try:
+        for table, names in columns.items():
+            try:
+                for row in connection.execute(f"SELECT {', '.join(names)} FROM {table}"):  # noqa: S608 names out of this module
+                    if _table_of(row) == table:
+                        found[table][_key(table, row)] = row
+            except (sqlite3.Error, UnicodeError) as error:
+                problems.append(f"{table}: {error}")
+    finally:
+        connection.close()
+    if problems:
+        for row in rows_on_pages(pages, log_pages):
+            name = _table_of(row)
+            if name is not None:
+                old = found[name].setdefault(_key(name, row), row)
+                state = {"prices": 0, "calls": 2, "attempts": 6}[name]
+                if old[state] == "open" != row[state]:
+                    found[name][_key(name, row)] = row  # an older state of the page had it still open
+    return found
+
+
+def _key(table: str, row: Sequence[Any]) -> Any:
+    return (row[0], row[1]) if table == "attempts" else row[0]

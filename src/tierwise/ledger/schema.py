@@ -1,0 +1,145 @@
+"""The tables, as migrations that are only ever appended to.
+
+A migration that has been released is never edited: a ledger of any age is brought up to date by the ones it lacks,
+all in one transaction. Each says why it exists; the file itself keeps that in its table `migrations`, so that a
+ledger explains its own shape. Documented column by column in docs/reference/ledger.md, which a test compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["APPLICATION_ID", "LATEST", "MIGRATIONS", "Migration"]
+
+APPLICATION_ID = 0x54574C47  # "TWLG", in the file's header: tells a ledger from any other SQLite file
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema. `rebuild` fills the roll-up anew from the rows that are there, after the last step."""
+
+    number: int
+    why: str
+    sql: tuple[str, ...]
+    rebuild: bool = False
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
+        1,
+        "a call, every attempt it took, and the price each attempt was charged at; prompts are never stored",
+        (
+            """CREATE TABLE prices (
+                digest TEXT NOT NULL PRIMARY KEY,
+                model TEXT NOT NULL,
+                price TEXT NOT NULL
+            ) STRICT, WITHOUT ROWID""",
+            """CREATE TABLE calls (
+                call_id TEXT NOT NULL PRIMARY KEY,
+                started_at_ms INTEGER NOT NULL,
+                status TEXT NOT NULL,
+                task_type TEXT NOT NULL,
+                family TEXT NOT NULL,
+                needs TEXT NOT NULL,
+                confidence REAL NOT NULL,
+                abstained INTEGER NOT NULL,
+                tier TEXT NOT NULL,
+                model TEXT NOT NULL,
+                planned_tier TEXT NOT NULL,
+                baseline_model TEXT NOT NULL,
+                baseline_nanousd INTEGER,
+                latency_ms INTEGER,
+                session TEXT,
+                project TEXT,
+                tags TEXT NOT NULL,
+                reasons TEXT NOT NULL,
+                error TEXT,
+                writer TEXT
+            ) STRICT, WITHOUT ROWID""",
+            """CREATE TABLE attempts (
+                call_id TEXT NOT NULL,
+                number INTEGER NOT NULL,
+                tier TEXT NOT NULL,
+                model TEXT NOT NULL,
+                provider TEXT NOT NULL,
+                started_at_ms INTEGER NOT NULL,
+                outcome TEXT NOT NULL,
+                detail TEXT NOT NULL,
+                input_tokens INTEGER NOT NULL,
+                output_tokens INTEGER NOT NULL,
+                cache_read_tokens INTEGER NOT NULL,
+                cache_write_5m_tokens INTEGER NOT NULL,
+                cache_write_1h_tokens INTEGER NOT NULL,
+                thinking_tokens INTEGER NOT NULL,
+                web_searches INTEGER NOT NULL,
+                estimated INTEGER NOT NULL,
+                price TEXT,
+                cost_nanousd INTEGER,
+                latency_ms INTEGER,
+                ttft_ms INTEGER,
+                wait_ms INTEGER NOT NULL,
+                request_id TEXT,
+                reported_model TEXT,
+                PRIMARY KEY (call_id, number)
+            ) STRICT, WITHOUT ROWID""",
+            "CREATE INDEX calls_by_start ON calls (started_at_ms)",
+            # Partial: costs nothing for a call recorded whole, and finds what a killed process left without a scan.
+            "CREATE INDEX calls_unfinished ON calls (call_id) WHERE writer IS NOT NULL",
+        ),
+    ),
+    Migration(
+        2,
+        "a report over a million calls must not read them all: sums by day, project, task type, tier and model, "
+        "kept in the transaction that writes the rows",
+        (
+            """CREATE TABLE rollup (
+                day INTEGER NOT NULL,
+                project TEXT NOT NULL,
+                task_type TEXT NOT NULL,
+                tier TEXT NOT NULL,
+                model TEXT NOT NULL,
+                calls INTEGER NOT NULL,
+                answered_calls INTEGER NOT NULL,
+                open_calls INTEGER NOT NULL,
+                unpriced_calls INTEGER NOT NULL,
+                baseline_nanousd INTEGER NOT NULL,
+                compared_baseline_nanousd INTEGER NOT NULL,
+                timed_calls INTEGER NOT NULL,
+                latency_ms INTEGER NOT NULL,
+                attempts INTEGER NOT NULL,
+                failed_attempts INTEGER NOT NULL,
+                open_attempts INTEGER NOT NULL,
+                unpriced_attempts INTEGER NOT NULL,
+                estimated_attempts INTEGER NOT NULL,
+                input_tokens INTEGER NOT NULL,
+                output_tokens INTEGER NOT NULL,
+                cache_read_tokens INTEGER NOT NULL,
+                cache_write_5m_tokens INTEGER NOT NULL,
+                cache_write_1h_tokens INTEGER NOT NULL,
+                thinking_tokens INTEGER NOT NULL,
+                web_searches INTEGER NOT NULL,
+                cost_nanousd INTEGER NOT NULL,
+                open_cost_nanousd INTEGER NOT NULL,
+                compared_cost_nanousd INTEGER NOT NULL,
+                PRIMARY KEY (day, project, task_type, tier, model)
+            ) STRICT, WITHOUT ROWID""",
+        ),
+        rebuild=True,
+    ),
+    Migration(
+        3,
+        "the local latency budget needs speeds that were measured, not assumed: tokens and time of recent accepted "
+        "attempts by model, older ones fading",
+        (
+            """CREATE TABLE speeds (
+                model TEXT NOT NULL PRIMARY KEY,
+                prompt_tokens REAL NOT NULL,
+                prompt_ms REAL NOT NULL,
+                output_tokens REAL NOT NULL,
+                output_ms REAL NOT NULL,
+                samples INTEGER NOT NULL
+            ) STRICT, WITHOUT ROWID""",
+        ),
+    ),
+)
+LATEST = MIGRATIONS[-1].number

@@ -1,0 +1,805 @@
+"""The ledger: every call and every attempt, written down before anybody can forget it.
+
+Theory of operation
+-------------------
+Everything that is written is an *entry*: a call, some of its attempts, or both. Applying an entry is one transaction
+that reads what is known of the call, merges the entry in, writes the rows that changed, and moves the roll-up by the
+difference. Merging is by identity (`call_id`, and `number` for an attempt): a finished record replaces an open one,
+an open one never replaces a finished one. So entries may be applied again, and out of order, and nothing is ever
+counted twice. That one property carries the rest: retries, spools, crashes between two steps, several processes.
+
+What is acknowledged is in the database, or on the disk in a spool, or (when no disk takes it) in memory and at the
+end on stderr. Writers never raise because of the ledger's own trouble: a call that worked must not fail because its
+record has to wait. `healthy` and `problem` tell, and `on_problem` is called once for each kind of trouble.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
+from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
+from tierwise.core.money import Price
+from tierwise.ledger import codec
+from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
+from tierwise.ledger.connection import connect_read_only, explain, open_database, rebuild, transaction_failed
+from tierwise.ledger.process import is_alive, this_process
+from tierwise.ledger.rollup import ADD, DROP_IF_EMPTY, KEY, MS_PER_DAY, SCAN, SUMS, Totals, contributions, difference
+from tierwise.ledger.schema import LATEST
+from tierwise.ledger.spool import append_line, candidate_paths, claim, default_spool_dirs, spool_files
+
+__all__ = ["Abandoned", "Dimension", "Filter", "Ledger", "ModelSpeed", "StoredCall"]
+
+Dimension = Literal["day", "project", "task_type", "tier", "model"]
+
+_SELECT_CALL = f"SELECT {', '.join(CALL_COLUMNS)} FROM calls WHERE call_id = ?"  # noqa: S608 column names only
+_SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE call_id = ?"  # noqa: S608 column names only
+_PUT_CALL = f"INSERT OR REPLACE INTO calls ({', '.join(CALL_COLUMNS)}) VALUES ({', '.join('?' for _ in CALL_COLUMNS)})"  # noqa: S608 column names only
+_PUT_ATTEMPT = (
+    f"INSERT OR REPLACE INTO attempts ({', '.join(ATTEMPT_COLUMNS)}) "  # noqa: S608 column names only
+    f"VALUES ({', '.join('?' for _ in ATTEMPT_COLUMNS)})"
+)
+# For a row that is there: leaves the indexes on what did not change alone, which REPLACE would not.
+_CHANGE_CALL = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in CALL_COLUMNS[2:])} WHERE call_id = ?"  # noqa: S608 column names only
+_CHANGE_ATTEMPT = (
+    f"UPDATE attempts SET {', '.join(f'{name} = ?' for name in ATTEMPT_COLUMNS[2:])} "  # noqa: S608 column names only
+    "WHERE call_id = ? AND number = ?"
+)
+_PUT_PRICE = "INSERT OR IGNORE INTO prices (digest, model, price) VALUES (?, ?, ?)"
+_FADE = 0.9  # a speed is that of about the last ten attempts, weighted by their tokens
+_PUT_SPEED = (
+    "INSERT INTO speeds (model, prompt_tokens, prompt_ms, output_tokens, output_ms, samples) VALUES (?, ?, ?, ?, ?, 1) "  # noqa: S608 column names only
+    "ON CONFLICT DO UPDATE SET "
+    + ", ".join(
+        f"{name} = {name} * {_FADE} + excluded.{name}"
+        for name in ("prompt_tokens", "prompt_ms", "output_tokens", "output_ms")
+    )
+    + ", samples = samples + 1"
+)
+_IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
+_MOST_PRICES = 1024
+
+# What a record itself is to blame for: no other time or place would take it.
+_UNFIT = (
+    OverflowError,
+    TypeError,
+    ValueError,  # UnicodeError is one
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+)
+_INHERITED: list[sqlite3.Connection] = []  # of the parent process: must be neither used nor closed here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which calls: all conditions given must hold. Times are Unix milliseconds, `until_ms` is exclusive."""
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    project: str | None = None  # "" for calls without one
+    task_type: str | None = None
+    tier: str | None = None
+    model: str | None = None
+    session: str | None = None
+    status: CallStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A call as the ledger has it, and its attempts by number."""
+
+    call: CallRecord
+    attempts: tuple[AttemptRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A call whose process ended in the middle: an open attempt may have been charged."""
+
+    call: CallRecord
+    attempts: tuple[AttemptRecord, ...]
+
+
+class ModelSpeed(NamedTuple):
+    """Measured tokens a second of a model, None where nothing tells; `samples` accepted attempts so far."""
+
+    prompt_tokens_per_second: float | None
+    output_tokens_per_second: float | None
+    samples: int
+
+
+class _Waiting:
+    """Entries that no disk would take. Apart from the ledger so that they outlive it, up to the process's end."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def dump(self) -> None:
+        """The last resort: on stderr, as lines that can be put into a spool by hand."""
+        entries, self.entries = self.entries, []
+        for entry in entries:
+            print(codec.entry_to_line(entry), file=sys.stderr)
+
+
+def _to_stderr(message: str) -> None:
+    print(f"tierwise: {message}", file=sys.stderr)
+
+
+_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for ledger in list(_ledgers):
+        ledger._forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Ledger:
+    """The record of all calls, in one SQLite file that several processes and threads may use at once.
+
+    `synchronous="normal"` loses nothing when a process is killed, and may lose the last moments on a power cut;
+    `"full"` does not, at about a tenth of the speed. Nothing is opened before it is needed.
+
+    Args:
+        path: the database; made, with its directories, readable by this user only.
+        busy_timeout_ms: how long a write waits for another process before the record goes to the spool.
+        on_problem: called with a sentence when records have to wait, once for each kind of trouble.
+        spool_dirs: where to spool when the ledger's own directory cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: str = "normal",
+        busy_timeout_ms: int = 5000,
+        on_problem: Callable[[str], None] = _to_stderr,
+        spool_dirs: Sequence[Path] | None = None,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        if synchronous not in {"normal", "full"}:
+            raise ValueError(f"unknown synchronous {synchronous!r}; use normal or full")
+        self.path = Path(path).expanduser()
+        self._synchronous = synchronous
+        self._busy_timeout_ms = busy_timeout_ms
+        self._on_problem = on_problem
+        self._spool_dirs = default_spool_dirs() if spool_dirs is None else tuple(spool_dirs)
+        self._clock_ms = clock_ms
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] = (0, 0)  # device and inode of what is open
+        self._writer: str | None = None
+        self._prices: dict[int, tuple[Price, str, str]] = {}  # by identity: hashing a price costs more than writing it
+        self._stored_prices: set[str] = set()
+        self._problem: str | None = None
+        self._told: set[str] = set()
+        self._diverted = False
+        self._waiting = _Waiting()
+        self._at_exit = weakref.finalize(self, self._waiting.dump)
+        _ledgers.add(self)
+
+    def _forget_parent(self) -> None:
+        self._lock = threading.RLock()
+        if self._connection is not None:
+            _INHERITED.append(self._connection)
+            self._connection = None
+        self._writer = None
+        self._waiting.entries = []  # the parent's to write
+
+    # Opening and closing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Open now, create or migrate as needed, and fold in what waits in spools.
+
+        Raises:
+            LedgerCorrupt, LedgerTooNew, LedgerUnavailable: with what to do.
+        """
+        with self._lock:
+            self._open()
+
+    def close(self) -> None:
+        """Write what still waits, and close. A later use opens it again."""
+        with self._lock:
+            if self._diverted or self._waiting.entries:
+                with suppress(LedgerError, sqlite3.Error, OSError):
+                    self._catch_up(self._open())
+            self._waiting.dump()
+            self._drop_connection()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last write reached the database and nothing waits."""
+        return self._problem is None
+
+    @property
+    def problem(self) -> str | None:
+        """Why records wait outside the database, in a sentence; None when they do not."""
+        return self._problem
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._connection
+        if connection is not None:
+            try:
+                info = os.stat(self.path)  # noqa: PTH116 a microsecond less on every write
+                if (info.st_dev, info.st_ino) == self._file:
+                    return connection
+            except OSError:
+                pass
+            # Moved, removed or recovered under us: what is written to the old file would be lost with it.
+            self._drop_connection()
+        self._stored_prices.clear()
+        connection = open_database(self.path, synchronous=self._synchronous, busy_timeout_ms=self._busy_timeout_ms)
+        try:
+            info = os.stat(self.path)  # noqa: PTH116 as above
+            self._file = (info.st_dev, info.st_ino)
+            self._connection = connection
+            self._bury_the_dead(connection)
+            self._catch_up(connection)
+        except (sqlite3.Error, OSError) as error:
+            self._drop_connection()
+            raise explain(error, self.path) from error
+        return connection
+
+    # Writing
+
+    def begin(self, call: CallRecord) -> None:
+        """Note a call before anything is sent for it."""
+        self._write((call, ()))
+
+    def attempt_started(self, attempt: AttemptRecord) -> None:
+        """Note an attempt before its request leaves: whatever happens then, it is known that money may be spent."""
+        self._write((None, (attempt,)))
+
+    def attempt_finished(self, attempt: AttemptRecord) -> None:
+        """Note what became of an attempt."""
+        self._write((None, (attempt,)))
+
+    def finish(self, call: CallRecord) -> None:
+        """Note how a call ended."""
+        self._write((call, ()))
+
+    def start(self, call: CallRecord, attempt: AttemptRecord) -> None:
+        """`begin` and `attempt_started` in one transaction."""
+        self._write((call, (attempt,)))
+
+    def end(self, attempt: AttemptRecord, call: CallRecord) -> None:
+        """`attempt_finished` and `finish` in one transaction."""
+        self._write((call, (attempt,)))
+
+    def record(self, call: CallRecord, attempts: Sequence[AttemptRecord]) -> None:
+        """A whole call in one transaction."""
+        self._write((call, tuple(attempts)))
+
+    def record_many(self, calls: Sequence[tuple[CallRecord, Sequence[AttemptRecord]]]) -> None:
+        """Many whole calls in one transaction: for importers."""
+        self._write_all([(call, tuple(attempts)) for call, attempts in calls])
+
+    def write_entries(self, entries: Sequence[Entry]) -> None:
+        """Entries as a spool holds them, in one transaction: for recovery."""
+        self._write_all(list(entries))
+
+    def _write(self, entry: Entry) -> None:
+        call, attempts = entry
+        if call is None and not attempts:
+            return
+        self._write_all([entry])
+
+    def _write_all(self, entries: list[Entry]) -> None:
+        with self._lock:
+            try:
+                self._try_write(entries)
+            except BaseException:
+                # Ctrl-C in the middle: the record is rolled back, and the caller will not come again.
+                self._try_write(entries)
+                raise
+
+    def _try_write(self, entries: list[Entry]) -> None:
+        try:
+            connection = self._open()
+            self._transact(connection, entries)
+        except _UNFIT as error:
+            self._write_unfit(entries, error)
+        except LedgerError as error:
+            self._divert(entries, error)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(entries, error)
+        else:
+            if self._diverted or self._problem is not None:
+                with suppress(LedgerError, sqlite3.Error, OSError):
+                    self._catch_up(connection)
+
+    def _failed(self, entries: list[Entry], error: sqlite3.Error | OSError) -> None:
+        explained = explain(error, self.path)
+        if isinstance(explained, LedgerCorrupt):
+            self._drop_connection()  # the next write looks again: the file may have been moved aside or recovered
+        self._divert(entries, explained)
+
+    def _transact(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+        execute = connection.execute
+        stored: list[str] = []
+        execute("BEGIN IMMEDIATE")
+        try:
+            for call, attempts in entries:
+                self._apply(execute, call, attempts, stored)
+            execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                transaction_failed(connection)
+            raise
+        self._stored_prices.update(stored)
+
+    def _apply(  # noqa: PLR0912 one transaction told in one piece, on the hot path
+        self,
+        execute: Callable[..., sqlite3.Cursor],
+        call: CallRecord | None,
+        attempts: Sequence[AttemptRecord],
+        stored: list[str],
+    ) -> None:
+        """Merge an entry into the tables; see the head of this module."""
+        call_id = call.call_id if call is not None else attempts[0].call_id
+        old_call = execute(_SELECT_CALL, (call_id,)).fetchone()
+        old_attempts: dict[int, tuple[Any, ...]] = {}
+        if old_call is not None:
+            old_attempts = {row[1]: row for row in execute(_SELECT_ATTEMPTS, (call_id,))}
+        elif call is None:
+            # Its call waits in a spool, or was lost with the process: the attempt must not hang in the air.
+            call = _placeholder(attempts[0])
+
+        new_call = old_call
+        if call is not None and (old_call is None or call.status is not CallStatus.OPEN or old_call[2] == "open"):
+            new_call = codec.call_row(call, None)
+            if call.status is CallStatus.OPEN:
+                writer = self._writer
+                if writer is None:
+                    writer = self._writer = this_process()
+                new_call = (*new_call[:-1], writer)
+        new_attempts = dict(old_attempts)
+        for attempt in attempts:
+            old = old_attempts.get(attempt.number)
+            if old is not None and attempt.outcome is OutcomeKind.OPEN and old[6] != "open":
+                continue
+            digest = self._price(execute, attempt.price, stored) if attempt.price is not None else None
+            row = codec.attempt_row(attempt, digest)
+            if row != old:
+                new_attempts[attempt.number] = row
+                if old is None:
+                    execute(_PUT_ATTEMPT, row)
+                else:
+                    execute(_CHANGE_ATTEMPT, (*row[2:], *row[:2]))
+                if row[6] == "accepted" and (old is None or old[6] != "accepted"):
+                    _note_speed(execute, attempt)
+        if old_call is not None and new_call[1] == old_call[1]:
+            if new_call != old_call:
+                execute(_CHANGE_CALL, (*new_call[2:], call_id))
+        else:
+            execute(_PUT_CALL, new_call)
+
+        before = (
+            {}
+            if old_call is None
+            else contributions(codec.call_facts(old_call), map(codec.attempt_facts, old_attempts.values()))
+        )
+        assert new_call is not None  # noqa: S101 an entry has a call, or attempts, which bring a placeholder
+        after = contributions(codec.call_facts(new_call), map(codec.attempt_facts, new_attempts.values()))
+        for key, delta in difference(before, after).items():
+            execute(ADD, (*key, *delta))
+            if delta[0] < 0 or delta[8] < 0:  # calls, attempts
+                execute(DROP_IF_EMPTY, key)
+
+    def _price(self, execute: Callable[..., sqlite3.Cursor], price: Price, stored: list[str]) -> str:
+        known = self._prices.get(id(price))
+        if known is None or known[0] is not price:
+            if len(self._prices) >= _MOST_PRICES:
+                self._prices.clear()
+            text = codec.price_to_text(price)
+            known = self._prices[id(price)] = (price, codec.price_digest(text), text)
+        _, digest, text = known
+        if digest not in self._stored_prices and digest not in stored:
+            execute(_PUT_PRICE, (digest, price.model, text))
+            stored.append(digest)  # counts as stored only once the transaction is through
+        return digest
+
+    def _write_unfit(self, entries: list[Entry], error: Exception) -> None:
+        """Something in these records does not fit the tables: find it, mend what can be mended, keep the rest aside."""
+        if len(entries) > 1:
+            for entry in entries:
+                self._try_write([entry])
+            return
+        try:
+            self._mend(self._open(), entries[0], error)
+        except LedgerError as trouble:
+            self._divert(entries, trouble)
+        except (sqlite3.Error, OSError) as trouble:
+            self._failed(entries, trouble)
+
+    def _mend(self, connection: sqlite3.Connection, entry: Entry, error: Exception) -> None:
+        try:
+            self._transact(connection, [codec.printable_entry(entry)])
+        except _UNFIT:
+            self._set_aside(codec.entry_to_line(entry), f"a record does not fit the ledger ({error})")
+
+    # When the database cannot be written
+
+    def _tell(self, kind: str, message: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self._on_problem(message)
+
+    def _divert(self, entries: Sequence[Entry], error: LedgerError) -> None:
+        self._problem = str(error)
+        if not self._diverted and self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.execute(f"PRAGMA busy_timeout = {min(_IMPATIENT_MS, self._busy_timeout_ms)}")
+        self._diverted = True
+        for entry in entries:
+            place = self._put_aside(f"spool-{os.getpid()}.jsonl", codec.entry_to_line(entry))
+            if place is None:
+                self._waiting.entries.append(entry)
+                self._tell("memory", f"{error}. No spool can be written either: records wait in memory only")
+            else:
+                self._tell(str(place), f"{error}. Until then records wait in {place} and are folded in later")
+
+    def _put_aside(self, suffix: str, line: str) -> Path | None:
+        for path in candidate_paths(self.path, self._spool_dirs, suffix):
+            try:
+                append_line(path, line, shared_directory=path.parent != self.path.parent)
+            except OSError:
+                continue
+            return path
+        return None
+
+    def _set_aside(self, line: str, why: str) -> None:
+        place = self._put_aside("rejected.jsonl", line.encode("ascii", "backslashreplace").decode("ascii"))
+        if place is None:
+            print(line, file=sys.stderr)
+        self._tell("rejected", f"{why}; kept in {place or 'stderr'}")
+
+    def _catch_up(self, connection: sqlite3.Connection) -> None:
+        """Bring into the database what had to wait, and be healthy again."""
+        for path in spool_files(self.path, self._spool_dirs):
+            with claim(path) as spool:
+                if spool is None:
+                    continue
+                entries, broken = self._parse(spool.lines, spool.torn, path)
+                self._store(connection, entries)
+                for line in broken:
+                    self._set_aside(line, f"a line of {path} is broken")
+                spool.remove()
+        waiting = list(self._waiting.entries)
+        self._store(connection, waiting)
+        del self._waiting.entries[: len(waiting)]
+        if self._diverted:
+            connection.execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
+        self._diverted = False
+        self._problem = None
+        self._told.difference_update([kind for kind in self._told if kind != "rejected"])
+
+    def _parse(self, lines: Sequence[str], torn: str | None, path: Path) -> tuple[list[Entry], list[str]]:
+        entries: list[Entry] = []
+        broken: list[str] = []
+        for line in lines:
+            try:
+                entries.append(codec.entry_from_line(line))
+            except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+                broken.append(line)
+        if torn is not None:
+            try:
+                entries.append(codec.entry_from_line(torn))  # only its line end is missing
+            except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+                self._on_problem(f"the last line of {path} is torn and was skipped: it had not been acknowledged")
+        return entries, broken
+
+    def _store(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+        """Entries that had waited: durable also against a power cut before their spool goes."""
+        if not entries:
+            return
+        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            self._transact(connection, entries)
+        except _UNFIT:
+            for entry in entries:
+                try:
+                    self._transact(connection, [entry])
+                except _UNFIT as error:
+                    self._mend(connection, entry, error)
+        finally:
+            if self._synchronous != "full":
+                connection.execute("PRAGMA synchronous = NORMAL")
+
+    # Calls that a process left behind
+
+    def _bury_the_dead(self, connection: sqlite3.Connection) -> None:
+        known = "SELECT call_id, writer FROM calls WHERE writer IS NOT NULL AND status = 'open'"
+        rows = connection.execute(known).fetchall()
+        writers = {writer: is_alive(writer) for writer in {row[1] for row in rows}}
+        if False not in writers.values():
+            return
+        error = "abandoned: its process ended before the call did; open attempts may have been charged"
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Again, under the lock: another process may have folded in the real end meanwhile.
+            for call_id, writer in connection.execute(known).fetchall():
+                if writers.get(writer) is False:
+                    call = codec.call_from_row(connection.execute(_SELECT_CALL, (call_id,)).fetchone())
+                    self._apply(connection.execute, replace(call, status=CallStatus.FAILED, error=error), (), [])
+                    connection.execute("UPDATE calls SET writer = ? WHERE call_id = ?", (writer, call_id))
+            connection.execute("COMMIT")
+        except BaseException:
+            transaction_failed(connection)
+            raise
+
+    def abandoned(self, older_than_ms: int = 0, *, now_ms: int | None = None) -> list[Abandoned]:
+        """Calls that began at least so long ago and that no running process will finish, oldest first.
+
+        Either closed as failed when the ledger was opened, with an attempt still open; or open, by a process of which
+        it cannot be told from here whether it runs (on another host, in another container).
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        before = (self._clock_ms() if now_ms is None else now_ms) - older_than_ms
+        with self._reading() as connection:
+            writers = dict(connection.execute("SELECT call_id, writer FROM calls WHERE writer IS NOT NULL").fetchall())
+            found = list(self._read(connection, "writer IS NOT NULL AND started_at_ms <= ?", [before]))
+        return [
+            Abandoned(stored.call, stored.attempts)
+            for stored in found
+            if stored.call.status is not CallStatus.OPEN or not is_alive(writers.get(stored.call.call_id))
+        ]
+
+    # Reading
+
+    def _reading(self) -> _Reading:
+        """A read-only connection to a ledger that is up to date."""
+        with self._lock:
+            try:
+                self._open()
+            except LedgerUnavailable:
+                self._check_readable()
+        try:
+            return _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
+    def _check_readable(self) -> None:
+        """A full disk or somebody's lock forbids writing, not reading."""
+        with _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path) as connection:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != LATEST:
+                raise LedgerUnavailable(f"the ledger {self.path} has to be brought up to date, and cannot be written")
+
+    def calls(self, where: Filter = Filter()) -> Iterator[StoredCall]:
+        """Calls with their attempts, oldest first, read as they are asked for.
+
+        `tier` and `model` are the call's (those that answered).
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        condition, values = _condition(where)
+        with self._reading() as connection:
+            yield from self._read(connection, condition, values)
+
+    def get(self, call_id: str) -> StoredCall | None:
+        """One call, or None.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._reading() as connection:
+            return next(self._read(connection, "call_id = ?", [call_id]), None)
+
+    def _read(self, connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> Iterator[StoredCall]:
+        prices: dict[str, Price] = {}
+        columns = ", ".join(CALL_COLUMNS)
+        calls = connection.execute(
+            f"SELECT {columns} FROM calls WHERE {condition} ORDER BY started_at_ms, call_id",  # noqa: S608 column names only
+            values,
+        )
+        for row in calls:
+            attempts = []
+            for attempt in connection.execute(_SELECT_ATTEMPTS + " ORDER BY number", (row[0],)):
+                digest = attempt[16]
+                if digest is not None and digest not in prices:
+                    found = connection.execute("SELECT price FROM prices WHERE digest = ?", (digest,)).fetchone()
+                    if found is not None:
+                        prices[digest] = codec.price_from_text(found[0])
+                attempts.append(codec.attempt_from_row(attempt, prices.get(digest) if digest is not None else None))
+            yield StoredCall(codec.call_from_row(row), tuple(attempts))
+
+    def totals(
+        self, by: Sequence[Dimension], where: Filter = Filter(), *, scan: bool | None = None
+    ) -> list[tuple[tuple[str, ...], Totals]]:
+        """Sums by the given dimensions, ordered by them. A day is `YYYY-MM-DD` (UTC); no project is "".
+
+        From the roll-up where the filter allows it (no session, no status, times on whole UTC days), else from the
+        rows; `scan` forces one or the other. `tier` and `model` filter attempts by their own, calls by the call's.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+            ValueError: an unknown dimension, or the roll-up is asked for and cannot answer.
+        """
+        for name in by:
+            if name not in KEY:
+                raise ValueError(f"unknown dimension {name!r}; use one of {', '.join(KEY)}")
+        whole_days = all(t is None or t % MS_PER_DAY == 0 for t in (where.since_ms, where.until_ms))
+        summed = whole_days and where.session is None and where.status is None
+        if scan is False and not summed:
+            raise ValueError("the roll-up knows whole UTC days, and neither sessions nor states of calls")
+        conditions: list[str] = []
+        values: list[object] = []
+        if scan or not summed:
+            inner, values = _condition(replace(where, tier=None, model=None))
+            source = f"({SCAN.format(where=inner)})"
+        else:
+            source = "rollup"
+            for text, value in (
+                ("day >= ?", where.since_ms and where.since_ms // MS_PER_DAY),
+                ("day < ?", where.until_ms // MS_PER_DAY if where.until_ms is not None else None),
+                ("project = ?", where.project),
+                ("task_type = ?", where.task_type),
+            ):
+                if value is not None:
+                    conditions.append(text)
+                    values.append(value)
+        for text, value in (("tier = ?", where.tier), ("model = ?", where.model)):
+            if value is not None:
+                conditions.append(text)
+                values.append(value)
+        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in SUMS)
+        keys = ", ".join("date(day * 86400, 'unixepoch')" if name == "day" else name for name in by)
+        sql = f"SELECT {f'{keys}, ' if keys else ''}{sums} FROM {source}"  # noqa: S608 column names only
+        if conditions:
+            sql += f" WHERE {' AND '.join(conditions)}"
+        if by:
+            sql += f" GROUP BY {', '.join(by)} ORDER BY {', '.join(by)}"
+        with self._reading() as connection:
+            rows = connection.execute(sql, values).fetchall()
+        return [(row[: len(by)], Totals(**dict(zip(SUMS, row[len(by) :], strict=True)))) for row in rows]
+
+    def model_speeds(self) -> Mapping[str, ModelSpeed]:
+        """Measured speeds by model id, from recent accepted attempts.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT model, prompt_tokens, prompt_ms, output_tokens, output_ms, samples FROM speeds"
+            ).fetchall()
+        return {
+            model: ModelSpeed(
+                1000 * prompt / prompt_ms if prompt_ms > 0 and prompt > 0 else None,
+                1000 * output / output_ms if output_ms > 0 and output > 0 else None,
+                samples,
+            )
+            for model, prompt, prompt_ms, output, output_ms, samples in rows
+        }
+
+    # Care
+
+    def rebuild_rollup(self) -> None:
+        """Compute the roll-up anew from the rows.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        with self._lock:
+            connection = self._open()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                rebuild(connection)
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                transaction_failed(connection)
+                raise explain(error, self.path) from error
+            except BaseException:
+                transaction_failed(connection)
+                raise
+
+    def check(self) -> list[str]:
+        """What is wrong with the database; empty when nothing is. Reads all of it.
+
+        Raises:
+            LedgerError: it cannot be opened at all.
+        """
+        with self._reading() as connection:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
+    def waiting(self) -> list[Path]:
+        """The spools that hold records not yet in the database."""
+        return spool_files(self.path, self._spool_dirs)
+
+
+class _Reading:
+    """A read-only connection for the length of a block; SQLite's errors leave it as ours."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise explain(error, self._path) from error
+
+
+def _placeholder(attempt: AttemptRecord) -> CallRecord:
+    return CallRecord(
+        call_id=attempt.call_id,
+        started_at_ms=attempt.started_at_ms,
+        status=CallStatus.OPEN,
+        task_type="unknown",
+        family="unknown",
+        needs="unknown",
+        confidence=0.0,
+        abstained=True,
+        tier=attempt.tier,
+        model=attempt.model,
+        planned_tier=attempt.tier,
+        baseline_model="",
+        baseline_nanousd=None,
+        error="only an attempt is known of this call",
+    )
+
+
+def _note_speed(execute: Callable[..., sqlite3.Cursor], attempt: AttemptRecord) -> None:
+    total, first, usage = attempt.latency_ms, attempt.ttft_ms, attempt.usage
+    if total is None or total <= 0 or not usage.output_tokens:
+        return
+    if first is None or not 0 < first < total:
+        prompt_tokens, prompt_ms, output_ms = 0, 0, total
+    else:
+        # What a cache served took no time to read.
+        prompt_tokens, prompt_ms, output_ms = usage.prompt_tokens - usage.cache_read_tokens, first, total - first
+    execute(_PUT_SPEED, (attempt.model, prompt_tokens, prompt_ms, usage.output_tokens, output_ms))
+
+
+def _condition(where: Filter) -> tuple[str, list[object]]:
+    conditions: list[str] = []
+    values: list[object] = []
+    for text, value in (
+        ("started_at_ms >= ?", where.since_ms),
+        ("started_at_ms < ?", where.until_ms),
+        ("coalesce(project, '') = ?", where.project),
+        ("task_type = ?", where.task_type),
+        ("tier = ?", where.tier),
+        ("model = ?", where.model),
+        ("session = ?", where.session),
+        ("status = ?", where.status.value if where.status is not None else None),
+    ):
+        if value is not None:
+            conditions.append(text)
+            values.append(value)
+    return " AND ".join(conditions) or "1", values
