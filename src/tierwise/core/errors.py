@@ -25,6 +25,11 @@ Messages say what, where and what to do.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tierwise.core.decisions import AttemptRecord, Decision
+
 __all__ = [
     "ConfigError",
     "CostCeilingExceeded",
@@ -83,12 +88,22 @@ class NoRouteError(TierwiseError):
 class RunError(TierwiseError):
     """A task that was taken on has no acceptable answer.
 
-    `call_id` is the ledger's record of it: whatever was spent on the way is there.
+    `call_id` is the ledger's record of it: whatever was spent on the way is there. `attempts` are the same rows,
+    and `decision` the plan, for whoever wants to show them.
     """
 
-    def __init__(self, message: str, *, call_id: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        call_id: str = "",
+        attempts: tuple[AttemptRecord, ...] = (),
+        decision: Decision | None = None,
+    ) -> None:
         super().__init__(message)
         self.call_id = call_id
+        self.attempts = attempts
+        self.decision = decision
 
 
 class NotRun(RunError):

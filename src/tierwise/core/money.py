@@ -13,21 +13,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 
 __all__ = [
     "NANOUSD_PER_USD",
     "Price",
     "PriceBand",
     "Usage",
+    "ceil_tokens",
     "format_usd",
     "nanousd_to_usd",
     "usd_to_nanousd",
 ]
 
 NANOUSD_PER_USD = 1_000_000_000
+_WHOLE_NUMBERS = {int}
 _MILLION = Decimal(1_000_000)
 _NANO = Decimal(NANOUSD_PER_USD)
+_NINTH = Decimal(1).scaleb(-9)
 # 50 digits: no sum of this program's sizes is ever rounded by arithmetic, only by `usd_to_nanousd`.
 EXACT = Context(prec=50, rounding=ROUND_HALF_EVEN)
 
@@ -46,18 +49,20 @@ class Usage:
     estimated: bool = False
 
     def __post_init__(self) -> None:
-        for name in (
-            "input_tokens",
-            "output_tokens",
-            "cache_read_tokens",
-            "cache_write_5m_tokens",
-            "cache_write_1h_tokens",
-            "thinking_tokens",
-            "web_searches",
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{name} must be a whole number ≥ 0, not {value!r}")
+        # Made several times a decision: the usual case is two passes over a tuple, the words come only when needed.
+        counts = (
+            self.input_tokens,
+            self.output_tokens,
+            self.cache_read_tokens,
+            self.cache_write_5m_tokens,
+            self.cache_write_1h_tokens,
+            self.thinking_tokens,
+            self.web_searches,
+        )
+        if set(map(type, counts)) != _WHOLE_NUMBERS or min(counts) < 0:
+            for name, value in zip(self.__slots__, counts, strict=False):
+                if type(value) is not int or value < 0:
+                    raise ValueError(f"{name} must be a whole number ≥ 0, not {value!r}")
 
     @property
     def prompt_tokens(self) -> int:
@@ -82,7 +87,7 @@ class Usage:
             return self
 
         def up(tokens: int) -> int:
-            return -int(-(tokens * factor) // 1)
+            return ceil_tokens(EXACT.multiply(factor, tokens))
 
         return replace(
             self,
@@ -162,6 +167,14 @@ class Price:
         )
 
 
+def ceil_tokens(tokens: Decimal) -> int:
+    """A count of tokens rounded up to a whole one.
+
+    Nine places first: a count that was divided by a tokenizer's factor and multiplied again comes back as itself.
+    """
+    return int(EXACT.quantize(tokens, _NINTH).to_integral_value(rounding=ROUND_CEILING))
+
+
 def usd_to_nanousd(usd: Decimal) -> int:
     """Dollars to whole billionths, half to even."""
     return int(EXACT.multiply(usd, _NANO).to_integral_value(rounding=ROUND_HALF_EVEN))
@@ -176,10 +189,9 @@ def format_usd(usd: Decimal | None, *, places: int | None = None) -> str:
     """Dollars for people: all digits that matter and at least two decimals; `unpriced` for None."""
     if usd is None:
         return "unpriced"
-    if places is not None:
-        usd = usd.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN)
-        return f"-${-usd:,f}" if usd < 0 else f"${usd:,f}"
-    text = f"{abs(usd):,.9f}".rstrip("0")
-    whole, _, decimals = text.partition(".")
-    text = f"{whole}.{decimals.ljust(2, '0')}"
-    return f"-${text}" if usd < 0 else f"${text}"
+    places, least = (9, 2) if places is None else (places, places)
+    rounded = EXACT.quantize(usd, Decimal(1).scaleb(-places))
+    whole, _, decimals = f"{rounded.copy_abs():,f}".partition(".")
+    decimals = decimals[:least] + decimals[least:].rstrip("0")
+    text = f"{whole}.{decimals}" if decimals else whole
+    return f"-${text}" if rounded < 0 else f"${text}"

@@ -86,12 +86,14 @@ class Task:
     """One piece of work, before anything is decided about it.
 
     `text` says what to do (and may hold the payload too); `input_text` is a payload kept apart, such as the
-    document to summarise. Token counts, when None, are estimated from the texts. Everything else narrows the
+    document to summarise. `prompt`, when given, is what is sent instead of both; they then only describe it. Token
+    counts, when None, are estimated from the texts. Everything else narrows the
     decision or is recorded with it.
     """
 
     text: str
     input_text: str | None = None
+    prompt: str | None = None
     system: str | None = None
     tool_name: str | None = None  # a tool call to carry out, with `tool_input`
     tool_input: Json = None
