@@ -87,6 +87,12 @@ def test_unknown_synchronous_is_refused(tmp_path: Path) -> None:
         Ledger(tmp_path / "x.db", synchronous="ful")
 
 
+def test_path_with_a_zero_byte_is_refused(tmp_path: Path) -> None:
+    """A path that no system takes is an error at once, not trouble at every write."""
+    with pytest.raises(ValueError, match="zero byte"):
+        Ledger(tmp_path / "x\0.db")
+
+
 def test_nothing_is_opened_before_it_is_needed(tmp_path: Path) -> None:
     """Making a ledger touches no file."""
     Ledger(tmp_path / "sub" / "ledger.db").close()

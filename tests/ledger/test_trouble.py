@@ -278,6 +278,18 @@ def test_memory_goes_to_stderr_at_the_end(opened: Opener, tmp_path: Path, capsys
     assert capsys.readouterr().err.strip() == entry_to_line((call(), (attempt(),)))
 
 
+def test_closed_stderr_never_reaches_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trouble with nowhere to tell it is still no error of the call."""
+    (tmp_path / "file").write_text("in the way")
+    closed = (tmp_path / "closed").open("w")
+    closed.close()
+    for stream in (closed, None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with Ledger(tmp_path / "file" / "ledger.db", spool_dirs=()) as ledger:
+            ledger.record(call(), [])
+            assert not ledger.healthy
+
+
 def test_ledger_removed_under_a_running_process_is_made_anew(opened: Opener) -> None:
     """After somebody moved the file away, records go to a new one and not into the void."""
     ledger = opened()

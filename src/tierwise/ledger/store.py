@@ -131,11 +131,18 @@ class _Waiting:
         """The last resort: on stderr, as lines that can be put into a spool by hand."""
         entries, self.entries = self.entries, []
         for entry in entries:
-            print(codec.entry_to_line(entry), file=sys.stderr)
+            _print(codec.entry_to_line(entry))
+
+
+def _print(line: str) -> None:
+    """On stderr, if there is one: nothing that happens here may reach a call."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # a closed pipe, a closed file
+            print(line, file=sys.stderr, flush=True)
 
 
 def _to_stderr(message: str) -> None:
-    print(f"tierwise: {message}", file=sys.stderr)
+    _print(f"tierwise: {message}")
 
 
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
@@ -159,7 +166,7 @@ class Ledger:
     Args:
         path: the database; made, with its directories, readable by this user only.
         busy_timeout_ms: how long a write waits for another process before the record goes to the spool.
-        on_problem: called with a sentence when records have to wait, once for each kind of trouble.
+        on_problem: called with a sentence when records have to wait, once for each kind of trouble; must not raise.
         spool_dirs: where to spool when the ledger's own directory cannot be written.
     """
 
@@ -176,6 +183,8 @@ class Ledger:
         if synchronous not in {"normal", "full"}:
             raise ValueError(f"unknown synchronous {synchronous!r}; use normal or full")
         self.path = Path(path).expanduser()
+        if "\0" in os.fspath(self.path):
+            raise ValueError(f"the ledger's path {os.fspath(self.path)!r} holds a zero byte; name another file")
         self._synchronous = synchronous
         self._busy_timeout_ms = busy_timeout_ms
         self._on_problem = on_problem
@@ -479,7 +488,7 @@ class Ledger:
     def _set_aside(self, line: str, why: str) -> None:
         place = self._put_aside("rejected.jsonl", line.encode("ascii", "backslashreplace").decode("ascii"))
         if place is None:
-            print(line, file=sys.stderr)
+            _print(line)
         self._tell("rejected", f"{why}; kept in {place or 'stderr'}")
 
     def _catch_up(self, connection: sqlite3.Connection) -> None:
