@@ -8,7 +8,7 @@ left the answer is "unknown", and nothing is declared dead.
 from __future__ import annotations
 
 import os
-import socket
+import sys
 from pathlib import Path
 
 __all__ = ["is_alive", "this_process"]
@@ -40,6 +40,10 @@ def _namespace() -> str:
     return link.partition("[")[2].rstrip("]")
 
 
+def _host() -> str:
+    return os.uname().nodename if sys.platform != "win32" else os.environ.get("COMPUTERNAME", "")
+
+
 def _boot() -> str:
     return _read(_PROC / "sys" / "kernel" / "random" / "boot_id")[:8]
 
@@ -47,7 +51,7 @@ def _boot() -> str:
 def this_process() -> str:
     """The identity of this process: `pid:start:namespace:boot:host`."""
     pid = os.getpid()
-    return f"{pid}:{_start_ticks(pid)}:{_namespace()}:{_boot()}:{socket.gethostname()}"
+    return f"{pid}:{_start_ticks(pid)}:{_namespace()}:{_boot()}:{_host()}"
 
 
 def is_alive(writer: str | None) -> bool | None:
@@ -56,7 +60,7 @@ def is_alive(writer: str | None) -> bool | None:
     if len(parts) != 5 or not parts[0].isdigit():
         return None
     pid, start, namespace, boot, host = parts
-    if host != socket.gethostname():
+    if host != _host():
         return None
     if boot and _boot() and boot != _boot():
         return False  # the machine has restarted since

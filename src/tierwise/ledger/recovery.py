@@ -11,9 +11,7 @@ Stop other processes that use the ledger first: they may hold the old file open.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,6 +57,8 @@ def recover(path: str | os.PathLike[str], *, now_ms: int | None = None) -> Recov
         LedgerUnavailable: there is no such file, or its directory cannot be written.
         LedgerTooNew: a newer tierwise has written it; it is not damaged.
     """
+    import tempfile  # noqa: PLC0415 importing the ledger stays cheap; only the doctor recovers
+
     ledger = Path(path).expanduser()
     if not ledger.is_file():
         raise LedgerUnavailable(f"there is no ledger at {ledger} to recover; check the path in tierwise.toml")
@@ -95,6 +95,8 @@ def _refuse_newer(ledger: Path) -> None:
 
 
 def _keep(ledger: Path, stamp: str) -> Path:
+    import shutil  # noqa: PLC0415 as above
+
     kept = ledger.with_name(f"{ledger.name}.corrupt-{stamp}")
     count = 1
     while kept.exists():
@@ -108,6 +110,8 @@ def _keep(ledger: Path, stamp: str) -> Path:
 
 
 def _copy_rows(ledger: Path, damaged: Path, fresh: Path, problems: list[str]) -> tuple[int, int, int]:
+    import shutil  # noqa: PLC0415 as above
+
     for suffix in ("-wal", ""):
         if Path(f"{ledger}{suffix}").exists():
             shutil.copyfile(f"{ledger}{suffix}", f"{damaged}{suffix}")

@@ -15,7 +15,6 @@ import contextlib
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -31,8 +30,10 @@ def default_spool_dirs() -> tuple[Path, ...]:
     """Where to spool when the ledger's own directory cannot be written: the user's state directory, then temp."""
     state = os.environ.get("XDG_STATE_HOME")
     home = Path(state) if state else Path("~/.local/state").expanduser()
+    # What `tempfile` would say, without the twenty modules that it imports.
+    temporary = Path(os.environ.get("TMPDIR") or os.environ.get("TEMP") or "/tmp")  # noqa: S108 a private directory in it
     user = os.getuid() if sys.platform != "win32" else os.environ.get("USERNAME", "user")
-    return (home / "tierwise", Path(tempfile.gettempdir()) / f"tierwise-{user}")
+    return (home / "tierwise", temporary / f"tierwise-{user}")
 
 
 def _stem(ledger: Path, directory: Path) -> str:
