@@ -301,6 +301,24 @@ def test_ledger_removed_under_a_running_process_is_made_anew(opened: Opener) -> 
     assert ids(ledger) == ["b"]
 
 
+def test_replaced_ledger_keeps_its_log(opened: Opener) -> None:
+    """A process that still holds the file of before does not take the new one's log with it when it lets go."""
+    old = opened()
+    old.record(call("before"), [])
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{old.path}{suffix}").rename(f"{old.path}{suffix}.moved")
+    new = opened()
+    new.record(call("a"), [])
+    log = Path(f"{old.path}-wal")
+    inode = log.stat().st_ino
+    old.close()
+    assert log.stat().st_ino == inode
+    old.record(call("b"), [])
+    assert log.stat().st_ino == inode
+    assert ids(new) == ["a", "b"]
+    assert_sound(new)
+
+
 # Spools
 
 

@@ -253,15 +253,19 @@ class Ledger:
             with suppress(sqlite3.Error):
                 connection.close()
 
+    def _in_place(self) -> bool:
+        """Whether the file that is open is still the one at our path."""
+        try:
+            info = os.stat(self.path)  # noqa: PTH116 a microsecond less on every write
+        except OSError:
+            return False
+        return (info.st_dev, info.st_ino) == self._file
+
     def _open(self) -> sqlite3.Connection:
         connection = self._connection
         if connection is not None:
-            try:
-                info = os.stat(self.path)  # noqa: PTH116 a microsecond less on every write
-                if (info.st_dev, info.st_ino) == self._file:
-                    return connection
-            except OSError:
-                pass
+            if self._in_place():
+                return connection
             # Moved, removed or recovered under us: what is written to the old file would be lost with it.
             self._drop_connection()
         self._stored_prices.clear()
