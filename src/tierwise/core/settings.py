@@ -35,7 +35,7 @@ class ProviderSettings:
     api_key: str | None = field(default=None, repr=False)  # resolved from `api_key_env`; never logged or stored
     api_key_env: str | None = None  # None: this provider needs no key
     auth: str = "x-api-key"  # or "bearer"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # one of them may be a key
     stream: bool = True
     connect_timeout_seconds: float = 10.0
     first_token_timeout_seconds: float = 120.0  # a cold local model can take tens of seconds to load
