@@ -1,7 +1,7 @@
-"""How good the rule classifier is on a JSONL file of `text` and `type` (or `accepted`, a list): `classifier_eval.py FILE`.
+"""How good the rule classifier is on a JSONL file of `text` and `type` or `accepted`: `classifier_eval.py FILE`.
 
-A text with several accepted types counts as right where any of them is met. Tiers follow needs: recoverable processing →
-local, other processing → haiku, judgment → sonnet, critical → opus; an abstention counts as sonnet.
+A text with several accepted types counts as right where any of them is met. Tiers follow needs: recoverable processing
+→ local, other processing → haiku, judgment → sonnet, critical → opus; an abstention counts as sonnet.
 """
 
 from __future__ import annotations
@@ -54,8 +54,17 @@ def ece(pairs: list[tuple[float, bool]], bins: int = 15) -> float:
     return sum(abs(sum(c for c, _ in g) - sum(r for _, r in g)) for g in groups) / max(len(pairs), 1)
 
 
-def main() -> int:
-    """Print the figures, and with `--errors N` the first N wrong ones, with `--reliability` the table behind the ECE."""
+def print_reliability(pairs: list[tuple[float, bool]]) -> None:
+    """Ten bins: how sure the classifier was, and how often it was right."""
+    for low in range(10):
+        group = [(c, r) for c, r in pairs if low <= c * 10 < low + 1 or (low == 9 and c == 1)]
+        if group:
+            said, was = sum(c for c, _ in group) / len(group), sum(r for _, r in group) / len(group)
+            print(f"  {low / 10:.1f}  n={len(group):<5} said {said:.2f}  was {was:.2f}")
+
+
+def main() -> int:  # noqa: PLR0915  # a report reads from top to bottom
+    """Print the figures; `--errors N` adds the first N wrong ones, `--reliability` the table behind the ECE."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--split")
@@ -105,19 +114,13 @@ def main() -> int:
         print(f"{label:<20} {n[key] / total:.1%}")
     print(f"{'sent too low':<20} {n['low'] / total:.1%}")
     print(f"{'sent too high':<20} {n['high'] / total:.1%}")
-    print(
-        f"{'abstained':<20} {n['abstained'] / total:.1%}  (right where it answered: {n['answered_right'] / max(answered, 1):.1%})"
-    )
+    precision = n["answered_right"] / max(answered, 1)
+    print(f"{'abstained':<20} {n['abstained'] / total:.1%}  (right where it answered: {precision:.1%})")
     print(f"{'critical found':<20} {n['critical_found']} of {n['critical']}")
     print(f"{'critical false alarm':<20} {n['false_alarm']} of {n['not_critical']}")
     print(f"{'ECE (15 bins)':<20} {ece(pairs):.3f}")
     if args.reliability:
-        for low in range(10):
-            group = [(c, r) for c, r in pairs if low <= c * 10 < low + 1 or (low == 9 and c == 1)]
-            if group:
-                print(
-                    f"  {low / 10:.1f}  n={len(group):<5} said {sum(c for c, _ in group) / len(group):.2f}  was {sum(r for _, r in group) / len(group):.2f}"
-                )
+        print_reliability(pairs)
     for (was, said), count in confusions.most_common(args.confusions):
         print(f"  {count:>4}  {was} → {said}")
     for line in wrong[: args.errors]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
+from tierwise.classifier.grammar import ARTICLES
+
 __all__ = [
-    "ARTICLES",
-    "DETERMINERS",
     "Entry",
     "Frames",
     "Lexicon",
@@ -29,14 +29,35 @@ __all__ = [
 ]
 
 Scores = tuple[tuple[int, float], ...]  # (index of a type, weight)
+_Phrase = tuple[list[str], str, str, Scores]  # words, verb concept, noun concept, scores
 Frames = dict[str, dict[str, Scores]]  # verb concept ("" = any) → noun concept ("" = none) → scores
 
-ARTICLES = frozenset("a an the der das dem den des le les el il".split())
-DETERMINERS = frozenset(
-    "this that these those my our your their his her its following below above attached some any all each "
-    "diese dieser dieses diesen cette ce cet ces este esta estos estas questo questa questi esse essa".split()
-)
 _COMBINING = re.compile("[\u0300-\u036f]+")
+_DOUBLED = frozenset(  # a list of words reads best as words
+    [
+        "tag",
+        "map",
+        "plan",
+        "drop",
+        "scan",
+        "spot",
+        "get",
+        "set",
+        "run",
+        "cut",
+        "flag",
+        "trim",
+        "plug",
+        "debug",
+        "fit",
+        "swap",
+        "put",
+        "dig",
+        "scrub",
+        "strip",
+        "let",
+    ]
+)
 _IRREGULAR = {
     "be": "is are was were am been being ist sind",
     "do": "does did done doing",
@@ -66,9 +87,6 @@ _IRREGULAR = {
     "hypothesis": "hypotheses",
     "want": "wants wanted wanting",
 }
-_DOUBLED = frozenset(
-    "tag map plan drop scan spot get set run cut flag trim plug debug fit format refactor swap put dig scrub strip let".split()
-) - {"format", "refactor"}
 
 
 @dataclass(slots=True)
@@ -157,6 +175,8 @@ class _Compiler:
         self.types = tuple(types)
         self.index = {name: i for i, name in enumerate(self.types)}
         self.entries: dict[str, Entry] = {}
+        self.roots: defaultdict[str, Node] = defaultdict(Node)
+        self.frames: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
         for lemma, forms in _IRREGULAR.items():
             for form in (lemma, *forms.split()):
                 self.entries[form] = Entry(lemma)
@@ -206,9 +226,23 @@ class _Compiler:
         if noun and noun not in node.nouns:
             node.nouns += (noun,)
 
+    def _type(self, i: int, rule: Mapping[str, Any]) -> Iterator[_Phrase]:
+        for word, weight in _weighted(rule.get("words", "").split(), 4.0):
+            if "_" in word:
+                yield word.split("_"), "", "", ((i, weight),)
+            else:
+                self.word(word, inflect=True, scores=((i, weight),))
+        for word, weight in _weighted(rule.get("foreign", "").split(), 4.0):
+            self.word(word, inflect=False, scores=((i, weight),))
+        for text, weight in _weighted(rule.get("phrases", ()), 5.0):
+            yield plain(text).replace("#", " ").split(), "", "", ((i, weight),)
+        for frame, weight in _weighted(rule.get("frames", ()), 5.0):
+            verb, _, noun = frame.partition("*")
+            cell = self.frames[verb][noun]
+            cell[i] = max(cell.get(i, weight), weight)
+
     def run(self, rules: Mapping[str, Any]) -> Lexicon:
-        phrases: list[tuple[list[str], str, str, Scores]] = []
-        self.roots: defaultdict[str, Node] = defaultdict(Node)
+        phrases: list[_Phrase] = []
         for table, inflect, kind in (
             ("verbs", True, "verb"),
             ("nouns", True, "noun"),
@@ -223,24 +257,9 @@ class _Compiler:
                         self.word(word, inflect=inflect, verb=concept)
                     else:
                         self.word(word, inflect=inflect, noun=concept)
-        frames: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
         for name, rule in rules["types"].items():
-            i = self.index.get(name)
-            if i is None:
-                continue
-            for word, weight in _weighted(rule.get("words", "").split(), 4.0):
-                if "_" in word:
-                    phrases.append((word.split("_"), "", "", ((i, weight),)))
-                else:
-                    self.word(word, inflect=True, scores=((i, weight),))
-            for word, weight in _weighted(rule.get("foreign", "").split(), 4.0):
-                self.word(word, inflect=False, scores=((i, weight),))
-            for text, weight in _weighted(rule.get("phrases", ()), 5.0):
-                phrases.append((plain(text).replace("#", " ").split(), "", "", ((i, weight),)))
-            for frame, weight in _weighted(rule.get("frames", ()), 5.0):
-                verb, _, noun = frame.partition("*")
-                cell = frames[verb][noun]
-                cell[i] = max(cell.get(i, weight), weight)
+            if name in self.index:
+                phrases += self._type(self.index[name], rule)
         for words, verb, noun, scores in phrases:
             self.phrase(words, verb=verb, noun=noun, scores=scores)
         for form in list(self.entries):
@@ -248,7 +267,7 @@ class _Compiler:
             entry.node = self.roots.get(entry.lemma)
         return Lexicon(
             self.entries,
-            {v: {n: tuple(cell.items()) for n, cell in nouns.items()} for v, nouns in frames.items()},
+            {v: {n: tuple(cell.items()) for n, cell in nouns.items()} for v, nouns in self.frames.items()},
             self.types,
         )
 

@@ -12,9 +12,30 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from tierwise.classifier.lexicon import ARTICLES, DETERMINERS, Entry, Lexicon, Node, compile_lexicon, plain, read_rules
+from tierwise.classifier.grammar import (
+    ARTICLES,
+    ASK_TAGS,
+    ASKERS,
+    CODE_SIGNS,
+    CONSTRAINTS,
+    DETERMINERS,
+    IGNORED,
+    JOINTS,
+    PAYLOAD_LABELS,
+    PERSONA,
+    PERSONS,
+    POLITE,
+    PREPOSITIONS,
+    QUESTIONS,
+    SUBORDINATORS,
+    SUSPECT,
+    THEM,
+    THEN,
+)
+from tierwise.classifier.lexicon import Entry, Frames, Lexicon, Node, compile_lexicon, plain, read_rules
 from tierwise.classifier.taxonomy import Taxonomy
 from tierwise.core.errors import InvalidTask
 from tierwise.core.tasks import Alternative, Classification, Needs, Task
@@ -24,6 +45,8 @@ __all__ = ["RuleClassifier"]
 _HEAD_CHARS = 600
 _TAIL_CHARS = 240
 _MAX_CLAUSES = 8
+_MAX_WORDS = 40  # of one clause
+_WORD_BUDGET = 100  # of one text, beginning with its first clauses
 
 _TOKEN = re.compile(
     r"[^\W\d_]+(?:'[^\W\d_]+)?(?:\+\+|\#)?|\d+|\n[^\S\n]*\n\s*|\n|```|</?[a-z][^<>\n]{0,60}>|[.!?:;,](?=\s|$)|[\"“”„«»{}\[\]`]|-{3,}|={3,}"
@@ -32,80 +55,6 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _CONTRACTED = re.compile(r"\b(what|who|where|how|it|that|there|i|you|we|they|why|when)'(?:s|m|re)\b")
 _ELIDED = re.compile(r"\b(l|d|qu|c|s|j|n|m|dell|all|nell|un|cos|let)'(?=\w)")
 _SINGLE_QUOTED = re.compile(r"(?<![\w'])'(?=\w)([^'\n]{12,400})'(?!\w)")
-_JOINTS = frozenset(
-    [
-        ",",
-        "and",
-        "then",
-        "und",
-        "et",
-        "y",
-        "e",
-        "or",
-        "dann",
-        "danach",
-        "puis",
-        "luego",
-        "poi",
-        "afterwards",
-        "finally",
-        "also",
-    ]
-)
-_THEN = frozenset(["then", "dann", "danach", "puis", "luego", "poi", "afterwards", "finally", "also"])
-_THEM = frozenset(["it", "them", "all", "me", "everything"])
-_PAYLOAD_LABELS = frozenset(
-    "text document email article input message ticket log logs content passage context transcript review comment data "
-    "example examples code diff source body abstract paragraph sentence conversation quote payload texto texte testo "
-    "nachricht dokument note notes json csv report tweet premise background excerpt letter output contract".split()
-)
-_PAYLOAD_TAGS = frozenset(["instructions", "instruction", "task", "question", "request", "goal", "query", "prompt"])
-_CODE_STARTS = frozenset(
-    "import def class function const let var public private return select from traceback at if for #include package "
-    "using fn func insert diff".split()
-)
-_PREPOSITIONS = frozenset(
-    "for of about with from by regarding on in into to as at against between per via over under after before within "
-    "based using across fur von mit aus uber im in ins zu pour de des du sur dans avec par para sobre con en per di del "
-    "della su da do dos das no na um como".split()
-)
-_SUBORDINATORS = {
-    "how": "q_how", "what": "q_what", "why": "q_why", "whether": "q_whether", "if": "q_whether", "which": "q_which",
-    "who": "q_who", "when": "q_when", "where": "q_where", "that": "", "because": "", "so": "", "since": "", "while": "",
-    "ob": "q_whether", "warum": "q_why", "wie": "q_how", "was": "q_what", "si": "q_whether", "comment": "q_how",
-    "pourquoi": "q_why", "por": "", "porque": "", "unless": "", "until": "", "although": "",
-}  # fmt: skip
-_QUESTIONS = {
-    "what": "q_what", "how": "q_how", "why": "q_why", "which": "q_which", "who": "q_who", "when": "q_when",
-    "where": "q_where", "is": "q_is", "are": "q_is", "was": "q_is", "were": "q_is", "does": "q_is", "do": "q_is", "did": "q_is", "has": "q_is",
-    "have": "q_is", "can": "q_is", "could": "q_is", "will": "q_is", "would": "q_is", "should": "q_should", "am": "q_is",
-    "whose": "q_who", "whom": "q_who", "wer": "q_who", "wie": "q_how", "warum": "q_why", "wann": "q_when", "wo": "q_where",
-    "welche": "q_which", "welcher": "q_which", "welches": "q_which", "ist": "q_is", "sind": "q_is", "hat": "q_is", "soll": "q_should", "sollte": "q_should",
-    "quel": "q_which", "quelle": "q_which", "comment": "q_how", "pourquoi": "q_why", "qui": "q_who", "quand": "q_when", "est": "q_is", "dois": "q_should",
-    "que": "q_what", "como": "q_how", "cual": "q_which", "quien": "q_who", "cuando": "q_when", "donde": "q_where",
-    "qual": "q_which", "quem": "q_who", "quando": "q_when", "onde": "q_where", "come": "q_how", "perche": "q_why", "quale": "q_which", "chi": "q_who",
-    "es": "q_is", "debo": "q_should", "deberia": "q_should", "devo": "q_should", "kann": "q_is", "darf": "q_is", "puedo": "q_is", "posso": "q_is",
-}  # fmt: skip
-_POLITE = frozenset(
-    "please kindly now next first then finally also just and ok okay hey hi hello so well bitte s'il por favor per te "
-    "plait vous stp prego quickly carefully briefly go ahead let lets us try or but und et y e afterwards again "
-    "thanks immediately second third lastly simply automatically".split()
-)
-_ASKERS = frozenset("need want like must should 'd supposed have to going would asked".split())
-_PERSONS = frozenset("i we you your me us task job goal role".split())
-_CONSTRAINTS = frozenset(
-    "not don't never avoid ensure remember include keep use be do consider return respond output only no".split()
-)
-_CODE_SIGNS = ("```", "def ", "();", ") {", "){", "import ", "#include", "public ", "const ", "return ", " => ", "</")
-_IGNORED = (  # wording that is aimed at the router says nothing of the task
-    "trivial", "cheapest", "easy task", "simple task", "cheap model", "small model", "smallest model", "local model",
-    "local tier", "haiku tier", "lowest tier", "this is simple", "ignore previous", "ignore all previous", "for the router", "route this to",
-    "classify this as", "treat this as",
-)  # fmt: skip
-_SUSPECT = frozenset(
-    "trivial cheapest easy simple cheap small smallest local haiku lowest ignore router route classify treat".split()
-)
-_PERSONA = frozenset(["you", "act", "as", "du", "tu", "eres"])
 
 
 @dataclass(slots=True)
@@ -127,7 +76,7 @@ class RuleClassifier:
     __slots__ = ("_calibration", "_lexicon", "_rules", "_taxonomy", "_types")
 
     def __init__(self, taxonomy: Taxonomy, rules: Mapping[str, Any] | None = None) -> None:
-        """`rules` (shaped like `data/classifier_rules.toml`) replaces the built-in ones; user types need rules of their own."""
+        """`rules`, shaped like `data/classifier_rules.toml`, replaces the built-in ones; user types need rules too."""
         self._taxonomy = taxonomy
         self._rules = rules
         self._lexicon: Lexicon | None = None
@@ -152,15 +101,28 @@ class RuleClassifier:
             clause = _clause(words, 1.3, lexicon.entries)
             clause.asks = True
             clauses.insert(0, clause)
+            if isinstance(task.tool_input, dict):  # only names of arguments: their values are payload
+                keys = " ".join(str(key)[:40] for key in list(task.tool_input)[:12])
+                clauses.append(
+                    _clause(_TOKEN.findall(plain(_CAMEL.sub(" ", keys).replace("_", " "))), 0.4, lexicon.entries)
+                )
         if task.system and not any(c.asks for c in clauses):
             for clause in _split(task.system[:_HEAD_CHARS], "", lexicon.entries):
                 clause.weight *= 0.8
                 clauses.append(clause)
         _weigh(clauses)
+        floor = 0.15 if any(c.asks and c.weight >= 0.5 for c in clauses) else 0.05
         points: dict[int, float] = {}
-        code = any(sign in head for sign in _CODE_SIGNS)
+        code = any(sign in head for sign in CODE_SIGNS)
+        beside = {"code": 0.55} if code else {}
+        if sum(word[0].isdigit() for clause in clauses for word in clause.words) >= 2:
+            beside["number"] = 0.85
+        budget = _WORD_BUDGET
         for clause in clauses:
-            _score(clause, lexicon, code and clause.asks and clause.weight > 0.5)
+            if clause.weight < floor or (budget <= 0 and clause is not clauses[-1]):
+                continue
+            budget -= len(clause.words)
+            _score(clause, lexicon, beside if clause.asks and clause.weight > 0.5 else {})
             for i, p in clause.points.items():
                 points[i] = points.get(i, 0.0) + p * clause.weight
         self._shape(task, points)
@@ -216,7 +178,7 @@ class RuleClassifier:
             c = min(rest * p / total, confidence)
             alternatives.append((max(c, 0.2) if -i in boosted else c, -i))
         if sum(c for c, _ in alternatives) + confidence > 1.0:
-            confidence = max(1.0 - sum(c for c, _ in alternatives), max(c for c, _ in alternatives))
+            confidence = max(1.0 - sum(c for c, _ in alternatives), *(c for c, _ in alternatives))
         alternatives.sort(key=lambda a: -a[0])
         also: dict[int, None] = {}
         for clause in clauses:
@@ -245,7 +207,7 @@ class RuleClassifier:
         points = self._calibration
         if quality <= points[0][0]:
             return points[0][1]
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(points):
             if quality <= x1:
                 return y0 + (y1 - y0) * (quality - x0) / (x1 - x0)
         return points[-1][1]
@@ -269,8 +231,9 @@ def _windows(text: str) -> tuple[str, str]:
 
 
 def _prepare(window: str) -> str:
-    camel = _CAMEL.sub(" ", window) if not window.islower() else window
-    low = plain(camel)
+    if len(window) < 80:  # a label or a name rather than prose
+        window = _CAMEL.sub(" ", window)
+    low = plain(window)
     if "_" in low:
         low = low.replace("_", " ")
     if "'" in low:
@@ -291,7 +254,10 @@ def _split(head: str, tail: str, entries: Mapping[str, Entry]) -> list[_Clause]:
     return clauses[: _MAX_CLAUSES + 2]
 
 
-def _walk(low: str, entries: Mapping[str, Entry], out: list[_Clause], *, first: bool) -> None:
+def _walk(  # noqa: PLR0912, PLR0915  # one scanner over tokens: splitting it would cost a call per token
+    low: str, entries: Mapping[str, Entry], out: list[_Clause], *, first: bool
+) -> None:
+    """Split one window into clauses, appended to `out`; what begins a payload lowers the weight of what follows."""
     weight = 1.0 if first else 0.7
     fenced = quoted = False
     tags = 0
@@ -313,8 +279,33 @@ def _walk(low: str, entries: Mapping[str, Entry], out: list[_Clause], *, first: 
     tokens = _TOKEN.findall(low)
     for at, token in enumerate(tokens):
         c = token[0]
+        if c.isalnum():  # most tokens are words: they come first
+            if fenced or tags or quoted:
+                continue
+            entry = entries.get(token)
+            if entry is not None and entry.base and words:
+                last = words[-1]
+                if last in JOINTS and known and entry.verbs and not token.endswith(("ing", "s")):
+                    following = tokens[at + 1] if at + 1 < len(tokens) else ""
+                    # a word that is also a noun goes on with an enumeration, unless an object follows it
+                    if (
+                        not entry.nouns
+                        or last in THEN
+                        or following in ARTICLES
+                        or following in DETERMINERS
+                        or following in THEM
+                    ):
+                        while words and words[-1] in JOINTS:
+                            words.pop()
+                        close()
+                        coordinated = True
+            if entry is not None and entry.verbs:
+                known = True
+            words.append(token)
+            line_start = False
+            continue
         if c == "`":
-            if token == "```":
+            if len(token) == 3:
                 if not fenced:
                     close()
                 fenced = not fenced
@@ -324,13 +315,14 @@ def _walk(low: str, entries: Mapping[str, Entry], out: list[_Clause], *, first: 
         if c == "<":
             close()
             name = token.strip("</>").split(" ", 1)[0]
-            if name not in _PAYLOAD_TAGS:
+            if name not in ASK_TAGS:
                 tags = max(0, tags - 1) if token[1] == "/" else tags + 1
             continue
         if tags:
             continue
         if c in '"“”„«»':
-            quoted = not quoted if c == '"' else c in "“„«"
+            # a text that is quoted as a whole is no payload
+            quoted = bool(words or out) and (not quoted if c == '"' else c in "“„«")
             continue
         if c == "\n":
             quoted = False
@@ -349,7 +341,7 @@ def _walk(low: str, entries: Mapping[str, Entry], out: list[_Clause], *, first: 
                 return
             continue
         if c == ":":
-            if len(words) <= 3 and words and words[-1] in _PAYLOAD_LABELS and (line_start or len(words) == 1):
+            if words and len(words) <= 3 and words[-1] in PAYLOAD_LABELS and not known and words[0] not in PREPOSITIONS:
                 words = []
                 if first:
                     weight = 0.12
@@ -370,30 +362,8 @@ def _walk(low: str, entries: Mapping[str, Entry], out: list[_Clause], *, first: 
             continue
         if c in "]}":
             continue
-        entry = entries.get(token)
         if c == ",":
             words.append(",")
-            continue
-        if entry is not None and entry.base and words:
-            last = words[-1]
-            if last in _JOINTS and known and entry.verbs and not token.endswith(("ing", "s")):
-                following = tokens[at + 1] if at + 1 < len(tokens) else ""
-                # a word that is also a noun goes on with an enumeration, unless an object follows it
-                if (
-                    not entry.nouns
-                    or last in _THEN
-                    or following in ARTICLES
-                    or following in DETERMINERS
-                    or following in _THEM
-                ):
-                    while words and words[-1] in _JOINTS:
-                        words.pop()
-                    close()
-                    coordinated = True
-        if entry is not None and entry.verbs:
-            known = True
-        words.append(token)
-        line_start = False
     close()
 
 
@@ -402,16 +372,16 @@ def _opening(words: list[str], entries: Mapping[str, Entry]) -> tuple[int, bool]
     i, n, request = 0, len(words), False
     while i < n:
         word = words[i]
-        if word in _POLITE or word in ARTICLES or word == ",":
+        if word in POLITE or word in ARTICLES or word == ",":
             i += 1
         elif word in ("can", "could", "would", "will", "may") and i + 1 < n and words[i + 1] in ("you", "we", "i"):
             request = words[i + 1] == "you"
             if not request:
                 break
             i += 2
-        elif word in _PERSONS and i + 1 < n and any(w in _ASKERS or w == "is" for w in words[i + 1 : i + 3]):
+        elif word in PERSONS and i + 1 < n and any(w in ASKERS or w == "is" for w in words[i + 1 : i + 3]):
             j = i + 1
-            while j < n and (words[j] in _ASKERS or words[j] in _PERSONS or words[j] in ("is", "d", "are", "help")):
+            while j < n and (words[j] in ASKERS or words[j] in PERSONS or words[j] in ("is", "d", "are", "help")):
                 j += 1
             request = True
             i = j
@@ -437,7 +407,7 @@ def _clause(
     asks = question or coordinated or request
     if not asks and start < len(words):
         entry = entries.get(words[start])
-        asks = words[start] in _QUESTIONS or (entry is not None and entry.base and bool(entry.verbs or entry.scores))
+        asks = words[start] in QUESTIONS or (entry is not None and entry.base and bool(entry.verbs or entry.scores))
     return _Clause(words, weight, question, asks, coordinated, start, request)
 
 
@@ -446,17 +416,17 @@ def _weigh(clauses: list[_Clause]) -> None:
     asked = False
     for clause in clauses:
         words = clause.words
-        if not _SUSPECT.isdisjoint(words):
+        if not SUSPECT.isdisjoint(words):
             joined = " ".join(words)
-            if any(wording in joined for wording in _IGNORED):
+            if any(wording in joined for wording in IGNORED):
                 clause.weight = 0.0
                 clause.asks = False
                 continue
         opening = words[clause.start] if clause.start < len(words) else ""
-        if opening in _CONSTRAINTS and not clause.question and (asked or opening in ("not", "never", "avoid", "don't")):
+        if opening in CONSTRAINTS and not clause.question and (asked or opening in ("not", "never", "avoid", "don't")):
             clause.weight *= 0.25
             clause.asks = False
-        elif words[0] in _PERSONA and len(words) > 1 and words[1] in ("are", "as", "bist", "es", "eres"):
+        elif words[0] in PERSONA and len(words) > 1 and words[1] in ("are", "as", "bist", "es", "eres"):
             clause.weight *= 0.15
             clause.asks = False
         elif clause.asks:
@@ -466,7 +436,7 @@ def _weigh(clauses: list[_Clause]) -> None:
     if asked:
         for clause in clauses:
             if not clause.asks:
-                clause.weight *= 0.35
+                clause.weight *= 0.45
 
 
 def _find(node: Node, lemmas: list[str], i: int) -> tuple[Node | None, int]:
@@ -487,123 +457,156 @@ def _find(node: Node, lemmas: list[str], i: int) -> tuple[Node | None, int]:
     return best, end
 
 
-def _score(clause: _Clause, lexicon: Lexicon, beside_code: bool = False) -> None:
-    """Points of one clause, by type."""
-    if clause.weight < 0.06:
-        return
-    entries, frames = lexicon.entries, lexicon.frames
-    points = clause.points
+@dataclass(slots=True)
+class _Reading:
+    """One clause being read: its words, who governs it, and the things it names with their nearness to the verb."""
+
+    words: list[str]
+    found: list[Entry | None]
+    lemmas: list[str]
+    start: int
+    factor: float  # 1 in what asks, less in what is only said
+    nouns: dict[str, float]
+    verbs: tuple[str, ...] = ()
+    question: bool = False
+    imperative: bool = False
+
+
+def _score(clause: _Clause, lexicon: Lexicon, beside: Mapping[str, float]) -> None:
+    """Points of one clause, by type. `beside` are things that are there without being named, such as code."""
+    entries = lexicon.entries
     skipped = sum(w in ARTICLES or w == "," for w in clause.words[: clause.start])
-    words = [w for w in clause.words if w not in ARTICLES and w != ","][:60]
-    start, request = clause.start - skipped, clause.request
-    if start >= len(words):
-        start = 0
+    words = [w for w in clause.words if w not in ARTICLES and w != ","][:_MAX_WORDS]
+    if not words:
+        return
     found = [entries.get(w) for w in words]
     lemmas = [w if e is None else e.lemma for w, e in zip(words, found, strict=True)]
-    verbs: tuple[str, ...] = ()
-    factor = 1.0 if clause.asks else 0.55
-    first = words[start] if words else ""
-    opening = found[start] if words else None
-    i = start
-    if first in _QUESTIONS and not request:
-        concept = _QUESTIONS[first]
-        if first == "how" and start + 1 < len(words) and words[start + 1] in ("many", "much", "long", "old", "far"):
+    start = clause.start - skipped
+    reading = _Reading(
+        words, found, lemmas, start if start < len(words) else 0, 1.0 if clause.asks else 0.55, dict(beside)
+    )
+    _govern(reading, clause)
+    _read(reading, clause)
+    _frame(reading, clause.points, lexicon.frames)
+
+
+def _govern(reading: _Reading, clause: _Clause) -> None:
+    """Find what governs the clause: a question word, the opening verb, or the wish behind "I need …"."""
+    words, start = reading.words, reading.start
+    first, opening = words[start], reading.found[start]
+    if first in QUESTIONS and not clause.request:
+        concept = QUESTIONS[first]
+        second = words[start + 1] if start + 1 < len(words) else ""
+        if first == "how" and second in ("many", "much", "long", "old", "far"):
             concept = "q_howmany"
-        elif first == "what" and start + 1 < len(words) and words[start + 1] == "if":
+        elif first == "what" and second == "if":
             concept = "q_whatif"
-        verbs = (concept,)
-        question = True
-    else:
-        question = False
-        if opening is not None and opening.base and opening.verbs:
-            verbs = opening.verbs
-            clause.matched.append(opening.lemma)
-            i = start + 1
-            if opening.scores:
-                for t, w in opening.scores:
-                    points[t] = points.get(t, 0.0) + w * factor
-        elif words and words[start] in ("not", "don't", "never", "avoid"):
-            clause.weight *= 0.1
-    seen_nouns: dict[str, float] = {"code": 0.55} if beside_code else {}
+        reading.verbs = (concept,)
+        reading.question = True
+    elif opening is not None and opening.base and opening.verbs:
+        reading.verbs = opening.verbs
+        reading.imperative = True
+        clause.matched.append(opening.lemma)
+        for t, w in opening.scores:
+            clause.points[t] = clause.points.get(t, 0.0) + w * reading.factor
+    elif clause.request:
+        reading.verbs = ("give",)
+        reading.imperative = True
+
+
+def _read(reading: _Reading, clause: _Clause) -> None:  # noqa: PLR0912, PLR0915  # the hot loop: no call per word
+    """Go through the clause once: phrases, words and things, each by its place relative to the verb."""
+    points, nouns = clause.points, reading.nouns
+    words, found, lemmas = reading.words, reading.found, reading.lemmas
+    start, factor, question, imperative = reading.start, reading.factor, reading.question, reading.imperative
     place = factor
-    n = len(words)
-    skip_to = -1
-    imperative = bool(verbs) and not question
-    for k in range(0 if not imperative else start, n):
-        entry = found[k]
-        word = words[k]
-        if entry is None:
-            if word in _PREPOSITIONS:
-                if k > i:
-                    place = min(place, factor * (0.75 if question else 0.55))
-            elif word[0].isdigit():
-                seen_nouns["number"] = place
-            continue
-        if entry.node is not None:
-            node, end = _find(entry.node, lemmas, k + 1)
-            if node is not None:
-                at = place if k > start else factor
-                for t, w in node.scores:
-                    points[t] = (
-                        max(points.get(t, 0.0), 0.0) + w * at
-                        if t not in points
-                        else max(points[t], w * at) + 0.3 * min(points[t], w * at)
-                    )
-                for noun in node.nouns:
-                    seen_nouns[noun] = max(seen_nouns.get(noun, 0.0), at)
-                if node.verbs and (k == start or not verbs):
-                    verbs = verbs + node.verbs
-                if node.scores or node.verbs:
+    behind = factor * (0.75 if question else 0.55)  # behind a preposition
+    phrase_end = -1
+    last = len(words) - 1
+    for k in range(start if imperative else 0, last + 1):
+        entry, word = found[k], words[k]
+        if entry is not None and entry.node is not None and k < last:
+            following = lemmas[k + 1]
+            if following in entry.node.following or following in DETERMINERS:
+                node, end = _find(entry.node, lemmas, k + 1)
+                if node is not None:
+                    phrase_end = end
+                    for t, w in node.scores:
+                        old, new = points.get(t, 0.0), w * place
+                        points[t] = max(old, new) + 0.3 * min(old, new)
+                    for noun in node.nouns:
+                        nouns[noun] = max(nouns.get(noun, 0.0), place)
+                    if node.verbs and (k == start or not reading.verbs):
+                        reading.verbs += node.verbs
                     clause.matched.append(" ".join(lemmas[k:end]))
-                skip_to = end
-        if word in _SUBORDINATORS and k > start:
-            concept = _SUBORDINATORS[word]
-            if (
-                concept
-                and ("tell" in verbs or "check" in verbs)
-                and not any(f >= factor * 0.9 and x not in ("passage",) for x, f in seen_nouns.items())
-            ):
-                verbs = (concept,)
-                place = factor
+        if k > start:
+            if word in SUBORDINATORS:
+                concept = SUBORDINATORS[word]
+                if concept and _leaves_open(reading):  # "tell me what …" asks what is asked after "what"
+                    reading.verbs = (concept,)
+                    place = factor
+                elif not question:
+                    place = min(place, factor * 0.35)
                 continue
-            if not question:
-                place = min(place, factor * 0.35)
+            if word in PREPOSITIONS:
+                if k == start + 1 and imperative:
+                    continue
+                if "convert" in reading.verbs and word in ("into", "to", "in", "en", "zu"):
+                    # what it is turned into is what is asked for
+                    for noun in nouns:
+                        nouns[noun] *= 0.3
+                    reading.verbs += ("write",)
+                    place = factor
+                else:
+                    place = min(place, behind)
+                continue
+        if entry is None:
+            if word[0].isdigit():
+                nouns["number"] = max(nouns.get("number", 0.0), place)
             continue
-        if word in _PREPOSITIONS:
-            if k > i:
-                place = min(place, factor * (0.75 if question else 0.55))
+        if k == start and imperative:
             continue
-        if k >= skip_to or skip_to < 0:
-            if k > start or not imperative:
-                for t, w in entry.scores:
-                    p = w * place * (1.0 if not imperative else 0.75)
-                    points[t] = points[t] + 0.4 * p if t in points else p
-                if entry.scores:
-                    clause.matched.append(entry.lemma)
-        if k > start or not imperative:
-            for noun in entry.nouns:
-                seen_nouns[noun] = max(seen_nouns.get(noun, 0.0), place)
-            if not verbs and entry.verbs and not entry.nouns and not question:
-                verbs = entry.verbs
-    if "ownership" in seen_nouns:
-        verbs += ("ownership",)
+        if entry.scores and k >= phrase_end:
+            clause.matched.append(entry.lemma)
+            share = place * 0.75 if imperative else place
+            for t, w in entry.scores:
+                points[t] = points[t] + 0.4 * w * share if t in points else w * share
+        for noun in entry.nouns:
+            if nouns.get(noun, 0.0) < place:
+                nouns[noun] = place
+        if not reading.verbs and entry.verbs and not entry.nouns:
+            reading.verbs = entry.verbs
+
+
+def _leaves_open(reading: _Reading) -> bool:
+    """The verb only introduces a question (tell, know, check …) and has no object of its own yet."""
+    if "tell" not in reading.verbs and "check" not in reading.verbs:
+        return False
+    near = reading.factor * 0.9
+    return not any(at >= near and noun != "passage" for noun, at in reading.nouns.items())
+
+
+def _frame(reading: _Reading, points: dict[int, float], frames: Frames) -> None:
+    """Add the best frame of each type: what is done to what."""
+    nouns = reading.nouns
+    verbs = (*reading.verbs, "ownership", "") if "ownership" in nouns else (*reading.verbs, "")
     best: dict[int, float] = {}
-    for verb in (*verbs, ""):
+    against: dict[int, float] = {}
+    for verb in verbs:
         table = frames.get(verb)
         if table is None:
             continue
-        bare = table.get("")
-        if bare is not None:
-            for t, w in bare:
-                w *= factor
-                if w > best.get(t, 0.0):
-                    best[t] = w
-        for noun, at in seen_nouns.items():
-            scores = table.get(noun)
-            if scores is not None:
-                for t, w in scores:
-                    w *= at
-                    if w > best.get(t, 0.0) or w < 0:
-                        best[t] = w
-    for t, w in best.items():
-        points[t] = points.get(t, 0.0) + w
+        for t, w in table.get("", ()):
+            if w * reading.factor > best.get(t, 0.0):
+                best[t] = w * reading.factor
+        for noun, at in nouns.items():
+            for t, w in table.get(noun, ()):
+                p = w * at
+                if p > best.get(t, 0.0):
+                    best[t] = p
+                elif p < against.get(t, 0.0):
+                    against[t] = p
+    for t, p in best.items():
+        points[t] = points.get(t, 0.0) + p
+    for t, p in against.items():
+        points[t] = points.get(t, 0.0) + p
