@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tierwise.core.errors import InvalidTask
 from tierwise.core.json import Json, JsonObject
 
 __all__ = ["Alternative", "Classification", "Needs", "Stakes", "Task", "TaskType"]
@@ -89,6 +90,9 @@ class Task:
     document to summarise. `prompt`, when given, is what is sent instead of both; they then only describe it. Token
     counts, when None, are estimated from the texts. Everything else narrows the
     decision or is recorded with it.
+
+    Raises:
+        InvalidTask: a value of the wrong kind, or a number that cannot be; the message names the field.
     """
 
     text: str
@@ -116,3 +120,57 @@ class Task:
     session: str | None = None
     project: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise InvalidTask(f"the task's text must be a str, not {type(self.text).__name__}; decode it first")
+        for name in _TEXTS:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise InvalidTask(f"{name} must be a str, not {type(value).__name__}")
+        _check_numbers(self)
+        if not isinstance(self.stakes, Stakes):
+            raise InvalidTask(f"stakes are {self.stakes!r}; use one of {', '.join(s.value for s in Stakes)}")
+        if self.json_schema is not None and not isinstance(self.json_schema, dict):
+            raise InvalidTask(f"a JSON schema is an object, not {type(self.json_schema).__name__}")
+        if not isinstance(self.labels, tuple) or not all(isinstance(x, str) and x.strip() for x in self.labels):
+            raise InvalidTask(f"labels are {self.labels!r}; give texts, none of them blank")
+        if not isinstance(self.tags, Mapping) or not all(
+            isinstance(key, str) and isinstance(value, str) for key, value in self.tags.items()
+        ):
+            raise InvalidTask(f"tags are {self.tags!r}; give texts by name")
+
+
+def _check_numbers(task: Task) -> None:
+    for name, least in _COUNTS:
+        value = getattr(task, name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST_TOKENS:
+            raise InvalidTask(f"{name} is {value!r}; it must be a whole number from {least} to {_MOST_TOKENS:,}")
+    for name in ("max_latency_seconds", "temperature"):
+        value = getattr(task, name)
+        if value is None:
+            continue
+        # A NaN is in no range either.
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _MOST_SECONDS:
+            raise InvalidTask(f"{name} is {value!r}; it must be a number, 0 or more")
+
+
+_TEXTS = (
+    "input_text",
+    "prompt",
+    "system",
+    "tool_name",
+    "max_cost_usd",
+    "task_type",
+    "tier",
+    "min_tier",
+    "max_tier",
+    "model",
+    "session",
+    "project",
+)
+_COUNTS = (("tokens_in", 0), ("tokens_out", 0), ("max_output_tokens", 1))
+_MOST_TOKENS = 1_000_000_000_000  # beyond any context; keeps typing errors out of the arithmetic
+_MOST_SECONDS = 1e9
