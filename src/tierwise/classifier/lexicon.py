@@ -119,6 +119,7 @@ class Lexicon:
     entries: Mapping[str, Entry]
     frames: Frames
     types: tuple[str, ...]
+    verbs: frozenset[str]  # every form of every verb
 
 
 def plain(text: str) -> str:
@@ -269,6 +270,7 @@ class _Compiler:
             self.entries,
             {v: {n: tuple(cell.items()) for n, cell in nouns.items()} for v, nouns in self.frames.items()},
             self.types,
+            frozenset(form for form, entry in self.entries.items() if entry.verbs),
         )
 
 
