@@ -122,11 +122,12 @@ def test_cache_writes_are_split_by_time_to_live(usage: Any, expected: tuple[int,
 def test_thinking_and_searches_are_read() -> None:
     """Thinking is part of the output; web searches are billed apiece."""
     usage: Any = {
+        "input_tokens": 8,
         "output_tokens": 50,
         "output_tokens_details": {"thinking_tokens": 30},
         "server_tool_use": {"web_search_requests": 2},
     }
-    assert usage_from_message({"usage": usage}) == Usage(output_tokens=50, thinking_tokens=30, web_searches=2)
+    assert usage_from_message({"usage": usage}) == Usage(8, 50, thinking_tokens=30, web_searches=2)
 
 
 @given(
@@ -215,8 +216,6 @@ def test_no_sequence_of_events_can_crash_the_fold(events: list[Any]) -> None:
             *text_block("x")[:1],
             {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 1}},
         ],
-        [{"type": "message_delta", "delta": {}}],
-        [{"type": "message_stop"}],
     ],
 )
 def test_what_is_not_the_protocol_is_said_in_words(events: list[Any]) -> None:
@@ -266,6 +265,19 @@ def test_unknown_deltas_and_fields_are_kept() -> None:
     message = accumulator.message()
     assert message["content"] == [{"type": "compaction", "content": "ab", "list": [1, 2], "n": 3}]
     assert (message["new_field"], message["container"], message["safeguard_results"]) == (1, {"id": "c"}, [1])
+
+
+def test_a_stream_that_only_ends_is_an_empty_message() -> None:
+    """llama.cpp sends no message_start where nothing visible was generated; its prompt is then not told."""
+    accumulator = fold(
+        {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {"output_tokens": 2}},
+        {"type": "message_stop"},
+    )
+    assert accumulator.stopped
+    message = accumulator.message()
+    assert (message["role"], message["content"], message["stop_reason"]) == ("assistant", [], "max_tokens")
+    assert accumulator.usage == Usage(output_tokens=2, estimated=True)
+    assert fold({"type": "message_stop"}).message()["content"] == []
 
 
 def test_an_error_event_is_remembered() -> None:

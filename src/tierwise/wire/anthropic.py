@@ -85,8 +85,9 @@ def usage_from_message(message: Mapping[str, Json]) -> Usage:
     """The `usage` of a message (or of any object that has one).
 
     Cache writes whose time to live is not told count as 5-minute ones. Absent and null counts are 0. A missing
-    `usage` and counts that cannot be (negative, strings, fractions, beyond reason) read as 0 and mark the result
-    `estimated`: a bad count must not lose an answer that came, and must not pass as the provider's either.
+    `usage`, one that tells no prompt at all, and counts that cannot be (negative, strings, fractions, beyond reason)
+    read as 0 and mark the result `estimated`: a bad count must not lose an answer that came, and must not pass as the
+    provider's either.
     """
     usage = message.get("usage")
     if not isinstance(usage, dict):
@@ -103,15 +104,18 @@ def usage_from_message(message: Mapping[str, Json]) -> Usage:
     thinking = reader.count(details, "thinking_tokens") if isinstance(details, dict) else 0
     server_tools = usage.get("server_tool_use")
     searches = reader.count(server_tools, "web_search_requests") if isinstance(server_tools, dict) else 0
+    fresh = reader.count(usage, "input_tokens")
+    cache_read = reader.count(usage, "cache_read_input_tokens")
+    untold = usage.get("input_tokens") is None and not (cache_read or total_writes or writes_5m or writes_1h)
     return Usage(
-        input_tokens=reader.count(usage, "input_tokens"),
+        input_tokens=fresh,
         output_tokens=output,
-        cache_read_tokens=reader.count(usage, "cache_read_input_tokens"),
+        cache_read_tokens=cache_read,
         cache_write_5m_tokens=max(writes_5m, total_writes - writes_1h),
         cache_write_1h_tokens=writes_1h,
         thinking_tokens=min(thinking, output),
         web_searches=searches,
-        estimated=reader.garbage,
+        estimated=reader.garbage or untold,
     )
 
 
@@ -157,6 +161,11 @@ class MessageAccumulator:
         return self._message is not None
 
     @property
+    def complete(self) -> bool:
+        """Whether the message is whole: only `message_stop` says so."""
+        return self.stopped
+
+    @property
     def has_content(self) -> bool:
         """Whether the model has said anything yet (text, thinking or a tool call): the first token."""
         return bool(self._blocks)
@@ -181,8 +190,7 @@ class MessageAccumulator:
             case "message_delta":
                 self._delta(event)
             case "message_stop":
-                if self._message is None:
-                    raise ProtocolError("message_stop came before message_start")
+                self._begun()
                 self.stopped = True
             case "error":
                 self.error = _stream_error(event)
@@ -323,15 +331,20 @@ class MessageAccumulator:
             self._blocks[index]["input"] = text
 
     def _delta(self, event: JsonObject) -> None:
-        if self._message is None:
-            raise ProtocolError("message_delta came before message_start")
+        message = self._begun()
         delta = event.get("delta")
         if isinstance(delta, dict):
-            self._message.update(delta)
+            message.update(delta)
         self._merge_usage(event.get("usage"))
         for key, value in event.items():
             if key not in ("type", "delta", "usage"):  # safeguard_results, context_management and what will come
-                self._message[key] = value
+                message[key] = value
+
+    def _begun(self) -> JsonObject:
+        # llama.cpp leaves message_start out where no visible text was generated: an empty message, its prompt untold.
+        if self._message is None:
+            self._message = {"type": "message", "role": "assistant"}
+        return self._message
 
     def _merge_usage(self, usage: Json) -> None:
         if isinstance(usage, dict):

@@ -296,8 +296,8 @@ def _first_choice(reply: JsonObject) -> JsonObject | None:
 class ChatAccumulator:
     """Folds the chunks of one chat/completions stream into an Anthropic message.
 
-    `complete` says that a finish reason came; `end` is called at `[DONE]`. The usage chunk comes after the finish
-    reason, so reading goes on until `stopped` or the end.
+    `complete` says that a finish reason came; the reader sets `stopped` at `[DONE]`. The usage chunk comes after
+    the finish reason, so reading goes on until `stopped` or the end.
     """
 
     def __init__(self) -> None:
@@ -322,10 +322,6 @@ class ChatAccumulator:
     def has_content(self) -> bool:
         """Whether the model has said anything yet."""
         return bool(self._text or self._reasoning or self._refusal or self._calls)
-
-    def end(self) -> None:
-        """`[DONE]` came."""
-        self.stopped = True
 
     def feed(self, chunk: Json) -> None:
         """Fold one chunk in.
