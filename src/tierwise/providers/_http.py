@@ -22,7 +22,7 @@ import re
 import ssl
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ from tierwise.providers.base import ProviderFailure, note_spent
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Deadline", "Progress", "Upstream", "failure_kind", "is_loopback", "retry_after_seconds"]
+__all__ = ["Deadline", "Progress", "Upstream", "failure_kind", "is_loopback", "retry_after_seconds", "scrub"]
 
 QUOTED_CHARS = 300
 # A reply that is not streamed has no first token to wait for; this bounds it where the caller sets no limit.
@@ -121,13 +121,21 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def scrub(text: str, secrets: Iterable[str], limit: int = QUOTED_CHARS) -> str:
+    """A foreign text made fit to quote: no keys, one line, at most `limit` characters."""
+    for secret in secrets:
+        text = text.replace(secret, "[key]")
+    text = _UNPRINTABLE.sub(" ", _KEY_LIKE.sub("[key]", text)).strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 class Upstream:
     """One server that a provider sends to: its address, credentials and connection pool.
 
     The pool is opened at the first request, one per event loop (a synchronous façade may run several in turn).
     """
 
-    def __init__(self, settings: ProviderSettings, *, default_base_url: str) -> None:
+    def __init__(self, settings: ProviderSettings, *, default_base_url: str, auth: str | None = None) -> None:
         base_url = (settings.base_url or default_base_url).rstrip("/")
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -136,6 +144,7 @@ class Upstream:
             )
         self.settings = settings
         self.base_url = base_url
+        self._auth = auth or settings.auth
         self._secrets = tuple({s for s in (settings.api_key, (settings.api_key or "").strip()) if s})
         self._key = (settings.api_key or "").strip()
         self._problem = _key_problem(settings, self._key) or _header_problem(settings)
@@ -152,7 +161,7 @@ class Upstream:
         """The headers that carry the credentials and the configured extras."""
         headers = dict(self.settings.headers)
         if self._key:
-            if self.settings.auth == "bearer":
+            if self._auth == "bearer":
                 headers["authorization"] = f"Bearer {self._key}"
             else:
                 headers["x-api-key"] = self._key
@@ -160,10 +169,7 @@ class Upstream:
 
     def scrub(self, text: str, limit: int = QUOTED_CHARS) -> str:
         """A foreign text made fit to quote: no keys, one line, at most `limit` characters."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
-        text = _UNPRINTABLE.sub(" ", _KEY_LIKE.sub("[key]", text)).strip()
-        return text if len(text) <= limit else text[: limit - 1] + "…"
+        return scrub(text, self._secrets, limit)
 
     def client(self) -> httpx2.AsyncClient:
         """The pool of the running event loop."""
@@ -205,6 +211,8 @@ class Upstream:
         Raises:
             ProviderFailure: not reachable, too slow, an error status, or no JSON.
         """
+        if self._problem:
+            raise ProviderFailure(OutcomeKind.UNAUTHORIZED, self._problem)
         progress = Progress()
         async with self.attempt(progress, Deadline(timeout_seconds, timeout_seconds, timeout_seconds)):
             response = await self.client().get(self.base_url + path, headers=self.auth_headers())
