@@ -28,7 +28,6 @@ __all__ = [
 
 NANOUSD_PER_USD = 1_000_000_000
 _WHOLE_NUMBERS = {int}
-_MILLION = Decimal(1_000_000)
 _NANO = Decimal(NANOUSD_PER_USD)
 _NINTH = Decimal(1).scaleb(-9)
 # 50 digits: no sum of this program's sizes is ever rounded by arithmetic, only by `usd_to_nanousd`.
@@ -148,7 +147,7 @@ class Price:
             total = EXACT.add(total, EXACT.multiply(band.cache_write_5m, usage.cache_write_5m_tokens))
         if usage.cache_write_1h_tokens:
             total = EXACT.add(total, EXACT.multiply(band.cache_write_1h, usage.cache_write_1h_tokens))
-        total = EXACT.divide(total, _MILLION)
+        total = EXACT.scaleb(total, -6)  # the rates are per million
         if usage.web_searches:
             total = EXACT.add(total, EXACT.multiply(self.usd_per_web_search, usage.web_searches))
         if self.usd_per_hour and seconds:

@@ -127,7 +127,12 @@ def build_ladder(
             raise NoRouteError(f"{rungs[0].model.id} was asked for by name and cannot take this task: {why}")
     baseline = world.catalog.baseline
     baseline_usage = size.usage_on(baseline)
+    on_ladder = next((rung for rung in rungs if rung.model is baseline and not rung.price.usd_per_hour), None)
     baseline_price = world.prices.get(baseline.id)
+    if on_ladder is not None:
+        baseline_cost: Decimal | None = on_ladder.estimated_cost_usd
+    else:
+        baseline_cost = None if baseline_price is None else baseline_price.cost_usd(baseline_usage)
     ceiling = _ceiling(task, world)
     blockers = _apply_ceiling(rungs, ceiling, reasons)
     if task.json_schema is not None and rungs[0].model.capabilities.structured_output is StructuredOutput.NONE:
@@ -137,7 +142,7 @@ def build_ladder(
         ladder=tuple(rungs),
         reasons=tuple(reasons),
         baseline_model=baseline,
-        baseline_cost_usd=None if baseline_price is None else baseline_price.cost_usd(baseline_usage),
+        baseline_cost_usd=baseline_cost,
         baseline_usage=baseline_usage,
         max_cost_usd=ceiling,
         deadline_seconds=_deadline(task, world),
