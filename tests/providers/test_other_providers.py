@@ -351,7 +351,7 @@ def test_other_packages_add_kinds_by_entry_point(monkeypatch: pytest.MonkeyPatch
         importlib.metadata.EntryPoint("mine", "tierwise.providers.anthropic:build", registry.GROUP),
         importlib.metadata.EntryPoint("broken", "tierwise.nowhere:build", registry.GROUP),
     ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     assert "AnthropicProvider" in repr(registry.build_provider(settings_for("http://127.0.0.1:1", kind="mine")))
     with pytest.raises(ConfigError, match=r"tierwise\.nowhere:build"):
         registry.build_provider(settings_for("http://127.0.0.1:1", kind="broken"))

@@ -6,15 +6,17 @@ the exception, because failed attempts cost money too.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tierwise.core.catalog import Model
 from tierwise.core.decisions import OutcomeKind
 from tierwise.core.errors import ProviderError
 from tierwise.core.json import JsonObject
 from tierwise.core.money import Usage
+
+if TYPE_CHECKING:
+    import asyncio  # 20 ms that only the words of a signature need
 
 __all__ = [
     "Availability",
