@@ -52,6 +52,7 @@ _LABEL_CHARS = 40
 _FLOOR = 0.16  # clauses that weigh less are payload
 _CLEAR = 6.0  # points at which what is only said need not be read
 _ABSTAIN_BELOW = 0.38
+_ABSTAIN_BELOW_FOR_PROCESSING = 0.48  # being wrong downwards costs more than being wrong upwards
 _WORD_BUDGET = 56  # of one text, beginning with its first clauses
 
 _MARK = re.compile(  # the look-ahead at one set of characters makes it more than twice as fast
@@ -202,7 +203,8 @@ class RuleClassifier:
                 also.setdefault(i)
         matched = [m for c in clauses for m in c.matched if c.asks or len(clauses) == 1]
         evidence = ["asks for: " + ", ".join(f"'{m}'" for m in dict.fromkeys(matched[:4]))] if matched else []
-        abstained = confidence < _ABSTAIN_BELOW or best < 1.2
+        doubt = _ABSTAIN_BELOW_FOR_PROCESSING if types[top].needs is Needs.PROCESSING else _ABSTAIN_BELOW
+        abstained = confidence < doubt or best < 1.2
         if abstained:
             evidence.append("the evidence is too thin or points several ways")
         return Classification(
