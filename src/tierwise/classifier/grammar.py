@@ -131,6 +131,7 @@ CONSTRAINTS = _words(
 # a clause with one of these may be aimed at the router
 SUSPECT = _words(
     """
+    processing label mark low
     cheap cheapest classify easy haiku ignore local lowest route router simple small smallest treat trivial
     """
 )
@@ -177,6 +178,14 @@ IGNORED = (
     "for the router",
     "route this to",
     "classify this as",
+    "label this request",
+    "label this as",
+    "mark this as",
+    "classify this request as",
+    "request as processing",
+    "as processing",
+    "low stakes",
+    "low priority task",
     "treat this as",
 )
 # one of these in a text makes code a likely payload

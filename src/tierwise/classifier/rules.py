@@ -183,7 +183,11 @@ class RuleClassifier:
         confidence = self._probability(quality)
         rest = 1.0 - confidence
         total = sum(p for p, _ in ranked[1:]) + 1.5
-        critical = [(p, -i) for p, i in ranked if types[-i].needs is Needs.CRITICAL and -i != top and p >= 2.4]
+        critical = [
+            (p, -i)
+            for p, i in ranked
+            if types[-i].needs is Needs.CRITICAL and -i != top and p >= max(2.4, min(4.5, 0.45 * best))
+        ]
         boosted = {i for _, i in critical}
         alternatives = []
         for p, i in ranked[1:]:
@@ -198,9 +202,6 @@ class RuleClassifier:
                 i, p = max(clause.points.items(), key=lambda x: x[1])
                 if i != top and p >= 4.5:
                     also[i] = None
-        for _, i in critical:
-            if confidence >= 0.8:
-                also.setdefault(i)
         matched = [m for c in clauses for m in c.matched if c.asks or len(clauses) == 1]
         evidence = ["asks for: " + ", ".join(f"'{m}'" for m in dict.fromkeys(matched[:4]))] if matched else []
         doubt = _ABSTAIN_BELOW_FOR_PROCESSING if types[top].needs is Needs.PROCESSING else _ABSTAIN_BELOW
@@ -338,7 +339,7 @@ def _colon(
     known = not lexicon.verbs.isdisjoint(words)
     if words and len(words) <= 3 and words[-1] in PAYLOAD_LABELS and not known and words[0] not in PREPOSITIONS:
         return (_PAYLOAD if first else weight), []
-    if known and _clause(words, weight, lexicon.entries).asks:
+    if known and not _aimed_at_router(words) and _clause(words, weight, lexicon.entries).asks:
         return min(weight, _PAYLOAD), _close(words, weight, lexicon, out)
     if words and len(words) <= 2:
         return max(weight, 0.9), []
@@ -429,12 +430,10 @@ def _weigh(clauses: list[_Clause]) -> None:
     asked = False
     for clause in clauses:
         words = clause.words
-        if not SUSPECT.isdisjoint(words):
-            joined = " ".join(words)
-            if any(wording in joined for wording in IGNORED):
-                clause.weight = 0.0
-                clause.asks = False
-                continue
+        if _aimed_at_router(words):
+            clause.weight = 0.0
+            clause.asks = False
+            continue
         opening = words[clause.start] if clause.start < len(words) else ""
         if opening in CONSTRAINTS and not clause.question and (asked or opening in ("not", "never", "avoid", "don't")):
             clause.weight *= 0.25
@@ -450,6 +449,11 @@ def _weigh(clauses: list[_Clause]) -> None:
         for clause in clauses:
             if not clause.asks:
                 clause.weight *= 0.45
+
+
+def _aimed_at_router(words: list[str]) -> bool:
+    """Wording that would have the router think little of the task; it is not heard."""
+    return not SUSPECT.isdisjoint(words) and any(wording in " ".join(words) for wording in IGNORED)
 
 
 def _find(node: Node, lemmas: list[str], i: int) -> tuple[Node | None, int]:
