@@ -153,13 +153,18 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt found. `cost_usd` counts whatever it used, also when it failed; None: no price known."""
+    """What an attempt found. `cost_usd` counts whatever it used, also when it failed; None: no price known.
+
+    `detail` may be recorded, so it holds nothing of prompt or reply; `feedback` is what a model is told instead,
+    where that says more.
+    """
 
     kind: OutcomeKind
     detail: str = ""
     cost_usd: Decimal | None = Decimal(0)
     elapsed_seconds: float = 0.0  # since the call began, so that the climb needs no clock
     retry_after_seconds: float | None = None
+    feedback: str | None = None
 
 
 class CallStatus(StrEnum):

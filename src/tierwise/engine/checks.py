@@ -1,0 +1,253 @@
+"""Is this reply acceptable? Pure checks, the same for live calls, the gateway and replay.
+
+A check looks at a reply and says what is wrong with it in words that the model itself can act on, or nothing. The
+caller's own checks are plain callables over the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tierwise.core.decisions import OutcomeKind
+from tierwise.core.errors import InvalidTask
+from tierwise.core.json import Json, JsonObject
+from tierwise.core.tasks import Task
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+__all__ = ["Checked", "UserCheck", "check_reply", "check_schema", "parse_json", "schema_problem"]
+
+UserCheck: TypeAlias = Callable[[str], object]
+"""Takes the reply's text; returns None or True when it is fine, False or a string (what is wrong) when it is not.
+An AssertionError or ValueError that it raises is what is wrong, too; anything else is a fault of the check itself
+and ends the call."""
+
+_FENCE = re.compile(r"\A\s*```[A-Za-z0-9_-]*[ \t]*\n(?P<inner>.*?)\n?```\s*\Z", re.DOTALL)
+_MAX_PROBLEM = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the checks say: `kind` is ACCEPTED, REJECTED, REFUSED or TRUNCATED.
+
+    `text` is the reply as the caller gets it: a fence around JSON is taken off, a label is spelled as it was given.
+    `value` is the parsed JSON where JSON was asked for. `problem` is for the model and may quote the reply; `note`
+    is the same for the record, which never does.
+    """
+
+    kind: OutcomeKind
+    text: str
+    value: Json = None
+    problem: str = ""
+    note: str = ""
+
+
+def check_reply(
+    task: Task,
+    text: str,
+    stop_reason: str | None,
+    message: JsonObject | None = None,
+    user_checks: Sequence[UserCheck] = (),
+) -> Checked:
+    """Runs every check that applies to `task` over a complete reply."""
+    if stop_reason == "refusal":
+        problem = "the model declined to answer"
+        return Checked(OutcomeKind.REFUSED, text, problem=problem, note=problem)
+    if stop_reason in {"max_tokens", "model_context_window_exceeded"}:
+        problem = "the reply was cut off at the limit of output tokens"
+        return Checked(OutcomeKind.TRUNCATED, text, problem=problem, note=problem)
+    if stop_reason == "tool_use" and _has_tool_use(message):
+        return Checked(OutcomeKind.ACCEPTED, text)
+    if not text.strip():
+        return _rejected(text, "the reply was empty")
+    value: Json = None
+    if task.labels:
+        label = _label(text, task.labels)
+        if label is None:
+            problem = f"the reply must be exactly one of: {', '.join(task.labels)}"
+            return _rejected(text, problem, "the reply is none of the labels")
+        text = label
+    elif task.json_schema is not None:
+        parsed = parse_json(text)
+        if parsed is None:
+            return _rejected(text, _json_problem(text))
+        text, value = parsed
+        found = schema_problem(value, task.json_schema)
+        if found is not None:
+            return _rejected(text, *found)
+    for check in user_checks:
+        said = _user_problem(check, text)
+        if said is not None:
+            name = getattr(check, "__name__", type(check).__name__)
+            return _rejected(text, said, f"the check {name} refused it")
+    return Checked(OutcomeKind.ACCEPTED, text, value)
+
+
+def _rejected(text: str, problem: str, note: str | None = None) -> Checked:
+    note = problem if note is None else note
+    return Checked(OutcomeKind.REJECTED, text, problem=problem[:_MAX_PROBLEM], note=note[:_MAX_PROBLEM])
+
+
+def _has_tool_use(message: JsonObject | None) -> bool:
+    content = (message or {}).get("content")
+    return isinstance(content, list) and any(
+        isinstance(block, dict) and block.get("type") == "tool_use" for block in content
+    )
+
+
+def _unfenced(text: str) -> str:
+    match = _FENCE.match(text)
+    return match.group("inner") if match else text
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_json(text: str) -> tuple[str, Json] | None:
+    """The JSON document that a reply is, with or without a Markdown fence around it; None when it is not one.
+
+    A document with words before or after it is not one: what a caller would parse must be all of it.
+    """
+    inner = _unfenced(text).strip()
+    try:
+        return inner, json.loads(inner, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json_problem(text: str) -> str:
+    try:
+        json.loads(_unfenced(text).strip(), parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        return f"the reply must be one JSON document and nothing else: {error.msg} at line {error.lineno}"
+    except (ValueError, RecursionError) as error:
+        return f"the reply must be one JSON document and nothing else: {error}"
+    return "the reply must be one JSON document and nothing else"
+
+
+@lru_cache(maxsize=128)
+def _validator(schema_text: str) -> Validator:
+    from jsonschema.validators import validator_for  # noqa: PLC0415  costs 60 ms: only where a schema is used
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # noqa: PLC0415  untyped
+
+    schema: dict[str, Any] = json.loads(schema_text)
+    cls = validator_for(schema)
+    cls.check_schema(schema)
+    # A registry of its own: by default a reference to an address would be fetched from there.
+    return cls(schema, registry=REGISTRY)
+
+
+def check_schema(schema: JsonObject) -> None:
+    """Whether replies can be held to this schema.
+
+    Raises:
+        InvalidTask: it is not a schema, or it refers to something that is not in it.
+    """
+    from jsonschema.exceptions import SchemaError  # noqa: PLC0415
+    from jsonschema_specifications import REGISTRY  # noqa: PLC0415
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+    from referencing.jsonschema import DRAFT202012, specification_with  # noqa: PLC0415
+
+    try:
+        _validator(json.dumps(schema, sort_keys=True))
+    except SchemaError as error:
+        raise InvalidTask(f"the JSON schema is not valid: {error.message}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidTask(f"the JSON schema is not JSON: {error}") from None
+    references, own_bases = _references(schema)
+    if own_bases:
+        return  # references inside them mean something else than they do here; they are found when they are used
+    dialect = specification_with(str(schema.get("$schema")), default=DRAFT202012)
+    resolver = REGISTRY.with_resource("", dialect.create_resource(schema)).resolver()
+    for reference in references:
+        try:
+            resolver.lookup(reference)
+        except Unresolvable:
+            raise InvalidTask(_missing(reference)) from None
+
+
+def _references(schema: Json) -> tuple[list[str], bool]:
+    """Every `$ref` of a schema, and whether any part of it has an `$id` of its own."""
+    found: list[str] = []
+    bases = False
+    waiting: list[Json] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting.extend(part)
+        elif isinstance(part, dict):
+            waiting.extend(part.values())
+            bases = bases or isinstance(part.get("$id"), str)
+            reference = part.get("$ref")
+            if isinstance(reference, str):
+                found.append(reference)
+    return found, bases
+
+
+def _missing(reference: str) -> str:
+    return f"the JSON schema refers to {reference!r}, which is not in it; references to elsewhere are not fetched"
+
+
+def schema_problem(value: Json, schema: JsonObject) -> tuple[str, str] | None:
+    """What keeps `value` from satisfying `schema`: the most telling error, for the model and for the record.
+
+    Raises:
+        InvalidTask: the schema refers to something that is not in it.
+    """
+    from jsonschema.exceptions import best_match  # noqa: PLC0415
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+    try:
+        error = best_match(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value))
+    except Unresolvable as unresolvable:
+        raise InvalidTask(_missing(unresolvable.ref)) from None
+    except RecursionError:
+        problem = "the JSON is nested too deeply"
+        return problem, problem
+    if error is None:
+        return None
+    path = "/".join(str(part) for part in error.absolute_path)
+    # The place in the schema, not in the reply: it holds no word of the reply.
+    place = "/".join(str(part) for part in error.absolute_schema_path)
+    return (
+        f"the JSON does not satisfy the schema{f' at {path}' if path else ''}: {error.message}",
+        f"the JSON does not satisfy the schema ({place})",
+    )
+
+
+def _label(text: str, labels: tuple[str, ...]) -> str | None:
+    candidate = text.strip()
+    parsed = parse_json(candidate)
+    if parsed is not None:
+        value = parsed[1]
+        if isinstance(value, dict) and isinstance(value.get("label"), str):
+            candidate = str(value["label"])
+        elif isinstance(value, str):
+            candidate = value
+    bare = candidate.strip().strip("\"'`*.!,;: \n").casefold()
+    if candidate.strip() in labels:
+        return candidate.strip()
+    for label in labels:
+        if label.casefold() == bare or label.casefold().strip("\"'`*.!,;: \n") == bare:
+            return label
+    return None
+
+
+def _user_problem(check: UserCheck, text: str) -> str | None:
+    name = getattr(check, "__name__", type(check).__name__)
+    try:
+        said = check(text)
+    except (AssertionError, ValueError) as error:
+        return str(error) or f"it did not pass the check {name}"
+    if said is None or said is True:
+        return None
+    if isinstance(said, str):
+        return said or None
+    return None if said else f"it did not pass the check {name}"
