@@ -127,7 +127,7 @@ class RequestRefusedByProvider(RunError):
 
 
 class ProviderError(TierwiseError):
-    """One attempt failed on the wire. Subclassed in `tierwise.providers.errors`."""
+    """One attempt failed on the wire; providers raise `tierwise.providers.base.ProviderFailure`."""
 
 
 class LedgerError(TierwiseError):
