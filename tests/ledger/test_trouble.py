@@ -33,6 +33,7 @@ def ids(ledger: Ledger) -> list[str]:
 
 def assert_sound(ledger: Ledger) -> None:
     assert ledger.check() == []
+    assert ledger.check(quick=True) == []
     keys = ("day", "project", "task_type", "tier", "model")
     assert ledger.totals(keys, scan=False) == ledger.totals(keys, scan=True)
 
@@ -242,6 +243,14 @@ def test_path_that_is_a_directory_spools_beside_it(opened: Opener, tmp_path: Pat
         ledger.open()
     directory.rmdir()
     assert ids(ledger) == ["call-1"]
+
+
+def test_reading_a_directory_says_what_it_is(opened: Opener, tmp_path: Path) -> None:
+    """A directory in place of the ledger is called one, also where it is only read."""
+    place = tmp_path / "a-directory"
+    place.mkdir()
+    with pytest.raises(LedgerUnavailable, match="is a directory"):
+        opened(place).totals(())
 
 
 def test_unmakeable_directory_uses_the_next_place(opened: Opener, tmp_path: Path) -> None:

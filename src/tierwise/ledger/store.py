@@ -595,16 +595,20 @@ class Ledger:
         with self._lock:
             try:
                 self._open()
-            except LedgerUnavailable:
-                self._check_readable()
+            except LedgerUnavailable as unavailable:
+                self._check_readable(unavailable)
         try:
             return _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
 
-    def _check_readable(self) -> None:
+    def _check_readable(self, unavailable: LedgerUnavailable) -> None:
         """A full disk or somebody's lock forbids writing, not reading."""
-        with _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path) as connection:
+        try:
+            reading = _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
+        except sqlite3.Error:
+            raise unavailable from None  # which says why, where this says "disk I/O error" of a directory
+        with reading as connection:
             if connection.execute("PRAGMA user_version").fetchone()[0] != LATEST:
                 raise LedgerUnavailable(f"the ledger {self.path} has to be brought up to date, and cannot be written")
 
@@ -737,14 +741,15 @@ class Ledger:
                 transaction_failed(connection)
                 raise
 
-    def check(self) -> list[str]:
-        """What is wrong with the database; empty when nothing is. Reads all of it.
+    def check(self, *, quick: bool = False) -> list[str]:
+        """What is wrong with the database; empty when nothing is. Reads all of it; `quick` leaves the indexes out.
 
         Raises:
             LedgerError: it cannot be opened at all.
         """
         with self._reading() as connection:
-            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+            pragma = "PRAGMA quick_check" if quick else "PRAGMA integrity_check"
+            found = [str(row[0]) for row in connection.execute(pragma)]
         return [] if found == ["ok"] else found
 
     def waiting(self) -> list[Path]:
