@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.conftest import Load
-from tierwise.config import config_paths, default_ledger_path, load_settings, user_config_path
+from tierwise.config import config_paths, default_ledger_path, load_settings, shipped_settings, user_config_path
 from tierwise.core.errors import ConfigError
 
 TOKEN = "a-token"  # noqa: S105 it opens nothing
@@ -25,6 +25,17 @@ def test_without_any_file_there_are_four_tiers(load: Load) -> None:
     ]
     assert settings.catalog.baseline.id == "claude-sonnet-5-5"
     assert settings.sources == ()
+
+
+def test_shipped_settings_read_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shipped is the same wherever it is asked for; an environment is honoured when it is given."""
+    (tmp_path / "tierwise.toml").write_text("baseline = 'opus'\n[tiers.local]\nenabled = false\n")
+    monkeypatch.chdir(tmp_path)
+    shipped = shipped_settings()
+    assert (shipped.catalog.baseline.id, len(shipped.catalog.tiers), shipped.sources) == ("claude-sonnet-5-5", 4, ())
+    environed = shipped_settings({"HOME": str(tmp_path), "OLLAMA_HOST": "box:1234"})
+    assert environed.providers["ollama"].base_url == "http://box:1234"
+    assert environed.sources == ()
 
 
 def test_each_source_wins_over_the_one_before(load: Load, tmp_path: Path) -> None:

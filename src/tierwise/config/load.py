@@ -101,9 +101,9 @@ def load_settings(
     return _load(_sources(env, cwd, path), env)
 
 
-def shipped_settings() -> Settings:
-    """The configuration as it is shipped, whatever is configured here; its ledger is nowhere."""
-    return _load((), {"HOME": os.devnull})
+def shipped_settings(env: Mapping[str, str] | None = None) -> Settings:
+    """The configuration as it is shipped, whatever files say here; without `env` its ledger is nowhere."""
+    return _load((), {"HOME": os.devnull} if env is None else env)
 
 
 def _load(sources: tuple[_Source, ...], env: Mapping[str, str]) -> Settings:
