@@ -214,3 +214,9 @@ def test_any_text_is_classified_or_refused(text: str) -> None:
 def test_huge_texts_are_fine(character: str) -> None:
     """Ten million characters of anything are looked at through the same two windows."""
     assert classify(character * (10_000_000 // len(character))).confidence <= 1.0
+
+
+@pytest.mark.parametrize("tool_input", [{}, [], "", None, {"": ""}])
+def test_a_tool_input_without_words_breaks_nothing(tool_input: object) -> None:
+    """A tool call whose input says nothing is classified by its name."""
+    assert classify("Tool call: grep", tool_name="grep", tool_input=tool_input).task_type.name

@@ -438,7 +438,7 @@ def _weigh(clauses: list[_Clause]) -> None:
         if opening in CONSTRAINTS and not clause.question and (asked or opening in ("not", "never", "avoid", "don't")):
             clause.weight *= 0.25
             clause.asks = False
-        elif words[0] in PERSONA and len(words) > 1 and words[1] in ("are", "as", "bist", "es", "eres"):
+        elif len(words) > 1 and words[0] in PERSONA and words[1] in ("are", "as", "bist", "es", "eres"):
             clause.weight *= 0.15
             clause.asks = False
         elif clause.asks:
