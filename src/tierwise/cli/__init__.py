@@ -1,0 +1,141 @@
+"""The command line. One module a verb, imported only when that verb runs: `tierwise --help` is instant.
+
+Exit codes (documented in docs/reference/cli.md, checked by a test):
+
+    0    done
+    1    the task was tried and has no acceptable answer; doctor: something is broken
+    2    the command, the input or the configuration cannot be used
+    3    not run: no API key, or no model reachable
+    4    stopped at a cost ceiling or a deadline
+    5    the ledger cannot be read or written
+    130  interrupted (Ctrl-C)
+    141  the reader of a pipe went away
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from tierwise import __version__
+
+__all__ = ["main"]
+
+# Verb → its line in `tierwise --help`, in the order in which a newcomer needs them. Each lives in
+# `tierwise.cli.<verb>` as `command`; a test holds these lines against the commands' own first lines.
+VERBS = {
+    "route": "Say where a task would go, and why. Sends nothing.",
+    "run": "Run a task on the cheapest tier that does it well.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose verbs are imported when they run; `--help` needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = import_module(f"tierwise.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101 a mistake of ours, not of the user's
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="tierwise %(version)s")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Read this configuration file instead of looking for tierwise.toml.",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: str | None) -> None:
+    """Send each piece of an agent's work to the cheapest model tier that does it well.
+
+    Every command takes --json. Exit codes: 0 done, 1 no acceptable answer, 2 unusable command, input or
+    configuration, 3 not run (no key, no model), 4 cost ceiling or deadline, 5 ledger, 130 interrupted.
+    """
+    ctx.obj = config
+
+
+def main(args: list[str] | None = None) -> None:
+    """The console script. Turns every expected error into one message and an exit code."""
+    _open_missing_streams()
+    _escape_what_cannot_be_encoded()
+    code: object = 0
+    try:
+        code = _run(args)
+        sys.stdout.flush()  # here a broken pipe or a full disk can still be told of; at exit it could not
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt, EOFError):
+        click.echo("interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        code = 141  # the reader went away (`tierwise classify … | head`): nothing more to say
+    except Exception as error:
+        from tierwise.cli.failures import exit_code_of
+
+        known = exit_code_of(error)
+        if known is None:
+            raise
+        click.echo(f"tierwise: {error}", file=sys.stderr)
+        code = known
+    finally:
+        _give_up_on_broken_streams()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run(args: list[str] | None) -> object:
+    """What `Command.main` does, but for its own way with a broken pipe: it would make that an exit code of 1."""
+    if "_TIERWISE_COMPLETE" in os.environ:
+        return cli.main(args, prog_name="tierwise")  # the shell asks for completions
+    try:
+        with cli.make_context("tierwise", list(sys.argv[1:] if args is None else args)) as ctx:
+            return cli.invoke(ctx)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+
+
+def _open_missing_streams() -> None:
+    """A closed stdin, stdout or stderr (`<&-`) becomes the null device: the next file opened would take its place."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """What cannot be said in the terminal's encoding (a lone surrogate, a € in ASCII) is escaped, never a crash."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _give_up_on_broken_streams() -> None:
+    """Python flushes at exit once more, and would complain: what nobody can take goes to the null device."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
