@@ -28,6 +28,7 @@ __all__ = ["main"]
 # `tierwise.cli.<verb>` as `command`; a test holds these lines against the commands' own first lines.
 VERBS = {
     "route": "Say where a task would go, and why. Sends nothing.",
+    "classify": "Say what texts ask for: task type, confidence, needs, tier.",
     "run": "Run a task on the cheapest tier that does it well.",
 }
 
