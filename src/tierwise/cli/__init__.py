@@ -30,6 +30,7 @@ VERBS = {
     "route": "Say where a task would go, and why. Sends nothing.",
     "classify": "Say what texts ask for: task type, confidence, needs, tier.",
     "run": "Run a task on the cheapest tier that does it well.",
+    "estimate": "What a workload costs a day and a month, before and after routing.",
 }
 
 

@@ -21,7 +21,7 @@ from tierwise.classifier.taxonomy import Taxonomy
 from tierwise.core.catalog import Catalog, Tier
 from tierwise.core.errors import ConfigError, InvalidTask
 from tierwise.core.money import EXACT
-from tierwise.core.settings import Settings
+from tierwise.core.settings import Role, Settings
 from tierwise.core.tasks import Classification, Task
 from tierwise.engine.planner import Planner
 from tierwise.prices import PriceBook
@@ -205,13 +205,17 @@ def estimate(
         UnknownTaskType, UnknownTier, UnpricedModel, NoRouteError.
     """
     catalog = _catalog_on(settings, on, workload.baseline)
-    planner = Planner(replace(settings, catalog=catalog), _Known(taxonomy), prices)
+    policy = replace(settings.policy, roles=_roles_on(settings, catalog))
+    planner = Planner(replace(settings, catalog=catalog, policy=policy), _Known(taxonomy), prices)
     baseline = catalog.baseline
     counted = baseline if workload.counted_with is None else _any_model(settings, workload.counted_with)
     # `decide` takes counts in the baseline's tokens.
     factor = baseline.tokenizer_factor / counted.tokenizer_factor
     rows = []
+    there = {spec.tier.name for spec in catalog}
     for step in workload.steps:
+        if step.tier is not None and step.tier not in there:
+            _existed(step.tier, settings, on)
         task = Task(
             text=step.name or step.task_type,
             task_type=step.task_type,
@@ -259,6 +263,22 @@ def _any_model(settings: Settings, model_id: str) -> Any:
     return settings.catalog.model(model_id)[1]
 
 
+def _roles_on(settings: Settings, catalog: Catalog) -> dict[Role, str]:
+    """Who plays each role on that day: where its tier had no model yet, the next one up that had."""
+    there = {spec.tier.name for spec in catalog}
+    order = [spec.tier.name for spec in settings.catalog]
+    return {
+        role: next((other for other in order[order.index(name) :] if other in there), catalog.top.tier.name)
+        for role, name in settings.policy.roles.items()
+    }
+
+
+def _existed(tier: str, settings: Settings, on: date) -> None:
+    """A tier that is configured and is missing in the catalog of a day had no model then: say so."""
+    if any(spec.tier.name == tier for spec in settings.catalog):
+        raise ConfigError(f"no model of the tier {tier} existed on {on}; use a later day")
+
+
 def _catalog_on(settings: Settings, on: date, baseline: str | None) -> Catalog:
     """The catalog as it could have been configured on that day: models released since are not in it."""
     specs = []
@@ -271,6 +291,8 @@ def _catalog_on(settings: Settings, on: date, baseline: str | None) -> Catalog:
     catalog = Catalog(tuple(specs), settings.catalog.baseline)
     if baseline is not None:
         named = next((spec.models[0] for spec in specs if spec.tier.name == baseline), None)
+        if named is None:
+            _existed(baseline, settings, on)
         return replace(catalog, baseline=named or catalog.model(baseline)[1])
     if catalog.baseline.available_on(on):
         return catalog
