@@ -31,6 +31,9 @@ VERBS = {
     "classify": "Say what texts ask for: task type, confidence, needs, tier.",
     "run": "Run a task on the cheapest tier that does it well.",
     "estimate": "What a workload costs a day and a month, before and after routing.",
+    "report": "What was spent and saved, from the ledger.",
+    "export": "Write the ledger out as JSON Lines or CSV.",
+    "prices": "Show the prices that apply on a day.",
 }
 
 
