@@ -34,6 +34,8 @@ VERBS = {
     "report": "What was spent and saved, from the ledger.",
     "export": "Write the ledger out as JSON Lines or CSV.",
     "prices": "Show the prices that apply on a day.",
+    "init": "Write a first tierwise.toml and install the embedded local model.",
+    "doctor": "Check keys, local models, prices, ledger and configuration.",
 }
 
 
