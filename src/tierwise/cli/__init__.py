@@ -27,6 +27,7 @@ __all__ = ["main"]
 # Verb → its line in `tierwise --help`, in the order in which a newcomer needs them. Each lives in
 # `tierwise.cli.<verb>` as `command`; a test holds these lines against the commands' own first lines.
 VERBS = {
+    "demo": "Run an agent task of five steps and see what routing does to its cost.",
     "route": "Say where a task would go, and why. Sends nothing.",
     "classify": "Say what texts ask for: task type, confidence, needs, tier.",
     "run": "Run a task on the cheapest tier that does it well.",
