@@ -1,0 +1,300 @@
+"""Writes docs/reference/cli.md from the commands themselves; the JSON shapes are kept here, and a test holds them
+against what the commands print."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+from reference_page import finish, table
+
+import tierwise.cli
+
+INTRO = """\
+# Command line
+
+`tierwise VERB`, or `python -m tierwise VERB`. Results go to stdout, everything else (progress, receipts, errors) to
+stderr. In a pipe, tables are plain text; `NO_COLOR` switches colours off everywhere. What the terminal's encoding
+cannot say is escaped. A text that is not UTF-8 is read with its broken bytes replaced.
+
+Every verb takes `--json`: one JSON document (JSON Lines where rows are streamed) in ASCII, with the keys below. Keys
+may be added in a minor version, and are never renamed or removed in one. Money is in US$, a day is a UTC day.
+"""
+
+CODES_INTRO = """\
+## Exit codes
+"""
+
+# Keys of every JSON result, with an example of each value. In a list, one example stands for all.
+ATTEMPT = {
+    "number": 1,
+    "tier": "haiku",
+    "model": "claude-haiku-5-5",
+    "outcome": "accepted",
+    "detail": "",
+    "cost_usd": 0.0001956,
+    "latency_ms": 810,
+    "ttft_ms": 320,
+    "input_tokens": 112,
+    "output_tokens": 24,
+    "cache_read_tokens": 0,
+    "cache_write_5m_tokens": 0,
+    "cache_write_1h_tokens": 0,
+    "estimated": False,
+}
+DECISION = {
+    "task_type": "summarization",
+    "family": "transform",
+    "confidence": 0.92,
+    "needs": "processing",
+    "abstained": False,
+    "tier": "local",
+    "model": "qwen3:8b",
+    "ladder": [
+        {
+            "tier": "local",
+            "model": "qwen3:8b",
+            "estimated_cost_usd": 0.0,
+            "estimated_seconds": 12.0,
+            "retries": 2,
+        }
+    ],
+    "reasons": ["recoverable processing, small enough and in time on the local tier: local"],
+    "estimated_cost_usd": 0.0,
+    "baseline_cost_usd": 0.003912,
+    "baseline_model": "claude-sonnet-5-5",
+    "alternatives": [{"task_type": "rewriting", "confidence": 0.04}],
+    "blockers": [],
+}
+TOTALS = {
+    "calls": 12,
+    "answered_calls": 11,
+    "open_calls": 0,
+    "unpriced_calls": 0,
+    "attempts": 15,
+    "failed_attempts": 4,
+    "open_attempts": 0,
+    "unpriced_attempts": 0,
+    "input_tokens": 8000,
+    "cache_read_tokens": 0,
+    "cache_write_5m_tokens": 0,
+    "cache_write_1h_tokens": 0,
+    "output_tokens": 900,
+    "cost_usd": 0.0042,
+    "open_cost_usd": 0.0,
+    "baseline_cost_usd": 0.031,
+    "saved_usd": 0.0268,
+    "saved_percent": 86.5,
+    "mean_latency_ms": 740,
+}
+SHAPES: dict[str, Any] = {
+    "demo": {
+        "steps": [
+            {
+                "step": "summarise them",
+                "task_type": "summarization",
+                "confidence": 0.92,
+                "tier": "local",
+                "model": "smollm2-135m-instruct",
+                "status": "ran",
+                "estimated": False,
+                "attempts": 1,
+                "answer": "…",
+                "cost_usd": 0.0,
+                "baseline_cost_usd": 0.0021,
+                "why": "recoverable processing, small enough and in time on the local tier: local",
+            }
+        ],
+        "cost_usd": 0.004,
+        "baseline_cost_usd": 0.02,
+        "saved_usd": 0.016,
+        "ledger": "/home/ana/.local/share/tierwise/ledger.db",
+    },
+    "route": DECISION,
+    "classify": {
+        "task_type": "summarization",
+        "family": "transform",
+        "confidence": 0.92,
+        "needs": "processing",
+        "abstained": False,
+        "tier": "local",
+        "alternatives": [{"task_type": "rewriting", "confidence": 0.04}],
+    },
+    "run": {
+        "text": "The lamp is replaced free of charge.",
+        "value": None,
+        "tier": "haiku",
+        "model": "claude-haiku-5-5",
+        "task_type": "summarization",
+        "call_id": "019ab3c2-…",
+        "cost_usd": 0.0001956,
+        "baseline_cost_usd": 0.003912,
+        "saved_usd": 0.0037164,
+        "latency_ms": 820,
+        "stop_reason": "end_turn",
+        "recorded": True,
+        "notes": [],
+        "attempts": [ATTEMPT],
+        "decision": DECISION,
+    },
+    "estimate": {
+        "workload": "agent application of the article",
+        "estimates": [
+            {
+                "prices_on": "2025-10-31",
+                "baseline_model": "claude-sonnet-4-5",
+                "before_usd_a_day": 2.2815,
+                "after_usd_a_day": 0.8955,
+                "before_usd_a_month": 68.445,
+                "after_usd_a_month": 26.865,
+                "saved_percent": 60.7,
+                "rows": [
+                    {
+                        "name": "intent classification",
+                        "task_type": "intent_classification",
+                        "calls_a_day": 120.0,
+                        "tokens_in": 800,
+                        "tokens_out": 50,
+                        "tier": "local",
+                        "model": "qwen3:8b",
+                        "before_usd_a_day": 0.378,
+                        "after_usd_a_day": 0.0,
+                        "before_usd_a_month": 11.34,
+                        "after_usd_a_month": 0.0,
+                        "why": "pinned in the workload",
+                    }
+                ],
+            }
+        ],
+    },
+    "report": {
+        "ledger": "/home/ana/.local/share/tierwise/ledger.db",
+        "since": "2026-11-16",
+        "until": None,
+        "project": None,
+        "total": TOTALS,
+        "by": {"tier": [{"tier": "local", **TOTALS}]},
+    },
+    "prices": {
+        "on": "2026-11-23",
+        "baseline_model": "claude-sonnet-5-5",
+        "models": [
+            {
+                "model": "claude-haiku-5-5",
+                "provider": "anthropic",
+                "tier": "haiku",
+                "priced": True,
+                "valid_from": None,
+                "source": "genai-prices 0.2.3 (anthropic/claude-haiku-5-5)",
+                "conditions": [],
+                "bands": [
+                    {
+                        "above_prompt_tokens": 0,
+                        "input_usd": 0.1,
+                        "output_usd": 0.5,
+                        "cache_read_usd": 0.01,
+                        "cache_write_5m_usd": 0.125,
+                        "cache_write_1h_usd": 0.2,
+                    }
+                ],
+                "usd_per_web_search": 0.01,
+                "usd_per_hour": 0.0,
+                "problem": None,
+            }
+        ],
+    },
+    "init": {
+        "config": "/home/ana/project/tierwise.toml",
+        "written": True,
+        "ollama": {"base_url": "http://127.0.0.1:11434", "models": ["qwen3:8b"]},
+        "keys": [{"env": "ANTHROPIC_API_KEY", "set": True}],
+        "weights": {"status": "installed", "path": "…/SmolLM2-135M-Instruct.Q4_1.gguf", "detail": None},
+    },
+    "doctor": {
+        "ok": True,
+        "version": "0.1.0",
+        "checks": [
+            {
+                "area": "keys",
+                "status": "warning",
+                "text": "ANTHROPIC_API_KEY is not set: …",
+                "mend": "export ANTHROPIC_API_KEY=…",
+                "facts": {"provider": "anthropic", "env": "ANTHROPIC_API_KEY", "set": False, "used": True},
+            }
+        ],
+    },
+}
+
+NOTES = {
+    "classify": """\
+One line for each line of input, in order; `id` comes back where the input has one. `tier` is null where no model takes
+so long a text. A line that cannot be used gives `{"error": "line 7: …", "line": 7}`.
+
+Fields of an input line: `text`, and optionally `tool_name`, `tool_input`, `json_schema`, `labels`, `has_tools`, `id`.
+A line is answered as soon as it is there, so another program can converse with it.""",
+    "run": """\
+`value` is the parsed answer where a JSON schema or labels were asked for. Where there is no answer, the exit code tells
+why and the document has `error`, `kind`, `call_id`, `attempts` and `decision`: what was spent on the way is in it.""",
+    "report": """\
+`by` has one list for each section, whose rows also hold the section's own key: `tier`, `task_type`, `model`, `day` or
+`project`. `saved_percent` is null where there is nothing to compare with.""",
+    "prices": "Prices are US$ per million tokens. An unpriced model has `priced: false` and says why in `problem`.",
+    "init": "`status` of the weights is `present`, `installed`, `skipped` or `failed` (exit code 2).",
+    "doctor": """\
+`status` is `ok`, `note`, `warning` or `broken`. `facts` depend on the area (`program`, `configuration`, `keys`,
+`local model`, `models`, `prices`, `ledger`, `recovery`).""",
+    "export": """\
+`--json` is `--format jsonl`: one object for each attempt, or for each call with `--what calls`. Their keys are the
+columns of the CSV, and those of the [ledger](ledger.md). Costs are decimal texts, exact to a billionth of a dollar. In
+CSV, a text that a spreadsheet would take for a formula has an apostrophe in front.""",
+}
+
+
+def exit_codes() -> list[tuple[str, str]]:
+    """The codes, out of the docstring of `tierwise.cli`."""
+    found = re.findall(r"^    (\d+) +(.+)$", tierwise.cli.__doc__ or "", re.MULTILINE)
+    if not found:
+        raise SystemExit("the docstring of tierwise.cli lists no exit codes any more")
+    return found
+
+
+def verb(name: str) -> list[str]:
+    """The section of one verb."""
+    command: click.Command = import_module(f"tierwise.cli.{name}").command
+    context = click.Context(command, info_name=f"tierwise {name}")
+    usage = " ".join([f"tierwise {name}", *command.collect_usage_pieces(context)])
+    lines = [f"## tierwise {name}", "", f"    {usage}", "", inspect.cleandoc(command.help or ""), ""]
+    rows = []
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if isinstance(parameter, click.Option) and record is not None and "--help" not in parameter.opts:
+            rows.append((f"`{record[0]}`", record[1]))
+    lines += table(("option", "what it does"), rows)
+    if name in SHAPES:
+        lines += ["With `--json`:", "", "```json", json.dumps(SHAPES[name], indent=2, ensure_ascii=False), "```", ""]
+    if name in NOTES:
+        lines += [NOTES[name], ""]
+    return lines
+
+
+def page() -> list[str]:
+    """The whole page."""
+    group = tierwise.cli.cli
+    context = click.Context(group, info_name="tierwise")
+    lines = [INTRO, CODES_INTRO]
+    lines += table(("code", "meaning"), [(f"`{code}`", meaning) for code, meaning in exit_codes()])
+    lines += ["## Options of tierwise itself", "", "They stand before the verb.", ""]
+    records = [parameter.get_help_record(context) for parameter in group.get_params(context)]
+    lines += table(("option", "what it does"), [(f"`{record[0]}`", record[1]) for record in records if record])
+    for name in tierwise.cli.VERBS:
+        lines += verb(name)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(finish("cli.md", "build_cli_reference.py", page()))

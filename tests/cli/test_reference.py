@@ -1,0 +1,104 @@
+"""docs/reference/cli.md: up to date, and its JSON shapes are those that the commands print."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Tierwise
+from tierwise import cli
+from tierwise.cli.failures import exit_code_of
+from tierwise.core import errors
+from tierwise.ledger import Ledger
+from tierwise.testing import StandInUpstream
+
+WORKLOAD = '[[step]]\nname = "x"\ntask_type = "tagging"\ncalls_a_day = 1\ntokens_in = 2\ntokens_out = 3\n'
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[ModuleType]:
+    """The script that writes the page."""
+    import importlib
+
+    sys.path.insert(0, str(DOCS))
+    yield importlib.import_module("build_cli_reference")
+    sys.path.remove(str(DOCS))
+
+
+def test_page_is_up_to_date() -> None:
+    """The page is what its script would write now."""
+    done = subprocess.run(
+        [sys.executable, str(DOCS / "build_cli_reference.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def _assert_same_keys(documented: Any, printed: Any, where: str) -> None:
+    """Every key is there on both sides, at every depth; a list's first element stands for all."""
+    if isinstance(documented, dict):
+        assert isinstance(printed, dict), where
+        assert set(printed) == set(documented), where
+        for key, value in documented.items():
+            if not (key == "facts" and where.endswith("checks")):
+                _assert_same_keys(value, printed[key], f"{where}.{key}")
+    elif isinstance(documented, list) and documented:
+        assert isinstance(printed, list), where
+        for element in printed:
+            _assert_same_keys(documented[0], element, where)
+
+
+@pytest.fixture
+def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
+    """A machine with a key, a stand-in that answers and a ledger with calls."""
+    upstream.reply("a reply that the demo's checks refuse", times=None)
+    return home
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("demo", []),
+        ("route", ["Write unit tests and a poem about them"]),
+        ("classify", ["Review this diff for security holes"]),
+        ("run", ["Summarise this"]),
+        ("estimate", ["workload.toml"]),
+        ("report", ["--by", "tier"]),
+        ("prices", []),
+        ("init", ["--no-weights"]),
+        ("doctor", ["--no-speed"]),
+    ],
+)
+def test_documented_keys_are_those_printed(
+    tierwise: Tierwise,
+    reference: ModuleType,
+    everything: Path,
+    case: tuple[str, list[str]],
+) -> None:
+    """What the page shows for --json is what the verb prints: no key more, none less."""
+    verb, args = case
+    (everything / "workload.toml").write_text(WORKLOAD)
+    done = tierwise(verb, *args, "--json")
+    assert done.code == 0
+    _assert_same_keys(reference.SHAPES[verb], done.json, verb)
+    assert done.json
+
+
+def test_every_verb_and_exit_code_is_on_the_page(reference: ModuleType) -> None:
+    """Each verb has a section with its options; each code that an error can have is in the table."""
+    page = (DOCS / "reference" / "cli.md").read_text()
+    for verb in cli.VERBS:
+        assert f"## tierwise {verb}" in page
+        assert verb in reference.SHAPES or verb in reference.NOTES
+    listed = {int(code) for code, _ in reference.exit_codes()}
+    kinds = [getattr(errors, name) for name in errors.__all__]
+    assert {exit_code_of(kind("x")) for kind in kinds} <= listed
+    assert listed == {0, 1, 2, 3, 4, 5, 130, 141}
+    assert {int(code) for code in re.findall(r"\b(\d+) ", (cli.cli.help or "").partition("Exit codes:")[2])} < listed
