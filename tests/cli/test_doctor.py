@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,27 @@ def test_records_that_waited_are_folded_in(tierwise: Tierwise, recorded: Ledger,
     ledger = _checks(_doctor(tierwise), "ledger")
     assert ledger[0]["facts"]["calls"] == 6
     assert any("folded in" in check["text"] for check in ledger)
+
+
+def test_calls_that_a_process_left_behind_are_told_of(tierwise: Tierwise, recorded: Ledger) -> None:
+    """A call whose process was killed is counted, by id, and is no trouble of the ledger's."""
+    code = (
+        "import os, sys\n"
+        "from dataclasses import replace\n"
+        "from tierwise.core.decisions import CallStatus, OutcomeKind\n"
+        "from tierwise.ledger import Ledger\n"
+        "ledger = Ledger(sys.argv[1])\n"
+        "stored = next(iter(ledger.calls()))\n"
+        "call = replace(stored.call, call_id='left-behind', status=CallStatus.OPEN)\n"
+        "attempt = replace(stored.attempts[0], call_id='left-behind', outcome=OutcomeKind.OPEN)\n"
+        "ledger.start(call, attempt)\n"
+        "os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(recorded.path)], check=False)
+    done = _doctor(tierwise)
+    told = [check for check in _checks(done, "ledger") if "left behind" in check["text"]]
+    assert [check["facts"] for check in told] == [{"abandoned_calls": 1, "newest_call_ids": ["left-behind"]}]
+    assert done.code == 0
 
 
 def test_damaged_ledger_is_recovered_and_kept(tierwise: Tierwise, recorded: Ledger) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _OLD_PRICES_DAYS = 60
+_SHOWN_CALLS = 20
 _SPEED_SECONDS = 120.0
 _SPEED_TOKENS = 64
 _SPEED_PROMPT = "Write the numbers from one to fifty in words, separated by commas."
@@ -460,7 +461,10 @@ def _sound_ledger(ledger: Ledger, waited: list[Path]) -> list[_Check]:
                 _Status.NOTE,
                 f"{len(abandoned):,} calls were left behind by processes that ended in the middle; what they may have "
                 "cost is in `tierwise report` as open",
-                facts={"abandoned_calls": [one.call.call_id for one in abandoned]},
+                facts={
+                    "abandoned_calls": len(abandoned),
+                    "newest_call_ids": [one.call.call_id for one in abandoned[-_SHOWN_CALLS:]],
+                },
             )
         )
     return checks
