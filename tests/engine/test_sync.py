@@ -98,6 +98,8 @@ from tierwise.engine.sync import Router
 class Slow:
     def classify(self, task: Task) -> Classification:
         print("classifying", flush=True)
+        if "TEST_INTERRUPT" in os.environ:
+            os.kill(os.getpid(), signal.SIGINT)
         time.sleep(float(os.environ.get("TEST_CLASSIFY_SECONDS", "0")))
         return Classification(load_taxonomy()["ranking"], 1.0)
 
@@ -199,6 +201,19 @@ def test_ctrl_c_while_classifying_ends_it(upstream: StandInUpstream, tmp_path: P
         for stored in ledger.calls():
             assert stored.call.status is CallStatus.CANCELLED
             assert all(attempt.outcome is not OutcomeKind.OPEN for attempt in stored.attempts)
+
+
+def test_ctrl_c_at_the_very_start_ends_it(upstream: StandInUpstream, tmp_path: Path) -> None:
+    """Interrupted in the instant in which the call is handed to its thread: it ends like any other, once."""
+    upstream.fail(Fault.stall(), times=None)
+    with _process(upstream, tmp_path, TEST_INTERRUPT="1", TEST_CLASSIFY_SECONDS="0.2") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode in {130, -signal.SIGINT}
+    assert errors.count("KeyboardInterrupt") == 1
+    assert "already executing" not in errors
+    assert "never awaited" not in errors
+    with Ledger(tmp_path / "process.db") as ledger:
+        assert all(stored.call.status is CallStatus.CANCELLED for stored in ledger.calls())
 
 
 def test_kill_9_leaves_an_open_attempt_with_its_estimate(upstream: StandInUpstream, tmp_path: Path) -> None:

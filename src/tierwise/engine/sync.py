@@ -116,24 +116,31 @@ class Router:
         self.close()
 
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future: concurrent.futures.Future[T] | None = None
+        running: list[asyncio.Task[Any]] = []
+
+        async def tracked() -> T:
+            task = asyncio.current_task()
+            if task is not None:
+                running.append(task)
+            return await coroutine
+
+        loop: asyncio.AbstractEventLoop | None = None
         try:
             loop = self._running_loop()
-            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(tracked(), loop).result()
         except KeyboardInterrupt:
-            if future is None:
+            # It may have come at any point above: only the loop knows whether the call has begun.
+            if loop is None:
                 coroutine.close()
                 raise
-            future.cancel()
-            # Cancelling the future cancels the task; its record is written while it unwinds.
-            drained = asyncio.run_coroutine_threadsafe(_drain(), loop)
-            # A provider that does not let go must not hold the user's Ctrl-C.
+            ended = asyncio.run_coroutine_threadsafe(_end(running, coroutine), loop)
+            # The call's record is written while it unwinds. A provider that does not let go must not hold the
+            # user's Ctrl-C.
             with suppress(concurrent.futures.TimeoutError):
-                drained.result(_CANCEL_SECONDS)
+                ended.result(_CANCEL_SECONDS)
             raise
         except TierwiseError:
-            if future is None:
+            if loop is None:
                 coroutine.close()
             raise
 
@@ -147,10 +154,13 @@ class Router:
             return self._loop
 
 
-async def _drain() -> None:
-    current = asyncio.current_task()
-    pending = [task for task in asyncio.all_tasks() if task is not current and task.cancelling()]
-    await asyncio.gather(*pending, return_exceptions=True)
+async def _end(running: list[asyncio.Task[Any]], coroutine: Coroutine[Any, Any, object]) -> None:
+    """Cancels a call and waits until it has unwound; one that never began is dropped."""
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    if not running:
+        coroutine.close()
 
 
 def _start_loop() -> asyncio.AbstractEventLoop:
