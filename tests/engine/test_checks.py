@@ -293,6 +293,17 @@ def test_a_fault_of_a_check_is_not_the_replys() -> None:
         _checked("x", broken)
 
 
+async def _awaited(_: str) -> bool:
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_an_asynchronous_check_is_not_taken_for_a_yes() -> None:
+    """A coroutine is true whatever it would say, so it is a fault of the check."""
+    with pytest.raises(TypeError, match="the check _awaited is asynchronous"):
+        _checked("x", _awaited)
+
+
 def test_checks_see_what_the_caller_gets_and_stop_at_the_first_no() -> None:
     """A check gets the text without its fence; after a refusal no other runs."""
     seen: list[str] = []

@@ -53,6 +53,13 @@ def test_a_tool_call_is_written_out() -> None:
     assert json.loads(content.split("Input:\n")[1]) == {"q": "ü"}
 
 
+def test_a_payload_beside_a_tool_call_is_sent_too() -> None:
+    """A tool call with a document of its own loses neither."""
+    content = _body(tool_name="grep", tool_input={}, input_text="A tale")["messages"][0]["content"]
+    assert "Tool: grep" in content
+    assert content.endswith("<input>\nA tale\n</input>")
+
+
 @pytest.mark.parametrize("value", [{1, 2}, object(), float("nan")])
 def test_tool_input_that_is_no_json_is_refused(value: Any) -> None:
     """The message names the tool."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +27,7 @@ from tierwise.core.errors import (
 from tierwise.core.money import Usage, nanousd_to_usd, usd_to_nanousd
 from tierwise.core.settings import Settings
 from tierwise.engine.result import Result
+from tierwise.engine.router import AsyncRouter
 from tierwise.ledger import Ledger
 from tierwise.providers.base import Availability, ModelRequest, Reply
 from tierwise.testing import Fault, RecordedRequest, StandInReply
@@ -442,6 +444,14 @@ async def test_the_deadline_counts_waits(rig: Rig) -> None:
     assert rig.clock.slept == []
 
 
+async def test_no_time_at_all_sends_nothing(rig: Rig) -> None:
+    """A deadline of zero is over before the first attempt: nothing is sent, and the row says so."""
+    with pytest.raises(DeadlineExceeded, match="0 attempts") as caught:
+        await _run(rig, max_latency_seconds=0)
+    assert rig.upstream.requests == []
+    assert rig.row(caught.value.call_id)[0].status is CallStatus.NOT_RUN
+
+
 async def test_the_deadline_cuts_an_attempt_off(rig: Rig) -> None:
     """An attempt gets only the time that is left, and a late one is not tried again."""
 
@@ -462,6 +472,8 @@ async def test_the_deadline_cuts_an_attempt_off(rig: Rig) -> None:
         ({"json_schema": {"$ref": "http://x/"}}, InvalidTask, "not fetched"),
         ({"tokens_inn": 3}, InvalidTask, "did you mean 'tokens_in'"),
         ({"text": "x"}, InvalidTask, "unknown option 'text'"),
+        ({"checks": ["not callable"]}, InvalidTask, "the check 'not callable' is no plain function"),
+        ({"checks": [asyncio.sleep]}, InvalidTask, "is no plain function of the reply's text"),
     ],
 )
 async def test_a_task_that_cannot_be_is_refused_before_anything(
@@ -787,6 +799,31 @@ def test_routing_sends_nothing(rig: Rig) -> None:
     assert decision.classification.task_type.name == router.classify("Summarise this ticket in one line").task_type.name
     assert rig.upstream.requests == []
     assert not rig.ledger.path.exists()
+
+
+async def test_a_local_model_that_costs_by_the_hour_is_charged_for_its_time(rig: Rig) -> None:
+    """Five seconds at $3.60 an hour are half a cent, on the attempt, in the result and in the report."""
+
+    def slow(request: RecordedRequest) -> StandInReply:
+        rig.clock.seconds += 5
+        return StandInReply.of_text("short", usage=USED)
+
+    rig.upstream.handler = slow
+    prices = "[[prices]]\nmodel = 'qwen3:8b'\ninput = 0\noutput = 0\nusd_per_hour = '3.6'\n"
+    result = await _run(rig, prices, task_type="summarization")
+    assert (result.model, result.cost_usd, result.latency_ms) == ("qwen3:8b", Decimal("0.005"), 5000)
+    assert rig.reported_usd() == Decimal("0.005")
+
+
+async def test_the_configured_project_is_recorded(rig: Rig) -> None:
+    """A call that names no project belongs to the configured one."""
+    rig.upstream.reply("a, b", times=None)
+    settings = dataclasses.replace(rig.router().settings, project="configured")
+    async with AsyncRouter(settings, ledger=rig.ledger, clock=rig.clock) as router:
+        own = await router.run("order these", task_type="ranking", project="own")
+        other = await router.run("order these", task_type="ranking")
+    assert rig.row(own.call_id)[0].project == "own"
+    assert rig.row(other.call_id)[0].project == "configured"
 
 
 async def test_measured_speeds_of_local_models_reach_the_decision(rig: Rig) -> None:

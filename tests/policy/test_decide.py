@@ -248,6 +248,19 @@ def test_texts_are_counted_where_no_count_is_given() -> None:
     assert prompt(text="a" * 400, input_text="b" * 40, prompt="d" * 8, system="c" * 4) == 3
 
 
+def test_a_tools_input_and_a_schema_count_too() -> None:
+    """A large tool input is a large prompt: it is not taken for a short text."""
+    large = decided("summarization", tokens_in=None, tool_name="t", tool_input={"document": "word " * 10_000})
+    assert large.tier == HAIKU
+    assert large.first.estimated_usage.input_tokens > 15_000
+    assert decided("summarization", tokens_in=None, tool_input={"document": "word " * 10_000}).tier == LOCAL  # not sent
+    schema = decided("ranking", tokens_in=None, json_schema={"description": "x" * 4_000})
+    assert schema.first.estimated_usage.input_tokens > 1_300
+    circular: list[Any] = []
+    circular.append(circular)
+    assert decided("ranking", tokens_in=None, tool_name="t", tool_input=circular).tier == HAIKU
+
+
 def test_expected_output_comes_from_the_table() -> None:
     """Without a count the type's expected output is used, bounded by the caller's limit."""
     model = "claude-haiku-4-5"

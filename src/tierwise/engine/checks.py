@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -248,6 +248,9 @@ def _user_problem(check: UserCheck, text: str) -> str | None:
         return str(error) or f"it did not pass the check {name}"
     if said is None or said is True:
         return None
+    if isinstance(said, Awaitable):
+        # Taken for true it would accept everything.
+        raise TypeError(f"the check {name} is asynchronous; give a plain function")
     if isinstance(said, str):
         return said or None
     return None if said else f"it did not pass the check {name}"

@@ -93,8 +93,8 @@ def _prompt(task: Task) -> str:
         )
     else:
         prompt = clean_text(task.text)
-        if task.input_text is not None:
-            prompt = f"{prompt}\n\n<input>\n{clean_text(task.input_text)}\n</input>"
+    if task.prompt is None and task.input_text is not None:
+        prompt = f"{prompt}\n\n<input>\n{clean_text(task.input_text)}\n</input>"
     if task.labels:
         prompt = f"{prompt}\n\nAnswer with exactly one of: {', '.join(task.labels)}."
     return prompt

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from difflib import get_close_matches
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self, assert_never
 
@@ -317,6 +318,7 @@ class AsyncRouter:
             check_schema(wanted.json_schema)
         if wanted.tool_name is not None:
             check_tool_input(wanted)
+        _check_callables(checks)
         call_id = new_call_id(int(self._clock.now().timestamp() * 1000))
         try:
             decision, unavailable = await self._plan_available(wanted)
@@ -523,7 +525,7 @@ class AsyncRouter:
                 ]
                 why += f"; it could not climb further ({'; '.join(missing)})" if missing else ""
             cancelled = climbed.ending is Ending.CANCELLED
-            status = CallStatus.CANCELLED if cancelled else CallStatus.FAILED
+            status = CallStatus.CANCELLED if cancelled else CallStatus.FAILED if attempts else CallStatus.NOT_RUN
             recording.call_ends(status, seconds=seconds, error=why)
             _raise(call, replace(climbed, why=why))
         accepted = attempts[-1]
@@ -578,6 +580,12 @@ def _raise(call: _Call, climbed: Climbed) -> NoReturn:
             raise LadderExhausted(f"no acceptable answer ({count}): {climbed.why}", **context)
         case _ as never:
             assert_never(never)
+
+
+def _check_callables(checks: Sequence[UserCheck]) -> None:
+    for check in checks:
+        if not callable(check) or iscoroutinefunction(check):
+            raise InvalidTask(f"the check {check!r} is no plain function of the reply's text")
 
 
 def _check_type_names(settings: Settings, taxonomy: Taxonomy) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from tierwise.core.catalog import Model, StructuredOutput, TierSpec
 from tierwise.core.decisions import Decision, Reason, Rung
 from tierwise.core.errors import InvalidTask, NoRouteError, UnpricedModel
+from tierwise.core.json import Json
 from tierwise.core.money import EXACT, Usage, ceil_tokens, format_usd
 from tierwise.core.tasks import Classification, Task
 from tierwise.core.tokens import estimate_tokens
@@ -82,8 +84,7 @@ def measure(task: Task, classification: Classification, world: World) -> Size:
     reference = world.catalog.baseline.tokenizer_factor
     estimated = task.tokens_in is None
     if task.tokens_in is None:
-        sent = (task.text, task.input_text) if task.prompt is None else (task.prompt,)
-        prompt = Decimal(sum(estimate_tokens(part or "") for part in (*sent, task.system)))
+        prompt = Decimal(sum(estimate_tokens(part or "") for part in _sent(task)))
     else:
         prompt = EXACT.divide(task.tokens_in, reference)
     if task.tokens_out is not None:
@@ -94,6 +95,27 @@ def measure(task: Task, classification: Classification, world: World) -> Size:
         if task.max_output_tokens is not None:
             output = min(output, EXACT.divide(task.max_output_tokens, reference))
     return Size(prompt, output, estimated)
+
+
+def _sent(task: Task) -> Iterator[str | None]:
+    """Every text that goes into the request."""
+    yield task.system
+    if task.json_schema is not None:
+        yield _as_json(task.json_schema)
+    if task.prompt is not None:
+        yield task.prompt
+        return
+    yield task.text
+    yield task.input_text
+    if task.tool_name is not None:
+        yield _as_json(task.tool_input)
+
+
+def _as_json(value: Json) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):  # circular: it cannot be sent either, and whoever sends it says so
+        return ""
 
 
 def build_ladder(
