@@ -182,8 +182,11 @@ def test_looking_for_a_ledger_makes_none(tierwise: Tierwise, ledger_path: Path) 
 def test_place_where_no_ledger_can_be_made_is_broken(tierwise: Tierwise, home: Path) -> None:
     """A path below something that is no directory cannot become a ledger."""
     (home / "file").touch()
-    done = _doctor(tierwise, TIERWISE_LEDGER=str(home / "file" / "ledger.db"))
-    assert (done.code, _checks(done, "ledger")[0]["status"]) == (1, "broken")
+    places = [home / "file" / "ledger.db", *([Path("/proc/none/ledger.db")] if Path("/proc/self").exists() else [])]
+    for place in places:
+        done = _doctor(tierwise, TIERWISE_LEDGER=str(place))
+        assert (done.code, _checks(done, "ledger")[0]["status"]) == (1, "broken")
+    assert [path.name for path in home.iterdir()] == ["file"]
 
 
 def test_records_that_waited_are_folded_in(tierwise: Tierwise, recorded: Ledger, upstream: StandInUpstream) -> None:

@@ -173,6 +173,19 @@ def test_every_verb_works_where_nothing_can_be_written(program: Tierwise, home: 
     assert "Traceback" not in done.err
 
 
+def test_working_directory_that_is_gone_is_told_of(program: Tierwise, home: Path) -> None:
+    """In a directory that was removed there is no configuration to look for: code 2, and what to do."""
+    script = f'mkdir gone && cd gone && rmdir ../gone && exec "{PROGRAM}" "$@"'
+    for args, code in ((["route", "x"], 2), (["init"], 2)):
+        done = subprocess.run(
+            ["/bin/sh", "-c", script, "sh", *args], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+        assert "working directory does not exist" in done.stderr
+    assert program("route", "x").code == 0
+
+
 def test_broken_utf8_on_stdin(program: Tierwise) -> None:
     """Bytes that are no UTF-8 are replaced."""
     assert program("route", "--json", stdin=b"Summarise this \xff\xfe").json["task_type"] == "summarization"

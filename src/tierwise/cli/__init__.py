@@ -101,11 +101,18 @@ def main(args: list[str] | None = None) -> None:
         known = exit_code_of(error)
         if known is None:
             raise
-        click.echo(f"tierwise: {error}", file=sys.stderr)
+        click.echo(f"tierwise: {_words(error)}", file=sys.stderr)
         code = known
     finally:
         _give_up_on_broken_streams()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _words(error: Exception) -> str:
+    """The message; of the system's own errors without their numbers."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def _run(args: list[str] | None) -> object:

@@ -421,10 +421,21 @@ def _ledger(settings: Settings) -> list[_Check]:
 def _new_ledger(path: Path) -> _Check:
     folder = next((parent for parent in path.parents if parent.exists()), path.parent)
     facts = {"path": path, "exists": False}
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+    if _takes_files(folder):
         return _Check("ledger", _Status.OK, f"{path}: none yet, the first call makes it", facts=facts)
     mend = "name another path under [ledger] in tierwise.toml, or in TIERWISE_LEDGER"
     return _Check("ledger", _Status.BROKEN, f"{path} cannot be made: {folder} cannot be written", mend, facts)
+
+
+def _takes_files(folder: Path) -> bool:
+    """Tried, not looked up: permissions do not tell of read-only mounts, quotas or /proc. Leaves nothing behind."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _sound_ledger(ledger: Ledger, waited: list[Path]) -> list[_Check]:
@@ -440,7 +451,7 @@ def _sound_ledger(ledger: Ledger, waited: list[Path]) -> list[_Check]:
     if problems:
         mend = "`tierwise doctor --recover`; the damaged file is kept"
         checks.append(_Check("ledger", _Status.BROKEN, f"{path} is damaged: {problems[0]}", mend, facts))
-    elif not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+    elif not os.access(path, os.W_OK) or not _takes_files(path.parent):
         mend = "give yourself the right to write to the file and its directory; records wait in a spool until then"
         checks.append(_Check("ledger", _Status.BROKEN, f"{path} cannot be written", mend, facts))
     else:

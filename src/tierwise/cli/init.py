@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tierwise.cli.output import echo_json, json_option
-from tierwise.core.errors import TierwiseError
+from tierwise.core.errors import ConfigError, TierwiseError
 
 if TYPE_CHECKING:
     from tierwise.core.settings import Settings
@@ -45,7 +45,7 @@ def command(ctx: click.Context, /, *, force: bool, user: bool, no_weights: bool,
     from tierwise.config import shipped_settings, user_config_path
 
     settings = shipped_settings(os.environ)
-    path = user_config_path(os.environ) if user else Path.cwd() / "tierwise.toml"
+    path = user_config_path(os.environ) if user else _here() / "tierwise.toml"
     ollama, pulled = _pulled(settings)
     keys = {
         provider.api_key_env: provider.api_key is not None
@@ -75,6 +75,13 @@ def command(ctx: click.Context, /, *, force: bool, user: bool, no_weights: bool,
             click.echo("next: `tierwise doctor` checks it all, `tierwise demo` shows it at work")
     if weights["status"] == "failed":
         ctx.exit(2)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the working directory does not exist any more; change to one that does") from None
 
 
 def _colon(text: object) -> str:

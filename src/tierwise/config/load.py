@@ -97,7 +97,11 @@ def load_settings(
         ConfigError: names the file, the key, what is wrong and what is allowed.
     """
     env = os.environ if env is None else env
-    cwd = Path.cwd() if cwd is None else cwd
+    if cwd is None:
+        try:
+            cwd = Path.cwd()
+        except FileNotFoundError:
+            raise ConfigError("the working directory does not exist any more; change to one that does") from None
     return _load(_sources(env, cwd, path), env)
 
 
