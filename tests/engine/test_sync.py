@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -149,6 +150,7 @@ def _interrupt(process: subprocess.Popen[str]) -> str:
 def _wait_for_request(upstream: StandInUpstream, process: subprocess.Popen[str]) -> None:
     while not upstream.calls():
         assert process.poll() is None
+        time.sleep(0.005)  # leaves the processor to the process
 
 
 @pytest.mark.parametrize("phase", ["first token", "mid-stream", "back-off"])
@@ -169,6 +171,7 @@ def test_ctrl_c_ends_a_call_in_every_phase(upstream: StandInUpstream, tmp_path: 
             assert request.wait_finished()
             while _last_outcome(tmp_path) is not OutcomeKind.RATE_LIMITED:
                 assert process.poll() is None
+                time.sleep(0.005)
         errors = _interrupt(process)
     if phase != "back-off":
         assert request.wait_finished()
