@@ -33,6 +33,9 @@ unit: $(VENV)/.dev ## pytest: unit, Hypothesis, the embedded model for real, a w
 docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match the code
 	$(BIN)/python docs/build_cli_reference.py --check
 	$(BIN)/python docs/build_config_reference.py --check
+	$(BIN)/python docs/build_errors_reference.py --check
+	$(BIN)/python docs/build_library_reference.py --check
+	$(BIN)/python docs/build_task_types_reference.py --check
 
 bench: $(VENV)/.dev ## Every benchmark, with its floor
 	$(BIN)/python benchmarks/decision.py

@@ -1,0 +1,434 @@
+"""Writes docs/reference/configuration.md from the schema of tierwise.toml, the shipped defaults and the environment.
+
+What a key means stands here, in `KEYS`; a key of the schema without words, or words without a key, is an error.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from reference_page import finish, table
+
+import tierwise
+from tierwise.config import build, schema
+from tierwise.core.settings import ProviderSettings
+
+SCRIPT = "build_config_reference.py"
+
+INTRO = """\
+# Configuration
+
+tierwise works without any configuration. What you set goes over the shipped defaults, key by key:
+
+1. the shipped defaults;
+2. your own file, `~/.config/tierwise/tierwise.toml` (`$XDG_CONFIG_HOME/tierwise/tierwise.toml`);
+3. the project's file: the nearest `tierwise.toml` in the working directory or above it, up to the one with `.git`;
+4. the environment.
+
+`--config FILE` and `TIERWISE_CONFIG` name one file that is read instead of 2 and 3. Tables are merged; a list (the
+models of a tier, the rules of the policy) is replaced as a whole; `[[prices]]` of all files are put together. An
+unknown key is an error, and the message names the keys that are allowed there. Amounts and prices may be written as
+strings: `"0.10"`; a TOML float is read through its shortest text, never through a binary fraction.
+
+A project's file that was only *found* cannot say where keys are sent: in it, a provider's `base_url` outside loopback,
+its `headers` and its `api_key_env` are errors. See [security and privacy](../explanation/security-and-privacy.md).
+
+`tierwise doctor` says which files were read.
+"""
+
+# Section → (its class, its words, where its defaults stand in defaults.toml).
+SECTIONS: Mapping[str, tuple[type[BaseModel], str]] = {
+    "(top level)": (schema.ConfigFile, "Keys that stand before the first section, and the sections there are."),
+    "[tiers.NAME]": (
+        schema.TierSection,
+        "A tier. Tiers are ordered as they are written, cheapest first; a new one goes to the top unless `after` says "
+        'otherwise. `tiers.NAME = ["MODEL", …]` is short for a section with `models`.',
+    ),
+    "[models.ID]": (
+        schema.ModelSection,
+        "A model: its limits, and what a request to it may carry. `ID` is `PROVIDER:MODEL`, or a bare id with "
+        "`provider`; ids that begin with `claude-` belong to the provider `anthropic`. A model that is named in a tier "
+        "as `PROVIDER:MODEL` needs no section: what is not said is assumed by the provider's kind, see below.",
+    ),
+    "[providers.NAME]": (schema.ProviderSection, "How a provider is reached."),
+    "[policy]": (schema.PolicySection, "The decision tree and its numbers."),
+    "[[policy.rules]]": (
+        schema.RuleSection,
+        "One line of the decision tree. It applies when every condition given holds; the first that applies decides. "
+        "Giving rules replaces all the shipped ones.",
+    ),
+    "[overrides]": (
+        schema.OverridesSection,
+        "Where you know better. Applied after the tree: tool, pattern, tag, type, and of these the first that matches.",
+    ),
+    "[[overrides.patterns]]": (schema.PatternSection, "Texts that match go to a tier."),
+    "[limits]": (schema.LimitsSection, "Bounds of one call."),
+    "[ledger]": (schema.LedgerSection, "Where calls are recorded."),
+    "[[prices]]": (
+        schema.DatedPrice,
+        "The price of a model from a day on, in US$ per million tokens. From the day of a model's first private price "
+        "on, its shipped prices do not count.",
+    ),
+    "[[prices.bands]]": (schema.PriceSection, "Rates of requests with a longer prompt, in US$ per million tokens."),
+    "[task_types.NAME]": (schema.TaskTypeSection, "A task type of your own."),
+}
+
+KEYS: Mapping[str, Mapping[str, str]] = {
+    "(top level)": {
+        "baseline": "What everything would go to without routing; savings are measured against it. A tier (its first "
+        "model) or a model.",
+        "project": "Recorded with each call that names none.",
+        "tiers": "See [tiers.NAME].",
+        "models": "See [models.ID].",
+        "providers": "See [providers.NAME].",
+        "policy": "See [policy].",
+        "overrides": "See [overrides].",
+        "limits": "See [limits].",
+        "ledger": "See [ledger].",
+        "prices": "See [[prices]].",
+        "task_types": "See [task_types.NAME].",
+    },
+    "[tiers.NAME]": {
+        "models": "In order of preference: the first that can take the request and is available serves.",
+        "retries": "How often a rejected or truncated reply is tried again on this tier.",
+        "after": "The tier that it stands above; without it, the order of writing.",
+        "enabled": "`false` takes a tier out.",
+    },
+    "[models.ID]": {
+        "provider": "A name under `[providers]`.",
+        "context_tokens": "Prompt and output together must fit.",
+        "max_output_tokens": "The most that it gives.",
+        "tokenizer_factor": "Tokens it counts where Claude's tokenizer up to 4.5 counts one.",
+        "released": "First day; `tierwise estimate` leaves it out before.",
+        "retired": "First day without it.",
+        "price_as": "Price it as this model.",
+        "prompt_tokens_per_second": "Assumed speed of reading; for a local model, until it was measured.",
+        "output_tokens_per_second": "Assumed speed of writing, likewise.",
+        "effort": "Whether it takes `output_config.effort`; a level is sent where the caller gives none.",
+        "tools": "Takes tools.",
+        "images": "Takes images.",
+        "thinking": "Which `thinking` parameter it takes.",
+        "forced_tool_use": "Takes `tool_choice` `any` and `tool`.",
+        "sampling": "Takes `temperature`, `top_p`, `top_k`.",
+        "prefill": "Takes a final assistant turn.",
+        "structured_output": "How it is held to a JSON schema; `none`: asked in words.",
+    },
+    "[providers.NAME]": {
+        "kind": "`anthropic`, `ollama`, `embedded`, `openai`, `litellm`, or an installed entry point of group "
+        "`tierwise.providers`.",
+        "base_url": "Where it is.",
+        "api_key_env": "The *name* of the variable that holds the key. Without it, no key is sent.",
+        "auth": "How the key travels.",
+        "headers": "Sent with every request.",
+        "stream": "Ask for a stream, which notices a dead server earlier.",
+        "connect_timeout_seconds": "Until the connection stands.",
+        "first_token_timeout_seconds": "Until the first piece of the answer; a cold local model may have to load.",
+        "idle_timeout_seconds": "Between two pieces.",
+        "local": "Runs on this machine: free unless a price is configured, and asked whether it is there before use.",
+        "model_path": "Embedded: a GGUF file to use instead of the installed weights.",
+        "context_tokens": "Embedded: the context to load the model with.",
+        "threads": "Embedded: threads to compute with.",
+        "inference_geo": "Anthropic: sent, and priced.",
+        "speed": "Anthropic: sent, and priced where a price is known.",
+    },
+    "[policy]": {
+        "rules": "See [[policy.rules]].",
+        "roles": "Which tier plays which role of the tree: `local`, `processing`, `judgment`, `top`. `@top` is the "
+        "highest tier, whichever that is.",
+        "confident_above": "Below it, the strictest plausible alternative counts too.",
+        "consider_alternatives_above": "An alternative at least this likely is plausible.",
+        "local_max_prompt_tokens": "Larger prompts do not go to the local role.",
+        "local_max_output_tokens": "Nor do longer answers.",
+        "default_max_latency_seconds": "Time that a step may take on the local tier where the caller says nothing.",
+        "output_tokens": "Expected tokens of output by task type; `default` for the rest.",
+    },
+    "[[policy.rules]]": {
+        "name": "Short and stable; it is the `step` of the decision's reason.",
+        "to": "The role of the tier.",
+        "because": "The reason shown.",
+        "needs": "The strictest type needs one of these.",
+        "recoverable": "A mistake would, or would not, be noticed downstream.",
+        "unsure": "The classifier abstained, or what is plausible stays below `confident_above`.",
+        "fits_local": "Small enough and in time on the local tier.",
+        "stakes": "As the caller gave them.",
+    },
+    "[overrides]": {
+        "tools": "Tool name → tier.",
+        "types": "Task type → tier. Not applied where the classifier abstained or the text asks for several things.",
+        "tags": "`key` or `key=value` → tier.",
+        "patterns": "See [[overrides.patterns]].",
+        "min_tier": "Nothing goes below it.",
+        "max_tier": "Nothing goes, or climbs, above it.",
+    },
+    "[[overrides.patterns]]": {
+        "match": "A regular expression, searched in the first and the last 4,000 characters of the task.",
+        "tier": "Where texts go that match.",
+    },
+    "[limits]": {
+        "max_cost_usd": "The whole climb. A task whose first rung is estimated above it is not run.",
+        "deadline_seconds": "The whole climb, waits included.",
+        "transient_retries": "Tries after a transient fault, on one rung.",
+        "backoff_base_seconds": "Window of the first wait; it doubles each time, and the wait is a random part of it.",
+        "backoff_cap_seconds": "The largest window. A server that asks for a longer wait is left for the next rung.",
+        "circuit_failures": "Failures in a row until a model is left alone.",
+        "circuit_open_seconds": "For how long.",
+    },
+    "[ledger]": {
+        "path": "The SQLite file.",
+        "synchronous": "`full` survives a power cut too, and is slower.",
+        "busy_timeout_ms": "How long to wait for another writer before a record goes to the spool.",
+        "enabled": "`false` records nothing.",
+    },
+    "[[prices]]": {
+        "model": "A model id, or `PROVIDER:MODEL`.",
+        "from": "First day (UTC); without it, always.",
+        "input": "Fresh input.",
+        "output": "Output, thinking included.",
+        "cache_read": "Without it, as fresh input.",
+        "cache_write_5m": "Without it, as fresh input.",
+        "cache_write_1h": "Without it, as fresh input.",
+        "usd_per_web_search": "US$ a search.",
+        "usd_per_hour": "US$ an hour of computing, for a local model that costs by time.",
+        "bands": "See [[prices.bands]].",
+        "source": "Where the number comes from; kept with the price.",
+    },
+    "[[prices.bands]]": {
+        "above_prompt_tokens": "Applies to requests whose whole prompt is longer. Bands ascend.",
+        "input": "Fresh input.",
+        "output": "Output.",
+        "cache_read": "Without it, as fresh input.",
+        "cache_write_5m": "Without it, as fresh input.",
+        "cache_write_1h": "Without it, as fresh input.",
+    },
+    "[task_types.NAME]": {
+        "family": "A built-in family, or one of your own.",
+        "needs": "What it asks of a model.",
+        "recoverable": "A wrong answer is cheap to notice and to retry downstream.",
+        "description": "What it is.",
+    },
+}
+
+# Defaults that stand in code, not in defaults.toml.
+IN_WORDS: Mapping[tuple[str, str], str] = {
+    ("(top level)", "project"): "none",
+    ("[tiers.NAME]", "retries"): "1",
+    ("[tiers.NAME]", "after"): "–",
+    ("[tiers.NAME]", "enabled"): "`true`",
+    ("[models.ID]", "provider"): "from the id",
+    ("[models.ID]", "released"): "always there",
+    ("[models.ID]", "retired"): "never",
+    ("[models.ID]", "price_as"): "itself",
+    ("[providers.NAME]", "kind"): "required",
+    ("[providers.NAME]", "base_url"): "the kind's usual one",
+    ("[overrides]", "min_tier"): "the lowest",
+    ("[overrides]", "max_tier"): "the highest",
+    ("[limits]", "max_cost_usd"): "no ceiling",
+    ("[limits]", "deadline_seconds"): "no deadline",
+    ("[ledger]", "path"): "`$XDG_DATA_HOME/tierwise/ledger.db`, or `~/.local/share/tierwise/ledger.db`",
+}
+
+ENVIRONMENT = (
+    ("TIERWISE_CONFIG", "One configuration file, read instead of the user's and the project's."),
+    ("TIERWISE_LEDGER", "The ledger's file, over `ledger.path`."),
+    ("TIERWISE_PROJECT", "Over `project`."),
+    ("TIERWISE_BASELINE", "Over `baseline`."),
+    ("TIERWISE_MIN_TIER", "Over `overrides.min_tier`."),
+    ("TIERWISE_MAX_TIER", "Over `overrides.max_tier`."),
+    ("TIERWISE_MAX_COST_USD", "Over `limits.max_cost_usd`."),
+    ("ANTHROPIC_API_KEY", "Key of `providers.anthropic` (its `api_key_env`), sent as `x-api-key`."),
+    ("ANTHROPIC_AUTH_TOKEN", "Where there is no ANTHROPIC_API_KEY: sent as a bearer token."),
+    ("ANTHROPIC_BASE_URL", "Over `providers.anthropic.base_url`."),
+    ("OLLAMA_HOST", "Over `providers.ollama.base_url`, read as Ollama reads it: scheme, host and port are optional."),
+    ("OPENAI_API_KEY", "Key of `providers.openai`, sent as a bearer token."),
+    ("OPENROUTER_API_KEY", "Key of `providers.openrouter`, sent as a bearer token."),
+    ("XDG_CONFIG_HOME", "Where your own file is, in place of `~/.config`."),
+    ("XDG_DATA_HOME", "Where the ledger is, in place of `~/.local/share`."),
+    (
+        "XDG_STATE_HOME",
+        "Where records wait while the ledger's folder cannot be written, in place of `~/.local/state`.",
+    ),
+    ("NO_COLOR", "Anything: no colours."),
+)
+
+
+def lines() -> list[str]:
+    """The page."""
+    defaults = tomllib.loads((files("tierwise") / "data" / "defaults.toml").read_text("utf-8"))
+    out = [INTRO, "## Sections", ""]
+    for section, (model, words) in SECTIONS.items():
+        out += [f"### {section}" if section != "(top level)" else "### Top level", "", words, ""]
+        out += table(("key", "type", "default", "what it is"), _rows(section, model, defaults))
+    out += _assumed()
+    out += _shipped(defaults)
+    return out + _environment()
+
+
+def _rows(section: str, model: type[BaseModel], defaults: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    document = model.model_json_schema()
+    known = KEYS[section]
+    properties: Mapping[str, Any] = document["properties"]
+    if missing := set(properties) ^ set(known):
+        sys.exit(f"{SCRIPT}: {section}: keys and their words differ: {', '.join(sorted(missing))}")
+    shipped = defaults.get(section.strip("[]"), {}) if section != "(top level)" else {"baseline": defaults["baseline"]}
+    return [
+        (f"`{key}`", _type(properties[key], document), _default(section, key, document, shipped), words)
+        for key, words in known.items()
+    ]
+
+
+def _default(section: str, key: str, document: Mapping[str, Any], shipped: Mapping[str, Any]) -> str:
+    if (section, key) in IN_WORDS:
+        return IN_WORDS[section, key]
+    value = shipped.get(key)
+    if isinstance(value, dict | list):
+        return "see below"
+    if value is None and section == "[providers.NAME]":
+        value = next((f.default for f in fields(ProviderSettings) if f.name == key and f.default is not MISSING), None)
+    if value is None:
+        value = document["properties"][key].get("default")
+    if key in document.get("required", ()):
+        return "required"
+    if section == "[models.ID]":
+        return "by kind"
+    if value in (None, [], "") or isinstance(value, dict | list):
+        return "–"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _type(node: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        target = document["$defs"][name]
+        return _type(target, document) if "enum" in target else "table"
+    arms = [arm for arm in node.get("anyOf", ()) if arm.get("type") != "null"]
+    if {arm.get("type") for arm in arms} == {"number", "string"} and len(arms) == 2:
+        return f"decimal{_bounds(node)}"
+    if arms:
+        return " or ".join(_type(arm, document) for arm in arms)
+    if "const" in node:
+        return f"`{node['const']}`"
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    match node.get("type"):
+        case "array":
+            inner = {"table": "tables", "string": "strings"}.get(one := _type(node["items"], document), one)
+            return f"list of {inner}" + (", not empty" if node.get("minItems") else "")
+        case "object":
+            inside = node.get("additionalProperties")
+            if "properties" in node or not isinstance(inside, dict):
+                return "table"
+            inner = {"string": "strings"}.get(one := _type(inside, document), one)
+            return "tables by name" if inner == "table" else f"table of {inner}"
+        case "boolean":
+            return "true or false"
+        case "string":
+            return {"date": "date"}.get(node.get("format", ""), "string")
+        case "integer" | "number" as kind:
+            return f"{kind}{_bounds(node)}"
+        case other:
+            sys.exit(f"{SCRIPT}: no words for the type {other!r}: {node}")
+
+
+def _bounds(node: Mapping[str, Any]) -> str:
+    signs = (("minimum", "≥"), ("ge", "≥"), ("exclusiveMinimum", ">"), ("gt", ">"), ("maximum", "≤"), ("le", "≤"))
+    found = [f"{sign} {node[name]:,}" for name, sign in signs if name in node]
+    return f" {', '.join(found)}" if found else ""
+
+
+def _assumed() -> list[str]:
+    """What is assumed of a model that is not described, by the kind of its provider."""
+    kinds = build._ASSUMED
+    keys = list(dict.fromkeys(key for facts in kinds.values() for key in facts))
+    usual = {"sampling": True, "prefill": True, "forced_tool_use": True, "images": True, "tools": True}
+    usual |= {"structured_output": "none", "prompt_tokens_per_second": 5000.0, "output_tokens_per_second": 60.0}
+    out = ["## What is assumed of a model", ""]
+    out += ["Where its section says nothing, by the kind of its provider. Of other kinds, as of `openai`.", ""]
+    rows = [[f"`{key}`", *(_show(facts.get(key, usual.get(key))) for facts in kinds.values())] for key in keys]
+    rows += [["`thinking`", *["`none`"] * len(kinds)], ["`effort`", *["`false`"] * len(kinds)]]
+    rows += [["`tokenizer_factor`", *["`1`"] * len(kinds)]]
+    return out + table(("key", *kinds), rows)
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, int | float):
+        return f"{value:,.0f}"
+    return f"`{value}`"
+
+
+def _shipped(defaults: Mapping[str, Any]) -> list[str]:
+    out = ["## Shipped tiers, models, providers and rules", ""]
+    rows = [
+        (f"`{name}`", ", ".join(f"`{model}`" for model in tier["models"]), str(tier.get("retries", 1)))
+        for name, tier in defaults["tiers"].items()
+    ]
+    out += table(("tier", "models, in order of preference", "retries"), rows)
+    keys = ("released", "context_tokens", "max_output_tokens", "tokenizer_factor", "thinking", "structured_output")
+    rows = [
+        (f"`{name}`", *("–" if key not in model else _plain(model[key]) for key in keys))
+        for name, model in defaults["models"].items()
+    ]
+    out += table(("model", "released", "context", "output", "tokenizer factor", "thinking", "structured output"), rows)
+    rows = [
+        (f"`{name}`", *(_plain(p.get(key, "–")) for key in ("kind", "base_url", "api_key_env")), _plain("local" in p))
+        for name, p in defaults["providers"].items()
+    ]
+    out += table(("provider", "kind", "base_url", "api_key_env", "local"), rows)
+    conditions = ("stakes", "needs", "recoverable", "unsure", "fits_local")
+    rows = [
+        (
+            f"`{rule['name']}`",
+            ", ".join(f"{key} = {_toml(rule[key])}" for key in conditions if key in rule),
+            rule["to"],
+            rule["because"],
+        )
+        for rule in defaults["policy"]["rules"]
+    ]
+    out += table(("rule", "applies when", "to", "because"), rows)
+    roles = ", ".join(f"{role} → `{tier}`" for role, tier in defaults["policy"]["roles"].items())
+    out += [f"Roles: {roles}.", ""]
+    return [*out, "Expected output of each task type: [task types](task-types.md).", ""]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _environment() -> list[str]:
+    source = Path(tierwise.__file__).parent
+    text = "".join(path.read_text("utf-8") for path in sorted(source.rglob("*.py")))
+    text += (source / "data" / "defaults.toml").read_text("utf-8")
+    in_code = set(re.findall(r"[\"']((?:TIERWISE|XDG|ANTHROPIC|OLLAMA|OPENAI|OPENROUTER)_[A-Z_]+)[\"']", text))
+    in_code -= {"TIERWISE_COMPLETE"}
+    known = {name for name, _ in ENVIRONMENT} - {"NO_COLOR"}  # rich's own
+    if wrong := in_code ^ known:
+        sys.exit(f"{SCRIPT}: variables of code and page differ: {', '.join(sorted(wrong))}")
+    out = ["## Environment", "", "Read when the configuration is; an empty value counts as not set.", ""]
+    out += table(("variable", "what it does"), [(f"`{name}`", words) for name, words in ENVIRONMENT])
+    return [
+        *out,
+        "The usual proxy variables (`HTTPS_PROXY`, `NO_PROXY`, …) are honoured for every provider that is not on this "
+        "machine.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(finish("configuration.md", SCRIPT, lines()))
