@@ -145,7 +145,7 @@ def test_old_price_data_is_a_warning(tierwise: Tierwise, monkeypatch: pytest.Mon
 
     old = datetime.now(UTC).date() - timedelta(days=61)
     info = PriceDataInfo("genai-prices", "0.2.3", old, date(2026, 1, 1))
-    monkeypatch.setattr(PriceBook, "info", lambda _self: info)
+    monkeypatch.setattr(PriceBook, "info", lambda _self, _today: info)
     done = _doctor(tierwise)
     (prices,) = _checks(done, "prices")
     assert (done.code, prices["status"], prices["facts"]["age_days"]) == (0, "warning", 61)

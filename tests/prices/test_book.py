@@ -285,8 +285,10 @@ def test_private_prices_obey_conditions() -> None:
 
 
 def test_the_doctor_learns_how_old_the_prices_are() -> None:
-    """The package's version and the newest shipped entry are known."""
-    info = BOOK.info()
+    """The package's version, its newest price in force and the newest shipped entry are known."""
+    info = BOOK.info(date(2026, 11, 23))
+    assert info.package_date is not None
+    assert date(2026, 10, 14) <= info.package_date <= date(2026, 11, 23), "an announced price is not in force yet"
     assert info.package == "genai-prices"
     assert info.package_version.count(".") == 2
     assert info.shipped_until >= date(2026, 10, 7)

@@ -270,7 +270,8 @@ def _not_answered(router: Router, step: _Step, error: RunError, options: dict[st
         status = "not run: no API key" if "no API key" in str(error) else f"not run: {error}"
     elif isinstance(error, LadderExhausted) and "no API key" in str(error):
         last = error.attempts[-1].tier
-        status = f"{len(error.attempts)} replies rejected on {last}; next tier not run: no API key"
+        count = f"{len(error.attempts)} {'reply' if len(error.attempts) == 1 else 'replies'}"
+        status = f"{count} rejected on {last}; next tier not run: no API key"
         above = router.settings.catalog.tier(last).tier.level + 1
         with suppress(NoRouteError, IndexError):
             decision = router.route(step.task, min_tier=router.settings.catalog.tiers[above].tier, **options)

@@ -317,7 +317,7 @@ def _prices(settings: Settings) -> list[_Check]:
 
     book = PriceBook(settings.prices, settings.providers)
     today = datetime.now(UTC).date()
-    info = book.info()
+    info = book.info(today)
     age = None if info.package_date is None else (today - info.package_date).days
     facts = {
         "package": info.package,
@@ -328,10 +328,24 @@ def _prices(settings: Settings) -> list[_Check]:
     name = f"{info.package} {info.package_version}"
     if age is not None and age > _OLD_PRICES_DAYS:
         mend = f"pip install --upgrade {info.package}"
-        checks = [_Check("prices", _Status.WARNING, f"{name} is {age} days old: prices may have changed", mend, facts)]
+        checks = [
+            _Check(
+                "prices",
+                _Status.WARNING,
+                f"{name}: its newest dated price is {age} days old, others may have changed since",
+                mend,
+                facts,
+            )
+        ]
     else:
         checks = [
-            _Check("prices", _Status.OK, f"{name}, {'age unknown' if age is None else f'{age} days old'}", "", facts)
+            _Check(
+                "prices",
+                _Status.OK,
+                f"{name}, {'age unknown' if age is None else f'its newest dated price is {age} days old'}",
+                "",
+                facts,
+            )
         ]
     for spec in settings.catalog:
         for model in spec.models:

@@ -45,7 +45,7 @@ class PriceDataInfo:
 
     package: str
     package_version: str
-    package_date: date | None  # when its files were installed or built, if that is known
+    package_date: date | None  # its newest dated price already in force: the data is at least from then
     shipped_until: date  # the newest entry of the shipped table
 
 
@@ -121,18 +121,12 @@ class PriceBook:
                 found = price
         return found
 
-    def info(self) -> PriceDataInfo:
-        """Where the prices come from and how old they are."""
-        from importlib.metadata import distribution  # noqa: PLC0415  only the doctor asks
+    def info(self, today: date) -> PriceDataInfo:
+        """Where the prices come from, and from when they are at least, as of `today`."""
+        from importlib.metadata import version  # noqa: PLC0415  only the doctor asks
 
-        package = distribution("genai-prices")
-        record = package.locate_file("genai_prices/data.py")
-        try:
-            packed = datetime.fromtimestamp(record.stat().st_mtime, UTC).date()  # type: ignore[attr-defined]
-        except OSError:
-            packed = None
         newest = max((e.valid_from for es in self._table.values() for e in es if e.valid_from), default=date.min)
-        return PriceDataInfo("genai-prices", package.version, packed, newest)
+        return PriceDataInfo("genai-prices", version("genai-prices"), _newest_dated_price(today), newest)
 
 
 @cache
@@ -264,3 +258,18 @@ def _bands(prices: ModelPrice) -> tuple[PriceBand, ...]:
         )
         for start in sorted(starts)
     )
+
+
+def _newest_dated_price(today: date) -> date | None:
+    """The package says nowhere when its data was gathered, and its files carry the day of their installation."""
+    from genai_prices import data_snapshot  # noqa: PLC0415
+    from genai_prices.types import StartDateConstraint  # noqa: PLC0415
+
+    dated = [
+        entry.constraint.start_date
+        for provider in data_snapshot.get_snapshot().providers
+        for model in provider.models
+        for entry in (*(model.prices if isinstance(model.prices, list) else ()), *(model.price_variants or ()))
+        if isinstance(entry.constraint, StartDateConstraint)
+    ]
+    return max((day for day in dated if day <= today), default=None)
