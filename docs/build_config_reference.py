@@ -177,6 +177,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "deadline_seconds": "The whole climb, waits included.",
         "transient_retries": "Tries after a transient fault, on one rung.",
         "backoff_base_seconds": "Window of the first wait; it doubles each time, and the wait is a random part of it.",
+        "max_retry_after_seconds": "A server that asks for a longer wait is not waited for, even on the last rung.",
         "backoff_cap_seconds": "The largest window. A server that asks for a longer wait is left for the next rung.",
         "circuit_failures": "Failures in a row until a model is left alone.",
         "circuit_open_seconds": "For how long.",

@@ -153,6 +153,15 @@ def test_a_server_is_never_asked_before_it_wants(number: float) -> None:
     assert 7.0 <= attempts[1].wait_seconds <= 7.0 + 0.5 / 4
 
 
+def test_a_wait_that_nobody_would_sit_out_ends_the_last_rung() -> None:
+    """A server that asks for an hour is not waited for; the reason says how long it wanted."""
+    attempts, end = play(plan(rung("haiku")), [outcome("rate_limited", retry_after_seconds=3600.0)])
+    assert said(attempts) == ["haiku 1"]
+    assert end is not None
+    assert end.ending is Ending.EXHAUSTED
+    assert "to be tried again in 3600 s" in end.why
+
+
 def test_a_long_wait_climbs_instead() -> None:
     """A wait beyond the cap is not made while a higher rung could answer now; on the last rung it is."""
     long = outcome("rate_limited", retry_after_seconds=31.0)

@@ -325,6 +325,16 @@ async def test_a_wrong_key_stops_at_once(rig: Rig) -> None:
     )  # fmt: skip
 
 
+async def test_what_a_provider_quotes_is_told_and_not_recorded(rig: Rig) -> None:
+    """An upstream's error may quote the prompt: the caller reads it, the ledger keeps status and type only."""
+    rig.upstream.fail(Fault.status(400, "messages.0: cannot read 'my secret plan'"))
+    with pytest.raises(RequestRefusedByProvider, match="my secret plan"):
+        await _run(rig)
+    call, (attempt,) = rig.only_row()
+    assert attempt.detail == "anthropic answered 400 (invalid_request_error)"
+    assert "secret" not in f"{call}{attempt}"
+
+
 async def test_a_request_of_ours_that_is_wrong_stops_at_once(rig: Rig) -> None:
     """400: trying again, here or above, would be the same mistake."""
     rig.upstream.fail(Fault.status(400, "messages: something is wrong"))

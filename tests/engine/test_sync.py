@@ -141,7 +141,7 @@ def _process(upstream: StandInUpstream, folder: Path, **env: str) -> Iterator[su
 
 def _interrupt(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)  # far below the hour that the upstream would keep it waiting
+    _, errors = process.communicate(timeout=60)  # far below what the upstream would keep it waiting
     assert process.returncode in {130, -signal.SIGINT}
     assert "KeyboardInterrupt" in errors
     return errors
@@ -160,10 +160,10 @@ def test_ctrl_c_ends_a_call_in_every_phase(upstream: StandInUpstream, tmp_path: 
     fault = {
         "first token": Fault.stall(reply=words),
         "mid-stream": Fault.stall(after_events=5, reply=words),
-        "back-off": Fault.rate_limited(retry_after=3600),
+        "back-off": Fault.rate_limited(retry_after=110),
     }[phase]
     upstream.fail(fault, times=None)
-    # One rung only: with others above a wait of an hour would not be made.
+    # One rung only: with others above so long a wait would not be made.
     with _process(upstream, tmp_path, TIERWISE_MAX_TIER="haiku") as process:
         _wait_for_request(upstream, process)
         request = upstream.calls()[0]

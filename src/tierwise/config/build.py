@@ -151,6 +151,7 @@ def build_settings(
                     "transient_retries",
                     "backoff_base_seconds",
                     "backoff_cap_seconds",
+                    "max_retry_after_seconds",
                     "circuit_failures",
                     "circuit_open_seconds",
                 )
@@ -160,7 +161,7 @@ def build_settings(
         ledger=LedgerSettings(
             path=Path(ledger_path).expanduser() if ledger_path else default_ledger_path(env),
             synchronous=ledger.synchronous or "normal",
-            busy_timeout_ms=5000 if ledger.busy_timeout_ms is None else ledger.busy_timeout_ms,
+            busy_timeout_ms=500 if ledger.busy_timeout_ms is None else ledger.busy_timeout_ms,
             enabled=ledger.enabled is not False,
         ),
         prices=_prices(private_prices, shipped_prices, where),

@@ -192,6 +192,7 @@ class LimitsSection(_Section):
     transient_retries: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
     backoff_base_seconds: Seconds | None = None
     backoff_cap_seconds: Seconds | None = None
+    max_retry_after_seconds: Seconds | None = None
     circuit_failures: Positive | None = None
     circuit_open_seconds: Seconds | None = None
 

@@ -119,6 +119,7 @@ class LimitSettings:
     transient_retries: int = 3  # on one rung
     backoff_base_seconds: float = 0.5
     backoff_cap_seconds: float = 30.0
+    max_retry_after_seconds: float = 120.0  # a server that asks for more is not waited for, even on the last rung
     circuit_failures: int = 5  # in a row, until a model's circuit opens
     circuit_open_seconds: float = 30.0
 
@@ -129,7 +130,7 @@ class LedgerSettings:
 
     path: Path
     synchronous: str = "normal"  # "full" survives a power cut too, at about a tenth of the speed
-    busy_timeout_ms: int = 5000
+    busy_timeout_ms: int = 500
     enabled: bool = True
 
 

@@ -9,7 +9,8 @@ drive the same generator, so they cannot disagree about routing.
     rejected                                   → the same rung, told what was wrong, `rung.retries` times; then up
     truncated                                  → the same rung with twice the room, `rung.retries` times; then up
     refused                                    → up: the same model would refuse again
-    rate limited, overloaded, 5xx, timeout, …  → the same rung after a wait, `transient_retries` times; then up
+    rate limited, overloaded, 5xx, timeout, …  → the same rung after a wait, `transient_retries` times; then up. Up at
+                                                 once where the server wants too long a wait
     unavailable, too large                     → up at once
     unauthorized, invalid request, cancelled   → over
 
@@ -140,7 +141,9 @@ def _bounded(decision: Decision, rung: Rung, spent: Decimal, elapsed: float) -> 
 
 def _why(rung: Rung, outcome: Outcome) -> str:
     kind = outcome.kind.value.replace("_", " ")
-    return f"{rung.model.id} {kind}{f': {outcome.detail}' if outcome.detail else ''}"
+    wait = outcome.retry_after_seconds
+    asked = f", to be tried again in {wait:g} s" if wait is not None else ""
+    return f"{rung.model.id} {kind}{f': {outcome.detail}' if outcome.detail else ''}{asked}"
 
 
 class _OnRung:
@@ -168,6 +171,8 @@ class _OnRung:
             # A wait longer than the cap helps nobody while a better model could answer now.
             if wait > self.limits.backoff_cap_seconds and not last:
                 return None
+            if (outcome.retry_after_seconds or 0.0) > self.limits.max_retry_after_seconds:
+                return None  # nobody expects an answer in an hour: the error says how long the server wants
             return wait, self.feedback  # a fault in between does not unsay what was wrong
         if kind is OutcomeKind.TRUNCATED:
             self.rejections += 1

@@ -108,6 +108,7 @@ class _Call:
     checked: Checked | None = None
     notes: tuple[str, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)  # model id → why
+    last_words: str = ""  # of a provider that failed: for the caller, not for the record, which may not quote them
 
 
 class AsyncRouter:
@@ -419,12 +420,13 @@ class AsyncRouter:
             reply = await provider.send(ModelRequest(model=model, body=body, timeout_seconds=remaining))
         except ProviderFailure as failure:
             self._note_failure(model, failure)
+            call.last_words = str(failure)
             record = replace(record, request_id=failure.request_id, ttft_ms=failure.ttft_ms)
             return self._outcome(
                 call,
                 record,
                 failure.kind,
-                str(failure),
+                failure.note,
                 usage=failure.usage or Usage(),
                 price=price,
                 began=began,
@@ -566,18 +568,21 @@ class AsyncRouter:
 def _raise(call: _Call, climbed: Climbed) -> NoReturn:
     attempts = tuple(call.recording.attempts)
     count = f"{len(attempts)} attempt{'s' if len(attempts) != 1 else ''}, {format_usd(spent_usd(attempts))} spent"
+    why = climbed.why
+    if call.last_words and call.last_words not in why and call.recording.attempts[-1].outcome.is_rejection is False:
+        why = f"{why}: {call.last_words}"
     context: dict[str, Any] = {"call_id": call.recording.call_id, "attempts": attempts, "decision": call.decision}
     match climbed.ending:
         case Ending.COST_CEILING:
-            raise CostCeilingExceeded(f"stopped at the cost ceiling ({count}): {climbed.why}", **context)
+            raise CostCeilingExceeded(f"stopped at the cost ceiling ({count}): {why}", **context)
         case Ending.DEADLINE:
-            raise DeadlineExceeded(f"stopped at the deadline ({count}): {climbed.why}", **context)
+            raise DeadlineExceeded(f"stopped at the deadline ({count}): {why}", **context)
         case Ending.REFUSED_REQUEST:
-            raise RequestRefusedByProvider(f"the provider refuses the request ({count}): {climbed.why}", **context)
+            raise RequestRefusedByProvider(f"the provider refuses the request ({count}): {why}", **context)
         case Ending.CANCELLED:
             raise asyncio.CancelledError(climbed.why)
         case Ending.EXHAUSTED | Ending.ACCEPTED:
-            raise LadderExhausted(f"no acceptable answer ({count}): {climbed.why}", **context)
+            raise LadderExhausted(f"no acceptable answer ({count}): {why}", **context)
         case _ as never:
             assert_never(never)
 

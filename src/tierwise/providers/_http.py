@@ -191,7 +191,13 @@ class Upstream:
             # A redirect would carry the key to another host: it is reported, not followed.
             follow_redirects=False,
             timeout=httpx2.Timeout(None, connect=self.settings.connect_timeout_seconds),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30.0),
+            # llama.cpp's server closes an idle connection after a few seconds without a word, and a request that
+            # meets the closing one is lost. On loopback a new connection costs nothing.
+            limits=httpx2.Limits(
+                max_connections=None,
+                max_keepalive_connections=0 if is_loopback(self.base_url) else 64,
+                keepalive_expiry=30.0,
+            ),
         )
 
     async def aclose(self) -> None:
@@ -300,10 +306,13 @@ class Upstream:
         if 300 <= status < 400:
             target = urlsplit(headers.get("location", ""))
             message = f"a redirect to {target.hostname or 'nowhere'}; set base_url to the final address"
+        note = f"{words}{_named(error_type)}"
         if message:
             words = f"{words}: {self.scrub(message)}"
         wait = retry_after_seconds(headers, now=datetime.now(UTC))
-        return ProviderFailure(kind, words, retry_after_seconds=wait, status=status, request_id=progress.request_id)
+        return ProviderFailure(
+            kind, words, retry_after_seconds=wait, status=status, request_id=progress.request_id, note=note
+        )
 
     def event_failure(self, error_type: str, message: str, progress: Progress) -> ProviderFailure:
         """What an error event in mid-stream means: the status is 200 by then, so its type decides."""
@@ -311,6 +320,7 @@ class Upstream:
         return ProviderFailure(
             failure_kind(200, error_type, message),
             words,
+            note=f"{self.settings.name} broke off{_named(error_type)}",
             usage=progress.usage(),
             request_id=progress.request_id,
             ttft_ms=progress.ttft_ms,
@@ -321,6 +331,7 @@ class Upstream:
         return ProviderFailure(
             OutcomeKind.SERVER_ERROR,
             f"{self.settings.name} sent an answer that is not the protocol: {self.scrub(words)}",
+            note=f"{self.settings.name} sent an answer that is not the protocol",
             usage=progress.usage(),
             request_id=progress.request_id,
             ttft_ms=progress.ttft_ms,
@@ -491,3 +502,8 @@ def _http_date(text: str) -> datetime | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _named(error_type: str) -> str:
+    """An error's type as the protocol has it, such as ` (overloaded_error)`; nothing that could be somebody's words."""
+    return f" ({error_type})" if re.fullmatch(r"[a-z_]{1,40}", error_type) else ""

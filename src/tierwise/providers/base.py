@@ -60,7 +60,8 @@ class ProviderFailure(ProviderError):
     """One attempt failed.
 
     `kind` says what that means for the climb. `usage` is what had been used (a cut stream's input was billed);
-    None where nothing was sent or nothing is known to have been billed.
+    None where nothing was sent or nothing is known to have been billed. The message is for whoever made the call;
+    `note` is what may be recorded: an upstream's own words can quote the prompt, so they are not in it.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class ProviderFailure(ProviderError):
         status: int | None = None,
         request_id: str | None = None,
         ttft_ms: int | None = None,
+        note: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.note = message if note is None else note
         self.kind = kind
         self.usage = usage
         self.retry_after_seconds = retry_after_seconds

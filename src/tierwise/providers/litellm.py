@@ -146,6 +146,7 @@ class LiteLLMProvider:
             usage=progress.usage(),
             status=status if isinstance(status, int) else None,
             ttft_ms=progress.ttft_ms,
+            note=f"{self._settings.name} through LiteLLM: {type(error).__name__ if error else kind.value}",
         )
 
 

@@ -33,7 +33,7 @@ async def send_local(upstream: Upstream, request: ModelRequest) -> Reply:
 
     Raises:
         ProviderFailure: it failed. A schema that the server cannot enforce makes it unavailable for this request,
-            not the request invalid: another model may well take it.
+            not the request invalid: another model may well take it. The same goes for a local server that wants a key.
     """
     body: JsonObject = {**request.body, "model": request.model.id}
     if upstream.settings.stream:
@@ -41,12 +41,11 @@ async def send_local(upstream: Upstream, request: ModelRequest) -> Reply:
     else:
         body.pop("stream", None)
     config = body.get("output_config")
-    if not isinstance(config, dict) or "format" not in config:
-        return await exchange(upstream, MessagesDialect(), request, body)
+    constrained = isinstance(config, dict) and "format" in config
     try:
-        return await exchange(upstream, ChatDialect(), request, body)
+        return await exchange(upstream, ChatDialect() if constrained else MessagesDialect(), request, body)
     except ProviderFailure as failure:
-        if failure.kind is OutcomeKind.INVALID_REQUEST:
+        if failure.kind is OutcomeKind.UNAUTHORIZED or (constrained and failure.kind is OutcomeKind.INVALID_REQUEST):
             failure.kind = OutcomeKind.UNAVAILABLE
         raise
 
