@@ -87,6 +87,7 @@ class _Done:
     baseline_usd: Decimal | None
     estimated: bool
     seconds: float
+    refusals: list[str] = field(default_factory=list)  # what the checks said, in order
 
 
 def _relevant(text: str) -> str | None:
@@ -233,12 +234,16 @@ def _run(router: Router, step: _Step, known: dict[str, str], session: str) -> _D
     began = time.monotonic()
     payload = step.payload(known)
     common: dict[str, Any] = {"input_text": payload, "project": PROJECT, "session": session, **step.options}
+    refusals: list[str] = []
+    checks = [_heard(check, refusals) for check in step.checks]
     try:
-        result = router.run(step.task, checks=step.checks, **common)
+        result = router.run(step.task, checks=checks, **common)
     except RunError as error:
         if error.decision is None:
             raise
-        return _not_answered(router, step, error, common, time.monotonic() - began)
+        ended = _not_answered(router, step, error, common, time.monotonic() - began)
+        ended.refusals = refusals
+        return ended
     usage = result.usage
     return _Done(
         step=step,
@@ -254,7 +259,21 @@ def _run(router: Router, step: _Step, known: dict[str, str], session: str) -> _D
         baseline_usd=result.baseline_cost_usd,
         estimated=False,
         seconds=time.monotonic() - began,
+        refusals=refusals,
     )
+
+
+def _heard(check: Callable[[str], object], refusals: list[str]) -> Callable[[str], object]:
+    """The check, with what it says kept: the ledger keeps only which check it was."""
+
+    def heard(text: str) -> object:
+        said = check(text)
+        if isinstance(said, str):
+            refusals.append(said)
+        return said
+
+    heard.__name__ = check.__name__
+    return heard
 
 
 def _not_answered(router: Router, step: _Step, error: RunError, options: dict[str, Any], seconds: float) -> _Done:
@@ -299,12 +318,14 @@ def _not_answered(router: Router, step: _Step, error: RunError, options: dict[st
 
 def _show(out: Console, number: int, done: _Done) -> None:
     out.print(f"[bold]{number}. {done.step.name}[/]  [dim]{done.seconds:.1f} s[/]")
+    refusals = iter(done.refusals)
     for attempt in done.attempts:
         if attempt.outcome != "accepted":
             out.print(
                 f"   [yellow]✗ {attempt.model}[/] {attempt.outcome.value.replace('_', ' ')}: ", end="", highlight=False
             )
-            out.print(attempt.detail, markup=False, style="dim")
+            said = next(refusals, attempt.detail) if attempt.detail.startswith("the check ") else attempt.detail
+            out.print(said, markup=False, style="dim")
     if done.answer is not None:
         style = tier_style(done.tier_level)
         shown = " ".join(done.answer.split())

@@ -135,7 +135,9 @@ class Upstream:
     The pool is opened at the first request, one per event loop (a synchronous façade may run several in turn).
     """
 
-    def __init__(self, settings: ProviderSettings, *, default_base_url: str, auth: str | None = None) -> None:
+    def __init__(
+        self, settings: ProviderSettings, *, default_base_url: str, auth: str | None = None, keep_alive: bool = True
+    ) -> None:
         base_url = (settings.base_url or default_base_url).rstrip("/")
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -144,6 +146,7 @@ class Upstream:
             )
         self.settings = settings
         self.base_url = base_url
+        self._keep_alive = keep_alive
         self._auth = auth or settings.auth
         self._secrets = tuple({s for s in (settings.api_key, (settings.api_key or "").strip()) if s})
         self._key = (settings.api_key or "").strip()
@@ -191,12 +194,12 @@ class Upstream:
             # A redirect would carry the key to another host: it is reported, not followed.
             follow_redirects=False,
             timeout=httpx2.Timeout(None, connect=self.settings.connect_timeout_seconds),
-            # llama.cpp's server closes an idle connection after a few seconds without a word, and a request that
-            # meets the closing one is lost. On loopback a new connection costs nothing.
+            # Local servers close idle connections early (llama.cpp's after five seconds), and a request that meets a
+            # closing one is lost.
             limits=httpx2.Limits(
                 max_connections=None,
-                max_keepalive_connections=0 if is_loopback(self.base_url) else 64,
-                keepalive_expiry=30.0,
+                max_keepalive_connections=64 if self._keep_alive else 0,
+                keepalive_expiry=2.0 if is_loopback(self.base_url) else 30.0,
             ),
         )
 

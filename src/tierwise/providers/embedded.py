@@ -286,7 +286,8 @@ class EmbeddedProvider:
             settings = dataclasses.replace(
                 self._settings, base_url=engine.url, api_key=engine.token, api_key_env=None, auth="bearer", headers={}
             )
-            upstream = Upstream(settings, default_base_url=engine.url)
+            # llama.cpp's server drops a kept connection without a word; on loopback a new one costs nothing.
+            upstream = Upstream(settings, default_base_url=engine.url, keep_alive=False)
             self._held = (os.getpid(), key, engine, upstream)
             return upstream
 
