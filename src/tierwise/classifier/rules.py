@@ -42,10 +42,10 @@ from tierwise.core.tasks import Alternative, Classification, Needs, Task
 
 __all__ = ["RuleClassifier"]
 
-_HEAD_CHARS = 520
-_TAIL_CHARS = 180
+_HEAD_CHARS = 440
+_TAIL_CHARS = 160
 _MAX_CLAUSES = 5
-_MAX_WORDS = 40  # of one clause
+_MAX_WORDS = 28  # of one clause
 _PAYLOAD = 0.12
 _PARAGRAPH = 0.35  # of what follows an instruction in a paragraph of its own
 _LABEL_CHARS = 40
@@ -53,7 +53,7 @@ _FLOOR = 0.16  # clauses that weigh less are payload
 _CLEAR = 6.0  # points at which what is only said need not be read
 _ABSTAIN_BELOW = 0.38
 _ABSTAIN_BELOW_FOR_PROCESSING = 0.48  # being wrong downwards costs more than being wrong upwards
-_WORD_BUDGET = 56  # of one text, beginning with its first clauses
+_WORD_BUDGET = 40  # of one text, beginning with its first clauses
 
 _MARK = re.compile(  # the look-ahead at one set of characters makes it more than twice as fast
     r"((?=[\n`<.!?:;\"“”„«»{}\[\]\-=])"
@@ -94,7 +94,7 @@ class RuleClassifier:
         self._calibration: tuple[tuple[float, float], ...] = ()
 
     def classify(self, task: Task) -> Classification:
-        """See `Classifier.classify`. Looks at no more than the first 520 and last 180 characters of a text."""
+        """See `Classifier.classify`. Looks at no more than the first 440 and last 160 characters of a text."""
         if task.task_type is not None:
             return Classification(self._taxonomy[task.task_type], 1.0, evidence=("the caller named the task type",))
         text = task.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 
 from tierwise.core.errors import InvalidTask
 from tierwise.core.json import Json, JsonObject
@@ -124,19 +125,22 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise InvalidTask(f"the task's text must be a str, not {type(self.text).__name__}; decode it first")
-        for name in _TEXTS:
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise InvalidTask(f"{name} must be a str, not {type(value).__name__}")
-        _check_numbers(self)
+        values = _OPTIONAL(self)
+        if any(value is not None for value in values):  # made for every decision: most tasks are a text alone
+            for name, value in zip(_TEXTS, values, strict=False):
+                if value is not None and not isinstance(value, str):
+                    raise InvalidTask(f"{name} must be a str, not {type(value).__name__}")
+            _check_numbers(self)
         if not isinstance(self.stakes, Stakes):
             raise InvalidTask(f"stakes are {self.stakes!r}; use one of {', '.join(s.value for s in Stakes)}")
         if self.json_schema is not None and not isinstance(self.json_schema, dict):
             raise InvalidTask(f"a JSON schema is an object, not {type(self.json_schema).__name__}")
-        if not isinstance(self.labels, tuple) or not all(isinstance(x, str) and x.strip() for x in self.labels):
+        if not isinstance(self.labels, tuple) or not (
+            not self.labels or all(isinstance(x, str) and x.strip() for x in self.labels)
+        ):
             raise InvalidTask(f"labels are {self.labels!r}; give texts, none of them blank")
-        if not isinstance(self.tags, Mapping) or not all(
-            isinstance(key, str) and isinstance(value, str) for key, value in self.tags.items()
+        if (type(self.tags) is not dict and not isinstance(self.tags, Mapping)) or not (
+            not self.tags or all(isinstance(key, str) and isinstance(value, str) for key, value in self.tags.items())
         ):
             raise InvalidTask(f"tags are {self.tags!r}; give texts by name")
 
@@ -171,6 +175,7 @@ _TEXTS = (
     "session",
     "project",
 )
+_OPTIONAL = attrgetter(*_TEXTS, "tokens_in", "tokens_out", "max_output_tokens", "max_latency_seconds", "temperature")
 _COUNTS = (("tokens_in", 0), ("tokens_out", 0), ("max_output_tokens", 1))
 _MOST_TOKENS = 1_000_000_000_000  # beyond any context; keeps typing errors out of the arithmetic
 _MOST_SECONDS = 1e9

@@ -79,6 +79,7 @@ class Planner:
         self._day: date | None = None
         self._priced: dict[str, Price] = {}
         self._unpriced: dict[str, str] = {}
+        self._plain = self._world({}, {})
 
     def classify(self, task: Task) -> Classification:
         """What the task is. Raises `InvalidTask` where there is nothing to classify."""
@@ -110,6 +111,11 @@ class Planner:
         """Everything a decision depends on, as of `today` (UTC)."""
         if self._day != today:
             self._resolve(today)
+        if not unavailable and not speeds:
+            return self._plain
+        return self._world(unavailable or {}, speeds or {})
+
+    def _world(self, unavailable: Mapping[str, str], speeds: Mapping[str, tuple[float, float]]) -> World:
         settings = self.settings
         return World(
             catalog=settings.catalog,
@@ -118,8 +124,8 @@ class Planner:
             limits=settings.limits,
             prices=self._priced,
             unpriced=self._unpriced,
-            unavailable=unavailable or {},
-            speeds=speeds or {},
+            unavailable=unavailable,
+            speeds=speeds,
         )
 
     def _resolve(self, today: date) -> None:
@@ -132,3 +138,4 @@ class Planner:
             except UnpricedModel as error:
                 unpriced[model.id] = str(error)
         self._priced, self._unpriced, self._day = priced, unpriced, today
+        self._plain = self._world({}, {})

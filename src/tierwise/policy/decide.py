@@ -8,12 +8,12 @@ ladder from above and never move the start down. Whenever something cannot be ha
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from tierwise.core.catalog import Model, Tier, TierSpec
 from tierwise.core.decisions import Decision, Reason
 from tierwise.core.errors import InvalidTask, NoRouteError
-from tierwise.core.money import ceil_tokens
 from tierwise.core.settings import Role
 from tierwise.core.tasks import Classification, Stakes, Task
 from tierwise.policy.ladder import Size, build_ladder, first_fit, measure, seconds_on
@@ -91,21 +91,27 @@ def _latency_budget(task: Task, world: World) -> float:
     return world.policy.default_max_latency_seconds if seconds is None else seconds
 
 
-def _fits_local(size: Size, world: World, budget_seconds: float) -> tuple[bool, str]:
-    """Is the step small and latency-tolerant enough for the tier that plays the local role?"""
+def _fits_local(size: Size, world: World, budget_seconds: float) -> tuple[bool, Callable[[], str]]:
+    """Is the step small and latency-tolerant enough for the tier that plays the local role? And why, when asked."""
     policy = world.policy
     spec = world.catalog.tier(policy.roles[Role.LOCAL])
     model = next((m for m in spec.models if m.id not in world.unavailable), spec.models[0])
-    prompt, output = ceil_tokens(size.prompt), ceil_tokens(size.output)
+    usage = size.usage_on(model)
+    prompt, output = usage.input_tokens, usage.output_tokens
     if prompt > policy.local_max_prompt_tokens or output > policy.local_max_output_tokens:
-        return False, (
-            f"about {prompt:,} tokens in and {output:,} out; the local tier is given at most "
-            f"{policy.local_max_prompt_tokens:,} in and {policy.local_max_output_tokens:,} out"
+        return (
+            False,
+            lambda: (
+                f"about {prompt:,} tokens in and {output:,} out; the local tier is given at most "
+                f"{policy.local_max_prompt_tokens:,} in and {policy.local_max_output_tokens:,} out"
+            ),
         )
     seconds = seconds_on(model, prompt, output, world)
     known = "measured" if model.id in world.speeds else "assumed"
-    text = f"about {seconds:.1f} s on {model.id} at its {known} speed, {budget_seconds:g} s allowed"
-    return seconds <= budget_seconds, text
+    return (
+        seconds <= budget_seconds,
+        lambda: f"about {seconds:.1f} s on {model.id} at its {known} speed, {budget_seconds:g} s allowed",
+    )
 
 
 def _tree_tier(
@@ -125,7 +131,7 @@ def _tree_tier(
     tier = world.catalog.tier(world.policy.roles[verdict.role], where="policy.roles").tier
     uses_fit = verdict.role is Role.LOCAL or (verdict.role is Role.PROCESSING and not fits)
     reasons.append(
-        Reason(verdict.rule.name, f"{verdict.rule.because}{f' ({fits_reason})' if uses_fit else ''}: {tier}")
+        Reason(verdict.rule.name, f"{verdict.rule.because}{f' ({fits_reason()})' if uses_fit else ''}: {tier}")
     )
     if task.stakes is Stakes.HIGH and tier.level < world.catalog.top.tier.level:
         tier = world.catalog.tiers[tier.level + 1].tier
