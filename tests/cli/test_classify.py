@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import PROGRAM, Tierwise
-from tierwise.cli import classify
+from tierwise.cli import lines
 
 KEYS = ["task_type", "family", "confidence", "needs", "abstained", "tier", "alternatives"]
 
@@ -135,7 +135,7 @@ def test_line_that_never_ends_is_refused_and_the_next_one_read(
     tierwise: Tierwise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line over the limit is not kept in memory: it gives an error, and the line after it is answered."""
-    monkeypatch.setattr(classify, "MAX_TASK_BYTES", 1 << 17)
+    monkeypatch.setattr(lines, "MAX_TASK_BYTES", 1 << 17)
     done = tierwise("classify", stdin=b'{"text": "' + b"x" * (1 << 19) + b'"}\n{"text": "Summarise this"}\n')
     first, second = done.lines
     assert "line 1: longer than" in first["error"]
@@ -148,9 +148,9 @@ def test_lines_split_at_every_byte_are_the_same_lines() -> None:
     expected = [(1, b"one"), (2, b""), (3, b"two\r"), (4, b"three")]
     for cut in range(len(data) + 1):
         pieces = iter([piece for piece in (data[:cut], data[cut:]) if piece])
-        assert [(line.number, line.data) for batch in classify._batches(pieces) for line in batch] == expected
+        assert [(line.number, line.data) for batch in lines.batches(pieces) for line in batch] == expected
     single = iter([data[i : i + 1] for i in range(len(data))])
-    assert [(line.number, line.data) for batch in classify._batches(single) for line in batch] == expected
+    assert [(line.number, line.data) for batch in lines.batches(single) for line in batch] == expected
 
 
 def test_tier_is_that_of_the_shipped_policy(tierwise: Tierwise, home: Path) -> None:
@@ -232,8 +232,8 @@ def test_count_is_shown_after_a_second_where_somebody_looks(monkeypatch: pytest.
         err = Stream(terminal=terminal)
         monkeypatch.setattr(sys, "stderr", err)
         monkeypatch.setattr(sys, "stdout", Stream(terminal=False))
-        monkeypatch.setattr(classify.time, "monotonic", lambda now=now: now[0])
-        progress = classify._Progress()
+        monkeypatch.setattr(lines.time, "monotonic", lambda now=now: now[0])
+        progress = lines.Progress(beside_answers=True)
         progress.show(10)
         now[0] += 1.5
         progress.show(1000)
