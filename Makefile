@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Progress of what takes over a second goes to the terminal; the rest stays quiet.
 say = @printf '\033[2m%s\033[0m\n' "$(1)"
 
-.PHONY: demo test lint types contracts unit docs-check bench clean help
+.PHONY: demo test lint types contracts unit docs-check corpus-check bench clean help
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,8 +18,8 @@ demo: $(VENV)/.demo ## Install into .venv and run an agent task through the tier
 test: $(VENV)/.dev lint types contracts unit docs-check ## Everything that CI runs
 
 lint: $(VENV)/.dev ## ruff: style and mistakes
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs tools
+	$(BIN)/ruff format --check src tests benchmarks docs tools
 
 types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy
@@ -36,6 +36,9 @@ docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match th
 	$(BIN)/python docs/build_errors_reference.py --check
 	$(BIN)/python docs/build_library_reference.py --check
 	$(BIN)/python docs/build_task_types_reference.py --check
+
+corpus-check: $(VENV)/.dev ## The corpus: format, copies, pairs, balance, leakage (a test runs it too)
+	$(BIN)/python tools/corpus.py check
 
 bench: $(VENV)/.dev ## Every benchmark, with its floor
 	$(BIN)/python benchmarks/decision.py
