@@ -92,6 +92,22 @@ TOTALS = {
     "saved_percent": 86.5,
     "mean_latency_ms": 740,
 }
+SCORE = {
+    "texts": 400,
+    "top1": 0.82,
+    "top3": 0.94,
+    "family_accuracy": 0.91,
+    "tier_accuracy": 0.9,
+    "sent_too_low": 0.015,
+    "sent_too_high": 0.085,
+    "critical_texts": 40,
+    "critical_recall": 0.975,
+    "not_critical_texts": 360,
+    "critical_false_alarms": 0.0222,
+    "abstained": 0.12,
+    "answered_accuracy": 0.89,
+}
+TIMING = {"texts": 400, "p50_us": 74.0, "p99_us": 188.0, "texts_per_second": 12600}
 SHAPES: dict[str, Any] = {
     "demo": {
         "steps": [
@@ -124,6 +140,42 @@ SHAPES: dict[str, Any] = {
         "abstained": False,
         "tier": "local",
         "alternatives": [{"task_type": "rewriting", "confidence": 0.04}],
+    },
+    "eval classify": {
+        **SCORE,
+        "ece": 0.0312,
+        "timing": TIMING,
+        "timing_short": TIMING,
+        "by_form": [{"form": "prompt", **SCORE}],
+        "by_lang": [{"lang": "en", **SCORE}],
+        "by_hard": [{"hard": False, **SCORE}],
+        "types": [
+            {
+                "task_type": "summarization",
+                "family": "transform",
+                "support": 40,
+                "predicted": 38,
+                "right": 36,
+                "precision": 0.9474,
+                "recall": 0.9,
+            }
+        ],
+        "type_confusion": [{"label": "summarization", "predicted": "rewriting", "n": 3}],
+        "family_confusion": [{"label": "transform", "predicted": "transform", "n": 120}],
+        "reliability": [{"low": 0.8, "high": 0.8667, "n": 30, "mean_confidence": 0.83, "accuracy": 0.8333}],
+        "risk_coverage": [{"confidence": 0.91, "coverage": 0.5, "risk": 0.02}],
+        "errors": [
+            {
+                "where": "labelled.jsonl, line 7",
+                "accepted": ["advice"],
+                "predicted": "summarization",
+                "confidence": 0.71,
+                "abstained": False,
+                "tier": "local",
+                "needed_tier": "sonnet",
+                "text": "Sum up what you would do in my place",
+            }
+        ],
     },
     "run": {
         "text": "The lamp is replaced free of charge.",
@@ -237,6 +289,16 @@ so long a text. A line that cannot be used gives `{"error": "line 7: …", "line
 
 Fields of an input line: `text`, and optionally `tool_name`, `tool_input`, `json_schema`, `labels`, `has_tools`, `id`.
 A line is answered as soon as it is there, so another program can converse with it.""",
+    "eval classify": """\
+Shares are 0 to 1, and null where there is nothing to divide by. Where several types are accepted, what is counted
+favours the classifier: any of them is right; a tier is too low only where all of them need a higher one; a text is
+critical only where all of them are, and among those that are not only where none is. `top1`, `top3`, `family_accuracy`,
+`ece` and `risk_coverage` take the best guess also where it abstained; the tier is where the policy sends it then.
+
+`timing_short` is of texts up to 2,000 characters, null where there are none. `errors` are those of `--errors N`: sent
+too low first, then the surest. A point of `risk_coverage`: answering only texts at least `confidence` sure answers
+`coverage` of all, `risk` of them wrong. A line that cannot be used ends it with exit code 2 and a message that names
+the line; empty lines are skipped.""",
     "run": """\
 `value` is the parsed answer where a JSON schema or labels were asked for. Where there is no answer, the exit code tells
 why and the document has `error`, `kind`, `call_id`, `attempts` and `decision`: what was spent on the way is in it.""",
@@ -263,12 +325,16 @@ def exit_codes() -> list[tuple[str, str]]:
     return found
 
 
-def verb(name: str) -> list[str]:
-    """The section of one verb."""
-    command: click.Command = import_module(f"tierwise.cli.{name}").command
+def section(name: str, command: click.Command) -> list[str]:
+    """The section of a verb, and those of its subcommands."""
     context = click.Context(command, info_name=f"tierwise {name}")
     usage = " ".join([f"tierwise {name}", *command.collect_usage_pieces(context)])
-    lines = [f"## tierwise {name}", "", f"    {usage}", "", inspect.cleandoc(command.help or ""), ""]
+    level = "#" * (1 + len(name.split()))
+    lines = [f"{level} tierwise {name}", "", f"    {usage}", "", inspect.cleandoc(command.help or ""), ""]
+    if isinstance(command, click.Group):
+        for part in command.list_commands(context):
+            lines += section(f"{name} {part}", command.commands[part])
+        return lines
     rows = []
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
@@ -292,7 +358,7 @@ def page() -> list[str]:
     records = [parameter.get_help_record(context) for parameter in group.get_params(context)]
     lines += table(("option", "what it does"), [(f"`{record[0]}`", record[1]) for record in records if record])
     for name in tierwise.cli.VERBS:
-        lines += verb(name)
+        lines += section(name, import_module(f"tierwise.cli.{name}").command)
     return lines
 
 

@@ -22,6 +22,7 @@ from tierwise.testing import StandInUpstream
 
 PROGRAM = str(Path(sys.executable).with_name("tierwise"))
 EXAMPLE = Path(__file__).parents[2] / "examples" / "article-workload.toml"
+LABELLED = Path(__file__).with_name("labelled.jsonl")
 NOWHERE = "127.0.0.1:9"  # the discard port: nobody listens, and a connection is refused at once
 # Without a local tier, work goes to the stand-in; what fails, fails at once.
 UPSTREAM_TOML = """\

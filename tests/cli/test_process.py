@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import EXAMPLE, PROGRAM, Tierwise
+from tests.cli.conftest import EXAMPLE, LABELLED, PROGRAM, Tierwise
 from tierwise import __version__, cli
 from tierwise.testing import StandInUpstream
 
@@ -23,6 +23,7 @@ VERBS = {
     "demo": ["demo"],
     "route": ["route", "Summarise this ☕"],
     "classify": ["classify", "Summarise this ☕"],
+    "eval": ["eval", "classify", str(LABELLED), "--errors", "5"],
     "run": ["run", "Summarise this ☕"],
     "estimate": ["estimate", str(EXAMPLE)],
     "report": ["report"],

@@ -28,8 +28,13 @@ def parse(arguments: list[str]) -> click.Context | None:
         verb, *rest = [*context._protected_args, *context.args]
         if verb not in VERBS:
             raise click.UsageError(f"no verb {verb!r}")
-        command = import_module(f"tierwise.cli.{verb}").command
-        return command.make_context(verb, rest, parent=context)
+        command: click.Command = import_module(f"tierwise.cli.{verb}").command
+        context = command.make_context(verb, rest, parent=context)
+        while isinstance(command, click.Group):
+            name, part, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+            assert part is not None
+            command, context = part, part.make_context(name, rest, parent=context)
+        return context
     except click.exceptions.Exit:
         return None
 

@@ -30,6 +30,7 @@ VERBS = {
     "demo": "Run an agent task of five steps and see what routing does to its cost.",
     "route": "Say where a task would go, and why. Sends nothing.",
     "classify": "Say what texts ask for: task type, confidence, needs, tier.",
+    "eval": "Measure on labelled data of yours how good the classifier is.",
     "run": "Run a task on the cheapest tier that does it well.",
     "estimate": "What a workload costs a day and a month, before and after routing.",
     "report": "What was spent and saved, from the ledger.",
