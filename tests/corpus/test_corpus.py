@@ -1,10 +1,13 @@
-"""Each fault that the corpus of the classifier could have is found."""
+"""The corpus of the classifier has no fault, and each fault that it could have is found."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,12 @@ from corpus import CorpusError, Floors, Form, Row, Split, assign, check, cluster
 
 SMALL = Floors(rows=3)
 LONG = "the harbour office counts every crane that moves between the two piers after dark on a Sunday"  # over ten words
+
+
+@cache
+def real_rows() -> tuple[Row, ...]:
+    """The corpus itself, read once."""
+    return tuple(load())
 
 
 def row(text: str, kind: str = "advice", pair: str | None = None) -> Row:
@@ -45,6 +54,31 @@ def append(folder: Path, *lines: str | dict[str, Any], kind: str = "advice") -> 
     """Write lines at the end of a type's file."""
     with (folder / f"{kind}.jsonl").open("a", encoding="utf-8") as file:
         file.writelines((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+
+
+# --- the real corpus ------------------------------------------------------------------------------------------------
+
+
+def test_the_corpus_has_no_fault() -> None:
+    """Every line is well formed, nothing stands twice, types are balanced, counts are current, no split leaks."""
+    assert check() == []
+
+
+def test_each_split_has_its_share_and_every_type() -> None:
+    """Splits of the corpus come near the shares that they are drawn by, and no type is missing from one."""
+    rows = real_rows()
+    splits = assign(rows)
+    sizes = Counter(splits)
+    assert {split: sizes[split] / len(rows) for split in Split} == pytest.approx(dict(corpus.SHARES), abs=0.02)
+    assert len({(row.type, split) for row, split in zip(rows, splits, strict=True)}) == 58 * 3
+
+
+def test_splitting_the_corpus_by_rows_would_leak() -> None:
+    """The leak check can fail on the corpus: drawn row by row, pairs and shared payloads are torn apart."""
+    rows = real_rows()
+    by_row = list(itertools.islice(itertools.cycle(Split), len(rows)))
+    assert len(leaks(rows, by_row)) > 100
+    assert leaks(rows, assign(rows)) == []
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
@@ -222,12 +256,21 @@ def test_nine_words_in_common_are_chance() -> None:
     assert clusters([row(f"{nine}: red or blue, please"), row(f"{nine}; is it late in the day")]) == [0, 1]
 
 
+def test_new_rows_move_no_others() -> None:
+    """A split is read from the cluster's own text: neither further rows nor another order reshuffle it."""
+    rows = list(real_rows())
+    kept = rows[::3]
+    before = {one.text: split for one, split in zip(kept, assign(kept), strict=True)}
+    fresh = [row(f"an unheard of sentence {number}") for number in range(500)]
+    after = {one.text: split for one, split in zip(fresh + kept[::-1], assign(fresh + kept[::-1]), strict=True)}
+    assert {text: after[text] for text in before} == before
+
+
 def test_a_draw_is_the_same_everywhere() -> None:
     """Splits are fixed by the text alone: no seed, platform or version of Python changes them."""
     drawn = {
         "suggest a laptop": Split.TRAIN,
         "écris un poème": Split.TRAIN,
-        "say it nicer": Split.CALIBRATION,
         "which queue takes this": Split.TEST,
         "要約して": Split.TEST,
     }
