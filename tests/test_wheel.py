@@ -34,6 +34,8 @@ def test_wheel_holds_code_and_data_only(wheel: Path) -> None:
     for name in ("task_types", "classifier_rules", "defaults", "prices"):
         assert f"tierwise/data/{name}.toml" in names
     assert not [name for name in names if not name.startswith(("tierwise/", "tierwise-"))]
+    for name in ("manifest.json", "encoder.onnx", "ngrams.npz", "ngrams.txt", "vocab.txt"):
+        assert f"tierwise/data/classifier/{name}" in names
     assert not [name for name in names if name.endswith((".pyc", ".db", ".jsonl"))]
 
 

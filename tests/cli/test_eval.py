@@ -48,7 +48,11 @@ def test_figures_are_those_of_the_lines(tierwise: Tierwise) -> None:
 def test_abstention_counts_as_where_the_policy_leads_it(tierwise: Tierwise, home: Path) -> None:
     """A text that it cannot tell goes to judgment, as shipped: what is configured here does not count."""
     (home / "tierwise.toml").write_text('[overrides]\nmin_tier = "opus"\n')
-    text = _lines({"text": "xqzv brrt plonk", "type": "tagging"}, {"text": "xqzv brrt plonk", "type": "advice"}, RIGHT)
+    text = _lines(
+        {"text": "Do the thing with the stuff", "type": "tagging"},
+        {"text": "Do the thing with the stuff", "type": "advice"},
+        RIGHT,
+    )
     found = tierwise("eval", "classify", "-", "--errors", "9", "--json", stdin=text).json
     assert [(row["where"], row["abstained"], row["tier"], row["needed_tier"]) for row in found["errors"]] == [
         ("stdin, line 1", True, "sonnet", "local"),

@@ -59,16 +59,17 @@ class _Classifier:
     """The configured task types, and the policy as it is shipped."""
 
     def __init__(self, ctx: click.Context) -> None:
-        from tierwise.classifier import RuleClassifier, load_taxonomy
+        from tierwise.classifier import choose_classifier, load_taxonomy
         from tierwise.config import shipped_settings
         from tierwise.core.tasks import Task
         from tierwise.engine.planner import Planner
         from tierwise.prices import PriceBook
 
-        own_types = settings_of(ctx).task_types
+        own = settings_of(ctx)
+        taxonomy = load_taxonomy().with_user_types(own.task_types)
         settings = shipped_settings()
         prices = PriceBook(settings.prices, settings.providers)
-        self._planner = Planner(settings, RuleClassifier(load_taxonomy().with_user_types(own_types)), prices)
+        self._planner = Planner(settings, choose_classifier(taxonomy, own.classifier), prices)
         self._today = datetime.now(UTC).date()
         self._task = Task
 

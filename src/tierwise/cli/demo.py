@@ -347,7 +347,7 @@ def _totals(out: Console, done: Sequence[_Done], where: str | None) -> None:
         cells = [
             f"{number}. {ended.step.name}",
             classification.task_type.name,
-            f"{classification.confidence:.0%}",
+            classification.sure,
             f"[{tier_style(ended.tier_level)}]{ended.tier_name}[/]",
             ended.model,
             ended.tokens,

@@ -41,10 +41,25 @@ def command() -> None:
 @command.command("classify")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--errors", type=click.IntRange(min=0), default=0, metavar="N", help="Show the N worst mistakes.")
+@click.option(
+    "--classifier",
+    type=click.Choice(["trained", "rules"]),
+    default=None,
+    help="Measure this one; the configured one otherwise.",
+)
 @click.option("--types", "by_type", is_flag=True, help="Show precision and recall of every task type.")
 @json_option
 @click.pass_context
-def classify(ctx: click.Context, /, *, files: tuple[str, ...], errors: int, by_type: bool, as_json: bool) -> None:
+def classify(
+    ctx: click.Context,
+    /,
+    *,
+    files: tuple[str, ...],
+    errors: int,
+    classifier: str | None,
+    by_type: bool,
+    as_json: bool,
+) -> None:
     """Classify labelled texts and say how often that is right.
 
     FILE has JSON Lines such as {"text": …, "type": …}, or "accepted", a list of types, in place of "type"; `-` is
@@ -52,15 +67,16 @@ def classify(ctx: click.Context, /, *, files: tuple[str, ...], errors: int, by_t
     that `tierwise classify` takes. The tier is the one that the shipped policy picks for a short text; it is right
     where it is the one that the label needs: local, haiku, sonnet or opus. Nothing is sent.
     """
-    from tierwise.classifier import RuleClassifier, load_taxonomy
+    from tierwise.classifier import choose_classifier, load_taxonomy
     from tierwise.classifier.evaluate import evaluate
     from tierwise.config import shipped_settings
 
-    taxonomy = load_taxonomy().with_user_types(settings_of(ctx).task_types)
+    own = settings_of(ctx)
+    taxonomy = load_taxonomy().with_user_types(own.task_types)
     shipped = shipped_settings()
     found = evaluate(
         _rows(files, taxonomy),
-        RuleClassifier(taxonomy),
+        choose_classifier(taxonomy, classifier or own.classifier),
         _tier_of(shipped),
         clock_ns=time.perf_counter_ns,
         keep_mistakes=errors,

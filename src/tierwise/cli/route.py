@@ -36,7 +36,7 @@ def command(ctx: click.Context, /, *, task: str | None, as_json: bool, check: bo
     classification = decision.classification
     out.print(
         f"[bold {tier_style(first.tier.level)}]{first.tier}[/]  {first.model.id}   "
-        f"[dim]{classification.task_type.name}, {classification.confidence:.0%} sure, "
+        f"[dim]{classification.task_type.name}, {classification.sure} sure, "
         f"needs {classification.needs.value}[/]"
     )
     for reason in decision.reasons:

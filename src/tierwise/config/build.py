@@ -171,6 +171,7 @@ def build_settings(
         ),
         project=env.get("TIERWISE_PROJECT") or config.project,
         sources=sources,
+        classifier=config.classifier or "trained",
     )
 
 

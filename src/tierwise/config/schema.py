@@ -226,6 +226,7 @@ class ConfigFile(_Section):
 
     baseline: str | None = None
     project: str | None = None
+    classifier: Literal["trained", "rules"] | None = None
     tiers: dict[str, Annotated[TierSection, BeforeValidator(_tier)]] | None = None
     models: dict[str, ModelSection] | None = None
     providers: dict[str, ProviderSection] | None = None

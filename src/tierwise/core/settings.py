@@ -147,4 +147,5 @@ class Settings:
     prices: tuple[Price, ...]  # private and shipped prices, over genai-prices'
     task_types: tuple[TaskType, ...] = ()  # the user's own
     project: str | None = None
+    classifier: str = "trained"  # or "rules"
     sources: tuple[Path, ...] = ()

@@ -73,6 +73,11 @@ class Classification:
     evidence: tuple[str, ...] = ()  # in plain words, for the decision's reasons; no payload text
 
     @property
+    def sure(self) -> str:
+        """The confidence for people, as in `92%`; only what is certain is called 100%."""
+        return ">99%" if 0.995 <= self.confidence < 1 else f"{self.confidence:.0%}"
+
+    @property
     def family(self) -> str:
         """The family of `task_type`."""
         return self.task_type.family

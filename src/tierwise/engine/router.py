@@ -116,7 +116,7 @@ class AsyncRouter:
 
     Args:
         settings: the configuration; read from tierwise.toml and the environment when None.
-        classifier: the rules when None.
+        classifier: the configured one when None.
         ledger: where calls are recorded; the configured one when None, nowhere when `record` is False.
         providers: by name, over those that the configuration describes.
         clock, random: time and jitter.
@@ -141,11 +141,11 @@ class AsyncRouter:
 
             settings = load_settings()
         if classifier is None:
-            from tierwise.classifier import RuleClassifier, load_taxonomy  # noqa: PLC0415
+            from tierwise.classifier import choose_classifier, load_taxonomy  # noqa: PLC0415
 
             taxonomy = load_taxonomy().with_user_types(settings.task_types)
             _check_type_names(settings, taxonomy)
-            classifier = RuleClassifier(taxonomy)
+            classifier = choose_classifier(taxonomy, settings.classifier)
         self.settings = settings
         self.planner = Planner(settings, classifier, PriceBook(settings.prices, settings.providers))
         self._owns_ledger = ledger is None

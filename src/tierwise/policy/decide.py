@@ -77,7 +77,7 @@ def decide(task: Task, classification: Classification, world: World) -> Decision
 
 def _classified(classification: Classification) -> Reason:
     task_type = classification.task_type
-    text = f"{task_type.name} ({classification.confidence:.0%} sure): {task_type.needs.value}"
+    text = f"{task_type.name} ({classification.sure} sure): {task_type.needs.value}"
     text += "" if task_type.recoverable else ", must be right the first time"
     if classification.abstained:
         text = f"cannot tell what this is; the best guess is {text}"

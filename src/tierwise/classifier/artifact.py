@@ -1,0 +1,149 @@
+"""The trained classifier's files: found, checked, loaded. No pickle anywhere.
+
+`manifest.json` names the task types, the weights and thresholds that were fitted, and the SHA-256 of every other file.
+A damaged, incomplete or newer artifact is refused with a message, never half used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tierwise.classifier.wordpiece import WordPiece
+from tierwise.core.errors import ConfigError
+
+__all__ = ["Artifact", "NgramModel", "load_artifact", "open_encoder", "shipped_folder"]
+
+SCHEMA = 1
+_NGRAMS = ("ngrams.npz", "ngrams.txt")
+_ENCODER = ("encoder.onnx", "vocab.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class NgramModel:
+    """A linear model over n-grams: `index` gives a term's row of `weights` (8-bit, times `scale`); then `biases`."""
+
+    index: Mapping[str, int]
+    weights: Any  # int8, terms × types
+    scale: float
+    biases: Any  # float32, types
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What was trained, without the encoder, which is opened when a text first needs it."""
+
+    folder: Path
+    types: tuple[str, ...]
+    ngrams: NgramModel
+    encoder_weight: float
+    ngram_weight: float
+    fast_weight: float  # of the n-gram model's scores where it decides alone
+    fast_above: float  # it decides alone from this confidence on
+    abstain_below: float
+    above_mass: float  # probability of stricter work that is not left to chance
+    critical_mass: float  # probability of critical work that is not left to chance
+    head_tokens: int
+    tail_tokens: int
+    metrics: Mapping[str, Any]
+
+
+def shipped_folder() -> Path:
+    """Where the artifact of this package lies."""
+    return Path(str(files("tierwise") / "data" / "classifier"))
+
+
+def load_artifact(folder: Path | None = None) -> Artifact:
+    """Reads and checks an artifact; the encoder is only checked when it is opened.
+
+    Raises:
+        ConfigError: missing, damaged or newer than this version; says what to do.
+    """
+    import numpy as np  # noqa: PLC0415  80 ms: not for `--help`
+
+    folder = shipped_folder() if folder is None else folder
+    manifest = _manifest(folder)
+    for name in _NGRAMS:
+        _check(folder, name, manifest)
+    try:
+        arrays = np.load(folder / "ngrams.npz", allow_pickle=False)
+        terms = (folder / "ngrams.txt").read_text("utf-8").split("\n")[:-1]
+        weights, scale, biases = arrays["weights"], float(arrays["scale"]), arrays["biases"]
+        types = tuple(manifest["types"])
+        if weights.shape != (len(terms), len(types)) or biases.shape != (len(types),):
+            raise ValueError("the arrays do not fit the vocabulary and the types")
+        return Artifact(
+            folder=folder,
+            types=types,
+            ngrams=NgramModel({term: k for k, term in enumerate(terms)}, weights, scale, biases),
+            metrics=manifest.get("metrics", {}),
+            head_tokens=int(manifest["head_tokens"]),
+            tail_tokens=int(manifest["tail_tokens"]),
+            **{
+                name: float(manifest[name])
+                for name in (
+                    "encoder_weight",
+                    "ngram_weight",
+                    "fast_weight",
+                    "fast_above",
+                    "abstain_below",
+                    "above_mass",
+                    "critical_mass",
+                )
+            },
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"the classifier in {folder} is damaged ({error}); reinstall tierwise") from None
+
+
+def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
+    """The ONNX session (one thread) and the tokenizer.
+
+    Raises:
+        ConfigError: damaged, or the packages that run it are missing.
+    """
+    manifest = _manifest(artifact.folder)
+    for name in _ENCODER:
+        _check(artifact.folder, name, manifest)
+    try:
+        import onnxruntime  # noqa: PLC0415  50 ms and 20 MB: only for texts that need it
+    except ImportError as error:
+        raise ConfigError(f"the classifier needs {error.name}: pip install {error.name}") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a few milliseconds: handing pieces to threads costs more, and starves others
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(artifact.folder / "encoder.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    return session, WordPiece((artifact.folder / "vocab.txt").read_text("utf-8").split("\n")[:-1])
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+    except OSError as error:
+        raise ConfigError(f"there is no classifier in {folder} ({error.strerror}); reinstall tierwise") from None
+    except ValueError as error:
+        raise ConfigError(f"{folder / 'manifest.json'} is damaged ({error}); reinstall tierwise") from None
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != SCHEMA:
+        raise ConfigError(
+            f"the classifier in {folder} has schema {schema!r}, this version reads {SCHEMA}; "
+            "upgrade tierwise, or train it anew with `make train`"
+        )
+    return dict(manifest)
+
+
+def _check(folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
+    try:
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"the classifier lacks {folder / name} ({error.strerror}); reinstall tierwise") from None
+    if digest != manifest.get("files", {}).get(name):
+        raise ConfigError(f"{folder / name} is damaged: it is not what was trained; reinstall tierwise")
