@@ -3,7 +3,7 @@
     python benchmarks/process.py
 
 Floors, in the same run: bare Python, Python with click imported. Goals: `tierwise --help` under 150 ms; an idle
-router without the embedded model under 80 MB.
+router without the embedded model and the encoder under 80 MB.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 ROUTER = """
-import resource, sys
+import sys
 from tierwise import Router
 router = Router(record=True)
-router.route("Summarise this ticket in one line")
+router.route(sys.argv[1])
 for line in open("/proc/self/status"):
     if line.startswith("VmRSS"):
         print(int(line.split()[1]) / 1024)
@@ -65,8 +65,18 @@ def main() -> None:
             floor = floor or middle
             print(f"{name:28}{min(timings):8.0f}{middle:8.0f}{max(timings):8.0f}{middle / floor:9.1f}")
         print("\nresident memory, MB")
-        for name, code in (("bare Python (floor)", BARE), ("idle router, after one decision", ROUTER)):
-            out = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
+        (Path(home) / "rules.toml").write_text('classifier = "rules"\n', encoding="utf-8")
+        rules = {**env, "TIERWISE_CONFIG": str(Path(home) / "rules.toml")}
+        clear = "Summarise this ticket in one line"
+        doubtful = "hm, that thing of last week with Ana, could you see what is going on there"
+        for name, code, text, variables in (
+            ("bare Python (floor)", BARE, "", env),
+            ("idle router, rules", ROUTER, clear, rules),
+            ("idle router, after a clear text", ROUTER, clear, env),
+            ("idle router, the encoder loaded", ROUTER, doubtful, env),
+        ):
+            command = [sys.executable, "-c", code, text]
+            out = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
             print(f"{name:36}{float(out.stdout):8.1f}")
 
 
