@@ -128,6 +128,16 @@ def test_recorded_speed_stands_beside(tierwise: Tierwise, home: Path, recorded: 
     assert model["facts"]["recorded_output_tokens_per_second"] == pytest.approx(10 / 0.09, abs=0.1)
 
 
+def test_the_classifier_is_really_asked(tierwise: Tierwise, home: Path) -> None:
+    """The trained models answer; with the rules configured it is said that they are used."""
+    (trained,) = _checks(_doctor(tierwise), "classifier")
+    assert (trained["status"], trained["facts"]["kind"]) == ("ok", "trained")
+    assert trained["facts"]["test"]["texts"] > 1_000
+    (home / "tierwise.toml").write_text('classifier = "rules"\n')
+    (rules,) = _checks(_doctor(tierwise), "classifier")
+    assert (rules["status"], rules["facts"]["kind"]) == ("ok", "rules")
+
+
 def test_price_data_is_told_with_its_age(tierwise: Tierwise) -> None:
     """Package, version and age in days."""
     (prices,) = _checks(_doctor(tierwise), "prices")

@@ -79,6 +79,7 @@ def command(ctx: click.Context, /, *, recover: bool, speed: bool, as_json: bool)
     checks += _keys(settings)
     checks += models
     checks += _any_model(settings, models)
+    checks.append(_classifier(settings))
     checks += _prices(settings)
     checks += ledger_checks
     broken = any(check.status is _Status.BROKEN for check in checks)
@@ -307,6 +308,39 @@ def _any_model(settings: Settings, models: list[_Check]) -> list[_Check]:
         mend = "start Ollama and pull a model, or install the embedded one with `tierwise init`"
         return [_Check("models", _Status.WARNING, "no local model can be used: its work goes a tier up", mend)]
     return []
+
+
+# ------------------------------------------------------------------ classifier
+
+
+def _classifier(settings: Settings) -> _Check:
+    """The classifier that would be used, really asked: a damaged artifact shows here and not in the middle of a run."""
+    import time
+
+    from tierwise.classifier import RuleClassifier, choose_classifier, load_taxonomy
+    from tierwise.classifier.artifact import load_artifact
+    from tierwise.core.errors import ConfigError
+    from tierwise.core.tasks import Task
+
+    classifier = choose_classifier(load_taxonomy().with_user_types(settings.task_types), settings.classifier)
+    facts: dict[str, Any] = {"kind": "rules" if isinstance(classifier, RuleClassifier) else "trained"}
+    if isinstance(classifier, RuleClassifier):
+        if settings.classifier == "rules":
+            return _Check("classifier", _Status.OK, "rules, as configured", "", facts)
+        mend = "pip install onnxruntime, or reinstall tierwise"
+        text = "rules: the trained models cannot run here, so more work is sent up"
+        return _Check("classifier", _Status.WARNING, text, mend, facts)
+    try:
+        artifact = load_artifact()
+        classifier.classify(Task(text="hm, that thing of last week with Ana"))  # loads the encoder
+        began = time.perf_counter()
+        classifier.classify(Task(text="well, could you sort of see what became of the other thing?"))
+    except ConfigError as error:
+        return _Check("classifier", _Status.BROKEN, str(error), 'set classifier = "rules" until then', facts)
+    milliseconds = (time.perf_counter() - began) * 1000
+    facts |= {"milliseconds": round(milliseconds, 2), "test": artifact.metrics.get("test", {})}
+    text = f"trained models, {len(artifact.types)} types; {milliseconds:.1f} ms for a doubtful text"
+    return _Check("classifier", _Status.OK, text, "", facts)
 
 
 # ------------------------------------------------------------------ prices
