@@ -128,6 +128,8 @@ def test_noise_abstains(classifier: TrainedClassifier, level_of: Callable[[Class
     for _ in range(20):
         noise = " ".join("".join(chance.choices("bcdfghjklmnpqrstvwxz0123456789", k=9)) for _ in range(12))
         assert level_of(classifier.classify(Task(text=noise))) >= 2, noise
+    assert classifier.classify(Task(text="a" * 5_000)).abstained
+    assert classifier.classify(Task(text="QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo" * 40)).abstained
 
 
 def test_an_empty_task_is_said_to_be_empty(classifier: TrainedClassifier) -> None:

@@ -31,6 +31,7 @@ _RUN = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
 # Where most word pieces are fragments the text is from outside what was trained on: noise, base64, an unknown language.
 _MOST_PIECES_A_WORD = 3.6
 _LEAST_PIECES = 12
+_LONGEST_WORD = 80  # a longer run of letters and digits is data, not language
 
 
 class TrainedClassifier:
@@ -132,8 +133,10 @@ class TrainedClassifier:
         assert artifact is not None  # noqa: S101
         head, tail = encoder_windows(text)
         ids = tokenizer.encode(head)
-        words = len(_RUN.findall(head))
-        strange = len(ids) >= _LEAST_PIECES and head.isascii() and len(ids) > _MOST_PIECES_A_WORD * words
+        runs = _RUN.findall(head)
+        fragments = len(ids) >= _LEAST_PIECES and head.isascii() and len(ids) > _MOST_PIECES_A_WORD * len(runs)
+        unbroken = sum(len(run) for run in runs if len(run) > _LONGEST_WORD) > len(head) / 2
+        strange = fragments or unbroken
         if tail:
             rest = tokenizer.encode(tail)
             ids = [*ids[: artifact.head_tokens], _SEP, *rest[-artifact.tail_tokens :]]
