@@ -55,7 +55,7 @@ SEED = 7
 THREADS = 2
 HEAD_TOKENS, TAIL_TOKENS = 72, 32
 BATCH = 32
-EPOCHS = 8.0
+EPOCHS = 6.0
 MIN_DOCUMENTS = 3
 Array = Any
 
@@ -234,7 +234,7 @@ def score(out: Path, rows: list[Row], names: list[str]) -> Scored:
 def fit_thresholds(classifier: TrainedClassifier, split: Scored, base: Artifact) -> tuple[Artifact, dict[str, float]]:
     """The thresholds that get most texts of the calibration split to their tier, within the limits on risk.
 
-    At most 2 % are sent too low and 5 % of critical work is missed; where the limits cannot be held, the least bad.
+    At most 1.8 % are sent too low and 5 % of critical work is missed; where the limits cannot be held, the least bad.
     """
     policy = load_settings(env={"HOME": "/nonexistent"}, cwd=Path("/")).policy
     taxonomy = load_taxonomy()
@@ -265,7 +265,7 @@ def fit_thresholds(classifier: TrainedClassifier, split: Scored, base: Artifact)
             "ngrams_alone": alone / len(split.rows),
         }
         excess = (
-            10 * max(0.0, figures["too_low"] - 0.02)
+            30 * max(0.0, figures["too_low"] - 0.018)
             + 3 * max(0.0, 0.95 - figures["critical_recall"])
             + 4 * max(0.0, figures["false_alarms"] - 0.03)
         )

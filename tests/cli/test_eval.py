@@ -45,12 +45,15 @@ def test_figures_are_those_of_the_lines(tierwise: Tierwise) -> None:
     assert found["errors"] == []
 
 
+NOISE = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo" * 4  # base64: unlike anything that it was trained on
+
+
 def test_abstention_counts_as_where_the_policy_leads_it(tierwise: Tierwise, home: Path) -> None:
     """A text that it cannot tell goes to judgment, as shipped: what is configured here does not count."""
     (home / "tierwise.toml").write_text('[overrides]\nmin_tier = "opus"\n')
     text = _lines(
-        {"text": "Do the thing with the stuff", "type": "tagging"},
-        {"text": "Do the thing with the stuff", "type": "advice"},
+        {"text": NOISE, "type": "tagging"},
+        {"text": NOISE, "type": "advice"},
         RIGHT,
     )
     found = tierwise("eval", "classify", "-", "--errors", "9", "--json", stdin=text).json

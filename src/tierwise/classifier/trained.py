@@ -172,7 +172,9 @@ class TrainedClassifier:
         types, levels = self._types, self._levels
         also: list[TaskType] = []
         stricter = levels > levels[best]
-        if p[self._critical].sum() >= artifact.critical_mass and not self._critical[best]:
+        if strange:
+            order = order[:1]  # what noise resembles says nothing; the policy sends an abstention up by itself
+        elif p[self._critical].sum() >= artifact.critical_mass and not self._critical[best]:
             also.append(types[int(np.argmax(np.where(self._critical, p, 0)))])
         elif p[stricter].sum() >= artifact.above_mass:
             also.append(types[int(np.argmax(np.where(stricter, p, 0)))])
