@@ -42,9 +42,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from corpus import Row, Split, assign, load  # noqa: E402  the script's own folder comes first
 from tierwise.classifier.artifact import Artifact, load_artifact  # noqa: E402
-from tierwise.classifier.evaluate import level_of_type  # noqa: E402
 from tierwise.classifier.features import encoder_windows, ngrams, shown  # noqa: E402
-from tierwise.classifier.taxonomy import load_taxonomy  # noqa: E402
+from tierwise.classifier.taxonomy import level_of_type, load_taxonomy  # noqa: E402
 from tierwise.classifier.trained import TrainedClassifier  # noqa: E402
 from tierwise.classifier.wordpiece import WordPiece  # noqa: E402
 from tierwise.config import load_settings  # noqa: E402
@@ -231,7 +230,7 @@ def score(out: Path, rows: list[Row], names: list[str]) -> Scored:
     )
 
 
-def fit_thresholds(classifier: TrainedClassifier, split: Scored, base: Artifact) -> tuple[Artifact, dict[str, float]]:
+def fit_thresholds(split: Scored, base: Artifact) -> tuple[Artifact, dict[str, float]]:
     """The thresholds that get most texts of the calibration split to their tier, within the limits on risk.
 
     At most 1.8 % are sent too low and 5 % of critical work is missed; where the limits cannot be held, the least bad.
@@ -249,7 +248,7 @@ def fit_thresholds(classifier: TrainedClassifier, split: Scored, base: Artifact)
         tried = dataclasses.replace(
             base, fast_above=fast_above, abstain_below=abstain, above_mass=above, critical_mass=critical
         )
-        classifier.use(tried)
+        classifier = TrainedClassifier(taxonomy, tried)
         levels, alone = [], 0
         for k in range(len(split.rows)):
             clear = classifier.clear(fast[k])
@@ -313,8 +312,7 @@ def calibrate(out: Path, rows: list[Row], splits: list[Split], names: list[str])
         },
     }
     write(out, manifest)
-    classifier = TrainedClassifier(load_taxonomy(), load_artifact(out))
-    fitted, on_calibration = fit_thresholds(classifier, held, load_artifact(out))
+    fitted, on_calibration = fit_thresholds(held, load_artifact(out))
     for name in ("fast_above", "abstain_below", "above_mass", "critical_mass"):
         manifest[name] = getattr(fitted, name)
 

@@ -7,6 +7,7 @@ A damaged, incomplete or newer artifact is refused with a message, never half us
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +21,6 @@ from tierwise.core.errors import ConfigError
 __all__ = ["Artifact", "NgramModel", "load_artifact", "open_encoder", "shipped_folder"]
 
 SCHEMA = 1
-_NGRAMS = ("ngrams.npz", "ngrams.txt")
-_ENCODER = ("encoder.onnx", "vocab.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,7 @@ class Artifact:
     head_tokens: int
     tail_tokens: int
     metrics: Mapping[str, Any]
+    digests: Mapping[str, str]  # SHA-256 of every file, by name
 
 
 def shipped_folder() -> Path:
@@ -68,11 +68,11 @@ def load_artifact(folder: Path | None = None) -> Artifact:
 
     folder = shipped_folder() if folder is None else folder
     manifest = _manifest(folder)
-    for name in _NGRAMS:
-        _check(folder, name, manifest)
+    digests = manifest.get("files", {})
+    weights_file, terms_file = _checked(folder, "ngrams.npz", digests), _checked(folder, "ngrams.txt", digests)
     try:
-        arrays = np.load(folder / "ngrams.npz", allow_pickle=False)
-        terms = (folder / "ngrams.txt").read_text("utf-8").split("\n")[:-1]
+        arrays = np.load(io.BytesIO(weights_file), allow_pickle=False)
+        terms = _lines(terms_file)
         weights, scale, biases = arrays["weights"], float(arrays["scale"]), arrays["biases"]
         types = tuple(manifest["types"])
         if weights.shape != (len(terms), len(types)) or biases.shape != (len(types),):
@@ -82,6 +82,7 @@ def load_artifact(folder: Path | None = None) -> Artifact:
             types=types,
             ngrams=NgramModel({term: k for k, term in enumerate(terms)}, weights, scale, biases),
             metrics=manifest.get("metrics", {}),
+            digests=digests,
             head_tokens=int(manifest["head_tokens"]),
             tail_tokens=int(manifest["tail_tokens"]),
             **{
@@ -107,9 +108,8 @@ def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
     Raises:
         ConfigError: damaged, or the packages that run it are missing.
     """
-    manifest = _manifest(artifact.folder)
-    for name in _ENCODER:
-        _check(artifact.folder, name, manifest)
+    model = _checked(artifact.folder, "encoder.onnx", artifact.digests)
+    vocabulary = _checked(artifact.folder, "vocab.txt", artifact.digests)
     try:
         import onnxruntime  # noqa: PLC0415  50 ms and 20 MB: only for texts that need it
     except ImportError as error:
@@ -118,10 +118,12 @@ def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
     options.intra_op_num_threads = 1  # a few milliseconds: handing pieces to threads costs more, and starves others
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        str(artifact.folder / "encoder.onnx"), options, providers=["CPUExecutionProvider"]
-    )
-    return session, WordPiece((artifact.folder / "vocab.txt").read_text("utf-8").split("\n")[:-1])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session, WordPiece(_lines(vocabulary))
+
+
+def _lines(data: bytes) -> list[str]:
+    return data.decode("utf-8").split("\n")[:-1]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -140,10 +142,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _check(folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
+def _checked(folder: Path, name: str, digests: Mapping[str, str]) -> bytes:
+    """A file of the artifact, read once: what is used is what was checked."""
     try:
-        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        data = (folder / name).read_bytes()
     except OSError as error:
         raise ConfigError(f"the classifier lacks {folder / name} ({error.strerror}); reinstall tierwise") from None
-    if digest != manifest.get("files", {}).get(name):
+    if hashlib.sha256(data).hexdigest() != digests.get(name):
         raise ConfigError(f"{folder / name} is damaged: it is not what was trained; reinstall tierwise")
+    return data

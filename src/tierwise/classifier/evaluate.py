@@ -23,9 +23,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import assert_never
 
 from tierwise.classifier.base import Classifier
+from tierwise.classifier.taxonomy import TOP_LEVEL, level_of_type
 from tierwise.core.errors import InvalidTask
 from tierwise.core.tasks import Classification, Needs, Task, TaskType
 
@@ -43,7 +43,6 @@ __all__ = [
     "level_of_type",
 ]
 
-TOP_LEVEL = 3
 SHORT_CHARS = 2_000
 _BINS = 15
 _COVERAGES = 20  # points of the risk–coverage curve
@@ -266,19 +265,6 @@ def evaluate(
     if not nanos:
         raise InvalidTask("no labelled texts; each line is an object with a text and a type")
     return tally.result(_timing(nanos), _timing(short) if short else None)
-
-
-def level_of_type(task_type: TaskType) -> int:
-    """The tier that a type's needs give: 0 recoverable processing, 1 other processing, 2 judgment, 3 critical."""
-    match task_type.needs:
-        case Needs.PROCESSING:
-            return 0 if task_type.recoverable else 1
-        case Needs.JUDGMENT:
-            return 2
-        case Needs.CRITICAL:
-            return TOP_LEVEL
-        case other:
-            assert_never(other)
 
 
 # ------------------------------------------------------------------ counting

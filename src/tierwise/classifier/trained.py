@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from tierwise.classifier.artifact import Artifact, load_artifact, open_encoder
 from tierwise.classifier.features import encoder_windows, ngrams, shown
-from tierwise.classifier.taxonomy import Taxonomy
+from tierwise.classifier.taxonomy import Taxonomy, level_of_type
 from tierwise.classifier.wordpiece import WordPiece
 from tierwise.core.errors import InvalidTask
 from tierwise.core.tasks import Alternative, Classification, Needs, Task, TaskType
@@ -34,6 +35,16 @@ _LEAST_PIECES = 12
 _LONGEST_WORD = 80  # a longer run of letters and digits is data, not language
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """The artifact with its types as values, in its order."""
+
+    artifact: Artifact
+    types: tuple[TaskType, ...]
+    levels: Any  # strictness of each type
+    critical: Any  # whether it is critical
+
+
 class TrainedClassifier:
     """Classifies by the trained models. Pure but for what it remembers of recent texts; safe in several threads.
 
@@ -44,13 +55,15 @@ class TrainedClassifier:
 
     def __init__(self, taxonomy: Taxonomy, artifact: Artifact | None = None) -> None:
         self._taxonomy = taxonomy
-        self._artifact = artifact
-        self._lock = threading.Lock()
-        self._encoder: tuple[Any, WordPiece] | None = None
-        self._types: tuple[TaskType, ...] = ()
-        self._levels: Any = None
-        self._critical: Any = None
-        self._seen: OrderedDict[str, tuple[Any, bool, bool]] = OrderedDict()
+        self._given = artifact
+        self._opening = threading.Lock()
+        self._opened: tuple[Any, WordPiece] | None = None
+        self._recent = lru_cache(maxsize=_REMEMBERED)(self._scores)
+
+    @property
+    def artifact(self) -> Artifact:
+        """What it classifies with. Raises `ConfigError` where that is missing or damaged."""
+        return self._loaded.artifact
 
     def classify(self, task: Task) -> Classification:
         """See `Classifier.classify`."""
@@ -59,36 +72,34 @@ class TrainedClassifier:
         text = shown(task.text, task.tool_name, task.tool_input)
         if not text or (task.tool_name is None and not task.text.strip()):
             raise InvalidTask("the task is empty; say in its text what to do")
-        if not self._types:
-            self._load()
-        known = self._seen.get(text)
-        if known is None:
-            known = self._scores(text)
-            self._seen[text] = known
-            if len(self._seen) > _REMEMBERED:
-                self._seen.popitem(last=False)
-        scores, strange, encoded = known
+        scores, strange, encoded = self._recent(text)
         return self.conclude(self._shaped(scores, task), strange=strange, encoded=encoded)
 
-    def _load(self) -> None:
+    @cached_property
+    def _loaded(self) -> _Loaded:
         import numpy as np  # noqa: PLC0415
 
-        with self._lock:
-            if self._types:
-                return
-            if self._artifact is None:
-                self._artifact = load_artifact()
-            types = tuple(self._taxonomy[name] for name in self._artifact.types)
-            self._levels = np.array([_level(task_type) for task_type in types])
-            self._critical = np.array([task_type.needs is Needs.CRITICAL for task_type in types])
-            self._types = types
+        artifact = load_artifact() if self._given is None else self._given
+        types = tuple(self._taxonomy[name] for name in artifact.types)
+        return _Loaded(
+            artifact=artifact,
+            types=types,
+            levels=np.array([level_of_type(task_type) for task_type in types]),
+            critical=np.array([task_type.needs is Needs.CRITICAL for task_type in types]),
+        )
+
+    def _encoder(self) -> tuple[Any, WordPiece]:
+        """The ONNX session and the tokenizer, opened when a text first needs them."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = open_encoder(self.artifact)
+            return self._opened
 
     def _scores(self, text: str) -> tuple[Any, bool, bool]:
         """Log-probabilities of the types; whether the text is strange; whether the encoder was asked."""
         import numpy as np  # noqa: PLC0415
 
-        artifact = self._artifact
-        assert artifact is not None  # noqa: S101  loaded
+        artifact = self.artifact
         model = artifact.ngrams
         rows = [row for term in ngrams(text) if (row := model.index.get(term)) is not None]
         fast = model.biases
@@ -98,39 +109,23 @@ class TrainedClassifier:
         alone = _log_softmax(fast * artifact.fast_weight)
         if self.clear(alone):
             return alone, False, False
-        ids, strange = self._tokens(text)
-        session = self._open()[0]
+        session, tokenizer = self._encoder()
+        ids, strange = self._tokens(text, tokenizer)
         encoder = session.run(None, {"ids": np.array([ids], np.int64)})[0][0]
         return _log_softmax(artifact.encoder_weight * encoder + artifact.ngram_weight * fast), strange, True
-
-    def use(self, artifact: Artifact) -> None:
-        """Goes on with another artifact: how thresholds are fitted."""
-        self._artifact, self._types, self._encoder = artifact, (), None
-        self._seen.clear()
-        self._load()
 
     def clear(self, scores: Any) -> bool:
         """Whether the n-gram model's log-probabilities are sure enough to stand alone, and not near critical work."""
         import numpy as np  # noqa: PLC0415
 
-        artifact = self._artifact
-        assert artifact is not None  # noqa: S101  loaded
+        artifact = self.artifact
         return bool(
             scores.max() >= np.log(artifact.fast_above)
-            and np.exp(scores[self._critical]).sum() < artifact.critical_mass
+            and np.exp(scores[self._loaded.critical]).sum() < artifact.critical_mass
         )
 
-    def _open(self) -> tuple[Any, WordPiece]:
-        if self._encoder is None:
-            with self._lock:
-                if self._encoder is None and self._artifact is not None:
-                    self._encoder = open_encoder(self._artifact)
-        assert self._encoder is not None  # noqa: S101
-        return self._encoder
-
-    def _tokens(self, text: str) -> tuple[list[int], bool]:
-        artifact, tokenizer = self._artifact, self._open()[1]
-        assert artifact is not None  # noqa: S101
+    def _tokens(self, text: str, tokenizer: WordPiece) -> tuple[list[int], bool]:
+        artifact = self.artifact
         head, tail = encoder_windows(text)
         ids = tokenizer.encode(head)
         runs = _RUN.findall(head)
@@ -151,11 +146,11 @@ class TrainedClassifier:
         shaped = scores.copy()
         if task.labels:
             yes_no = {label.casefold() for label in task.labels} <= {"yes", "no", "true", "false", "unknown"}
-            for k, task_type in enumerate(self._types):
+            for k, task_type in enumerate(self._loaded.types):
                 if task_type.family == "classify":
                     shaped[k] += 4.5 if yes_no and task_type.name == "yes_no_decision" else 3.0
         elif task.json_schema is not None:
-            for k, task_type in enumerate(self._types):
+            for k, task_type in enumerate(self._loaded.types):
                 if task_type.family == "extract":
                     shaped[k] += 0.7
         return _log_softmax(shaped)
@@ -164,18 +159,17 @@ class TrainedClassifier:
         """What log-probabilities mean: type, confidence, alternatives, and what must not be left to chance."""
         import numpy as np  # noqa: PLC0415
 
-        artifact = self._artifact
-        assert artifact is not None  # noqa: S101
+        artifact, types, levels = self.artifact, self._loaded.types, self._loaded.levels
+        critical = self._loaded.critical
         p = np.exp(scores)
         order = np.argsort(-p)[: _ALTERNATIVES + 1]
         best = int(order[0])
-        types, levels = self._types, self._levels
         also: list[TaskType] = []
         stricter = levels > levels[best]
         if strange:
             order = order[:1]  # what noise resembles says nothing; the policy sends an abstention up by itself
-        elif p[self._critical].sum() >= artifact.critical_mass and not self._critical[best]:
-            also.append(types[int(np.argmax(np.where(self._critical, p, 0)))])
+        elif p[critical].sum() >= artifact.critical_mass and not critical[best]:
+            also.append(types[int(np.argmax(np.where(critical, p, 0)))])
         elif p[stricter].sum() >= artifact.above_mass:
             also.append(types[int(np.argmax(np.where(stricter, p, 0)))])
         confidence = float(p[best])
@@ -191,13 +185,6 @@ class TrainedClassifier:
             also=tuple(also),
             evidence=tuple(evidence),
         )
-
-
-def _level(task_type: TaskType) -> int:
-    """0 recoverable processing, 1 other processing, 2 judgment, 3 critical: the order of strictness."""
-    if task_type.needs is Needs.PROCESSING:
-        return 0 if task_type.recoverable else 1
-    return 2 if task_type.needs is Needs.JUDGMENT else 3
 
 
 def _log_softmax(scores: Any) -> Any:

@@ -317,21 +317,20 @@ def _classifier(settings: Settings) -> _Check:
     """The classifier that would be used, really asked: a damaged artifact shows here and not in the middle of a run."""
     import time
 
-    from tierwise.classifier import RuleClassifier, choose_classifier, load_taxonomy
-    from tierwise.classifier.artifact import load_artifact
+    from tierwise.classifier import TrainedClassifier, choose_classifier, load_taxonomy
     from tierwise.core.errors import ConfigError
     from tierwise.core.tasks import Task
 
     classifier = choose_classifier(load_taxonomy().with_user_types(settings.task_types), settings.classifier)
-    facts: dict[str, Any] = {"kind": "rules" if isinstance(classifier, RuleClassifier) else "trained"}
-    if isinstance(classifier, RuleClassifier):
+    facts: dict[str, Any] = {"kind": "trained" if isinstance(classifier, TrainedClassifier) else "rules"}
+    if not isinstance(classifier, TrainedClassifier):
         if settings.classifier == "rules":
             return _Check("classifier", _Status.OK, "rules, as configured", "", facts)
         mend = "pip install onnxruntime, or reinstall tierwise"
         text = "rules: the trained models cannot run here, so more work is sent up"
         return _Check("classifier", _Status.WARNING, text, mend, facts)
     try:
-        artifact = load_artifact()
+        artifact = classifier.artifact
         classifier.classify(Task(text="hm, that thing of last week with Ana"))  # loads the encoder
         began = time.perf_counter()
         classifier.classify(Task(text="well, could you sort of see what became of the other thing?"))
