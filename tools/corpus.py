@@ -27,7 +27,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Never
 
-__all__ = ["CorpusError", "Floors", "Form", "Row", "Split", "assign", "check", "clusters", "leaks", "load", "main"]
+__all__ = [
+    "CorpusError",
+    "Floors",
+    "Form",
+    "Row",
+    "Split",
+    "assign",
+    "check",
+    "clusters",
+    "digest",
+    "leaks",
+    "load",
+    "main",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "corpus"
@@ -219,6 +232,12 @@ def clusters(rows: Sequence[Row]) -> list[int]:
             parent[root(index)] = root(first.setdefault(tie, index))
     numbers: dict[int, int] = {}
     return [numbers.setdefault(root(index), len(numbers)) for index in range(len(rows))]
+
+
+def digest(rows: Iterable[Row]) -> str:
+    """SHA-256 of all texts and types, whatever file and line a row stands in: which corpus a model was trained on."""
+    ordered = sorted((row.text, row.type) for row in rows)
+    return hashlib.sha256("\n".join(json.dumps(pair) for pair in ordered).encode()).hexdigest()
 
 
 def assign(rows: Sequence[Row]) -> list[Split]:

@@ -29,7 +29,7 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from corpus import Row, Split, assign, load  # noqa: E402  the script's own folder comes first
+from corpus import Split, assign, digest, load  # noqa: E402  the script's own folder comes first
 from tierwise.classifier import RuleClassifier, TrainedClassifier, load_taxonomy  # noqa: E402
 from tierwise.classifier.artifact import shipped_folder  # noqa: E402
 from tierwise.classifier.base import Classifier  # noqa: E402
@@ -37,11 +37,10 @@ from tierwise.classifier.evaluate import Evaluation, Labelled, Mistake, Score, e
 from tierwise.classifier.taxonomy import Taxonomy  # noqa: E402
 from tierwise.config import shipped_settings  # noqa: E402
 from tierwise.core.tasks import Alternative, Classification, Task  # noqa: E402
-from tierwise.policy import judge  # noqa: E402
+from tierwise.policy import level_by_tree  # noqa: E402
 
 __all__ = [
     "LengthClassifier",
-    "corpus_digest",
     "main",
     "reliability_picture",
     "risk_coverage_picture",
@@ -135,20 +134,14 @@ class Card:
 # ------------------------------------------------------------------ measuring
 
 
-def corpus_digest(rows: Iterable[Row]) -> str:
-    """The digest of texts and types that manifest.json carries, whatever file a row stands in."""
-    ordered = sorted(rows, key=lambda row: (row.text, row.type))
-    return hashlib.sha256("\n".join(json.dumps([row.text, row.type]) for row in ordered).encode()).hexdigest()
-
-
 def measure() -> Card:
     """Runs the three classifiers over the test split."""
     taxonomy = load_taxonomy()
     rows = load()
-    digest = corpus_digest(rows)
+    corpus_digest = digest(rows)
     raw = (shipped_folder() / "manifest.json").read_bytes()
     manifest = json.loads(raw)
-    if manifest["corpus_sha256"] != digest:
+    if manifest["corpus_sha256"] != corpus_digest:
         raise SystemExit("the shipped models were trained on another corpus than corpus/; run `make train`")
     splits = assign(rows)
     train = [(row.text, row.type) for row, split in zip(rows, splits, strict=True) if split is Split.TRAIN]
@@ -167,7 +160,7 @@ def measure() -> Card:
     trained, rules = Recorded(TrainedClassifier(taxonomy)), Recorded(RuleClassifier(taxonomy))
     warm(trained)
     warm(rules)
-    tier_of = _tier_of()
+    tier_of = level_by_tree(shipped_settings())  # as `tierwise eval classify` has it
 
     def judged(classifier: Classifier, rows: Sequence[Labelled] = test, keep: int = 0) -> Evaluation:
         return evaluate(rows, classifier, tier_of, clock_ns=time.perf_counter_ns, keep_mistakes=keep)
@@ -181,7 +174,7 @@ def measure() -> Card:
         manifest_digest=hashlib.sha256(raw).hexdigest(),
         sizes={file.name: file.stat().st_size for file in sorted(shipped_folder().iterdir()) if file.is_file()},
         splits=Counter(splits),
-        digest=digest,
+        digest=corpus_digest,
         trained=found,
         rules=by_rules,
         length=judged(LengthClassifier(train, taxonomy)),
@@ -211,13 +204,6 @@ def warm(recorded: Recorded) -> None:
     for k in range(20):
         recorded.classify(Task(text=f"the {k} of them, or not: what would be there if it was put like so?"))
     recorded.said.clear()
-
-
-def _tier_of() -> Callable[[Classification], int]:
-    """As `tierwise eval classify` has it: the shipped policy, for a text that fits the local tier."""
-    settings = shipped_settings()
-    levels = {role: settings.catalog.tier(name).tier.level for role, name in settings.policy.roles.items()}
-    return lambda said: levels[judge(said, settings.policy, fits_local=True).role]
 
 
 # In a process of its own: what loading costs. Linux tells the resident memory in /proc.

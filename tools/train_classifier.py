@@ -40,15 +40,14 @@ from transformers import AutoModel
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from corpus import Row, Split, assign, load  # noqa: E402  the script's own folder comes first
+from corpus import Row, Split, assign, digest, load  # noqa: E402  the script's own folder comes first
 from tierwise.classifier.artifact import Artifact, load_artifact  # noqa: E402
 from tierwise.classifier.features import encoder_windows, ngrams, shown  # noqa: E402
 from tierwise.classifier.taxonomy import level_of_type, load_taxonomy  # noqa: E402
 from tierwise.classifier.trained import TrainedClassifier  # noqa: E402
 from tierwise.classifier.wordpiece import WordPiece  # noqa: E402
-from tierwise.config import load_settings  # noqa: E402
-from tierwise.core.settings import Role  # noqa: E402
-from tierwise.policy import judge  # noqa: E402
+from tierwise.config import shipped_settings  # noqa: E402
+from tierwise.policy import level_by_tree  # noqa: E402
 
 SEED = 7
 THREADS = 2
@@ -235,10 +234,9 @@ def fit_thresholds(split: Scored, base: Artifact) -> tuple[Artifact, dict[str, f
 
     At most 1.8 % are sent too low and 5 % of critical work is missed; where the limits cannot be held, the least bad.
     """
-    policy = load_settings(env={"HOME": "/nonexistent"}, cwd=Path("/")).policy
+    level_of = level_by_tree(shipped_settings())
     taxonomy = load_taxonomy()
     needed = np.array([level_of_type(taxonomy[row.type]) for row in split.rows])
-    level_of_role = {Role.LOCAL: 0, Role.PROCESSING: 1, Role.JUDGMENT: 2, Role.TOP: 3}
     fast = log_softmax(base.fast_weight * split.ngrams)
     both = log_softmax(base.encoder_weight * split.encoder + base.ngram_weight * split.ngrams)
     best: tuple[float, Artifact, dict[str, float]] | None = None
@@ -254,7 +252,7 @@ def fit_thresholds(split: Scored, base: Artifact) -> tuple[Artifact, dict[str, f
             clear = classifier.clear(fast[k])
             alone += clear
             said = classifier.conclude(fast[k] if clear else both[k])
-            levels.append(level_of_role[judge(said, policy, fits_local=True).role])
+            levels.append(level_of(said))
         got = np.array(levels)
         figures = {
             "tier": float((got == needed).mean()),
@@ -303,9 +301,7 @@ def calibrate(out: Path, rows: list[Row], splits: list[Split], names: list[str])
         "head_tokens": HEAD_TOKENS,
         "tail_tokens": TAIL_TOKENS,
         "corpus_rows": len(rows),
-        "corpus_sha256": hashlib.sha256(
-            "\n".join(json.dumps([row.text, row.type]) for row in rows).encode()
-        ).hexdigest(),
+        "corpus_sha256": digest(rows),
         "files": {
             name: hashlib.sha256((out / name).read_bytes()).hexdigest()
             for name in ("encoder.onnx", "ngrams.npz", "ngrams.txt", "vocab.txt")

@@ -18,9 +18,8 @@ from tierwise.classifier.evaluate import Evaluation, Labelled, evaluate, level_o
 from tierwise.classifier.wordpiece import WordPiece
 from tierwise.config import shipped_settings
 from tierwise.core.errors import ConfigError, InvalidTask
-from tierwise.core.settings import Role
 from tierwise.core.tasks import Classification, Needs, Task
-from tierwise.policy import judge
+from tierwise.policy import level_by_tree
 
 TAXONOMY = load_taxonomy()
 GOLDEN = json.loads((Path(__file__).parent / "wordpiece.json").read_text("utf-8"))
@@ -35,9 +34,7 @@ def classifier() -> TrainedClassifier:
 @pytest.fixture(scope="module")
 def level_of() -> Callable[[Classification], int]:
     """The level that the shipped policy sends a classification to."""
-    policy = shipped_settings().policy
-    levels = {Role.LOCAL: 0, Role.PROCESSING: 1, Role.JUDGMENT: 2, Role.TOP: 3}
-    return lambda said: levels[judge(said, policy, fits_local=True).role]
+    return level_by_tree(shipped_settings())
 
 
 @pytest.fixture(scope="module")

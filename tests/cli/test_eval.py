@@ -13,9 +13,9 @@ import pytest
 from tests.cli.conftest import LABELLED, Tierwise
 from tierwise.classifier import load_taxonomy
 from tierwise.cli import lines
-from tierwise.cli.eval import _tier_of
 from tierwise.config import shipped_settings
 from tierwise.core.tasks import Alternative, Classification
+from tierwise.policy import level_by_tree
 
 TYPES = load_taxonomy()
 
@@ -77,7 +77,7 @@ def test_abstention_counts_as_where_the_policy_leads_it(tierwise: Tierwise, home
 )
 def test_tier_is_that_of_the_shipped_tree(classification: Classification, level: int) -> None:
     """Further tasks, plausible alternatives and abstention count as the policy counts them."""
-    assert _tier_of(shipped_settings())(classification) == level
+    assert level_by_tree(shipped_settings())(classification) == level
 
 
 def test_types_of_ones_own_are_labels(tierwise: Tierwise, home: Path) -> None:

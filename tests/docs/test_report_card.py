@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from corpus import Form, Row
+from corpus import Form, Row, digest
 from report_card import (
     FOLDER,
     PAGE,
@@ -19,7 +19,6 @@ from report_card import (
     TIMINGS,
     TIMINGS_END,
     LengthClassifier,
-    corpus_digest,
     reliability_picture,
     risk_coverage_picture,
     without_timings,
@@ -83,7 +82,7 @@ def test_corpus_digest_does_not_depend_on_the_order() -> None:
     """Moving a row from file to file changes nothing; changing its text or type does."""
     one, two = (Row(text, "advice", Form.LABEL, "en", False, None, "") for text in "ab")
     other = Row("b", "planning", Form.LABEL, "en", False, None, "")
-    assert corpus_digest([one, two]) == corpus_digest([two, one]) != corpus_digest([one, other])
+    assert digest([one, two]) == digest([two, one]) != digest([one, other])
 
 
 def test_length_alone_says_the_most_frequent_type_of_that_length(length: LengthClassifier) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tierwise.classifier.evaluate import Evaluation, Labelled, Mistake, Score, Timing
     from tierwise.classifier.taxonomy import Taxonomy
     from tierwise.core.catalog import Tier
-    from tierwise.core.settings import Settings
-    from tierwise.core.tasks import Classification
 
 __all__ = ["command"]
 
@@ -70,6 +68,7 @@ def classify(
     from tierwise.classifier import choose_classifier, load_taxonomy
     from tierwise.classifier.evaluate import evaluate
     from tierwise.config import shipped_settings
+    from tierwise.policy import level_by_tree
 
     own = settings_of(ctx)
     taxonomy = load_taxonomy().with_user_types(own.task_types)
@@ -77,7 +76,7 @@ def classify(
     found = evaluate(
         _rows(files, taxonomy),
         choose_classifier(taxonomy, classifier or own.classifier),
-        _tier_of(shipped),
+        level_by_tree(shipped),
         clock_ns=time.perf_counter_ns,
         keep_mistakes=errors,
     )
@@ -86,15 +85,6 @@ def classify(
         echo_json(_as_json(found, tiers))
         return
     _show(console(), found, tiers, by_type=by_type)
-
-
-def _tier_of(settings: Settings) -> Callable[[Classification], int]:
-    """The shipped tree, of a text that is small enough for the local tier: its size is not what is judged here."""
-    from tierwise.policy import judge
-
-    policy, catalog = settings.policy, settings.catalog
-    levels = {role: catalog.tier(name).tier.level for role, name in policy.roles.items()}
-    return lambda classification: levels[judge(classification, policy, fits_local=True).role]
 
 
 # ------------------------------------------------------------------ rows

@@ -5,12 +5,13 @@ The tree itself is data (`[[policy.rules]]`); here is only how a line of it is m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tierwise.core.settings import PolicyRule, PolicySettings, Role
+from tierwise.core.settings import PolicyRule, PolicySettings, Role, Settings
 from tierwise.core.tasks import Classification, Needs, Stakes, TaskType
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "judge", "level_by_tree"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +75,13 @@ def judge(
 
 
 _NO_RULE = PolicyRule(name="no_rule", to=Role.TOP, because="no rule of the policy covers this: the top tier")
+
+
+def level_by_tree(settings: Settings) -> Callable[[Classification], int]:
+    """The level of the tier that the tree alone gives, of a text that is small enough for the local tier.
+
+    What a classifier is measured and tuned by: sizes, overrides and availability are none of its business.
+    """
+    policy, catalog = settings.policy, settings.catalog
+    levels = {role: catalog.tier(name).tier.level for role, name in policy.roles.items()}
+    return lambda classification: levels[judge(classification, policy, fits_local=True).role]
