@@ -203,20 +203,19 @@ async def _models(settings: Settings, *, speed: bool) -> list[_Check]:
     providers: dict[str, Provider] = {}
     checks = []
     try:
-        for spec in settings.catalog:
-            for model in spec.models:
-                configured = settings.providers[model.provider]
-                if not configured.local:
-                    continue
-                try:
-                    provider = providers.get(model.provider)
-                    if provider is None:
-                        provider = providers[model.provider] = build_provider(configured)
-                    available = await provider.check(model)
-                except TierwiseError as error:
-                    checks.append(_Check("local model", _Status.BROKEN, f"{model.id}: {error}", "see the message"))
-                    continue
-                checks.append(await _model(provider, model, available, recorded.get(model.id), speed=speed))
+        for model in settings.catalog.models:
+            configured = settings.providers[model.provider]
+            if not configured.local:
+                continue
+            try:
+                provider = providers.get(model.provider)
+                if provider is None:
+                    provider = providers[model.provider] = build_provider(configured)
+                available = await provider.check(model)
+            except TierwiseError as error:
+                checks.append(_Check("local model", _Status.BROKEN, f"{model.id}: {error}", "see the message"))
+                continue
+            checks.append(await _model(provider, model, available, recorded.get(model.id), speed=speed))
     finally:
         for provider in providers.values():
             await provider.aclose()
@@ -229,7 +228,7 @@ def _recorded_speeds(settings: Settings) -> Mapping[str, ModelSpeed]:
     if not settings.ledger.path.exists():
         return {}
     try:
-        with Ledger(settings.ledger.path, busy_timeout_ms=settings.ledger.busy_timeout_ms) as ledger:
+        with Ledger.of(settings.ledger) as ledger:
             return ledger.model_speeds()
     except LedgerError:
         return {}  # told of where the ledger is checked
@@ -297,8 +296,7 @@ def _any_model(settings: Settings, models: list[_Check]) -> list[_Check]:
     local = any(check.facts.get("available") for check in models)
     remote = any(
         not provider.local and not provider.key_missing
-        for spec in settings.catalog
-        for model in spec.models
+        for model in settings.catalog.models
         if (provider := settings.providers[model.provider])
     )
     if not local and not remote:
@@ -400,25 +398,15 @@ def _prices(settings: Settings) -> list[_Check]:
 # ------------------------------------------------------------------ the ledger
 
 
-def _open_ledger(settings: Settings) -> Ledger:
-    from tierwise.ledger import Ledger
-
-    return Ledger(
-        settings.ledger.path,
-        synchronous=settings.ledger.synchronous,
-        busy_timeout_ms=settings.ledger.busy_timeout_ms,
-    )
-
-
 def _recover(settings: Settings) -> list[_Check]:
     """Only what is damaged is recovered: a sound ledger stays as it is."""
-    from tierwise.ledger import recover
+    from tierwise.ledger import Ledger, recover
 
     path = settings.ledger.path
     if not path.exists():
         return [_Check("recovery", _Status.NOTE, f"there is no ledger at {path}: nothing to recover")]
     try:
-        with _open_ledger(settings) as ledger:
+        with Ledger.of(settings.ledger) as ledger:
             ledger.open()
             problems = ledger.check()
     except LedgerCorrupt as error:
@@ -442,10 +430,12 @@ def _recover(settings: Settings) -> list[_Check]:
 
 
 def _ledger(settings: Settings) -> list[_Check]:
+    from tierwise.ledger import Ledger
+
     path = settings.ledger.path
     if not settings.ledger.enabled:
         return [_Check("ledger", _Status.NOTE, "switched off (ledger.enabled = false): nothing is recorded")]
-    ledger = _open_ledger(settings)
+    ledger = Ledger.of(settings.ledger)
     waiting = ledger.waiting()
     checks = []
     if not path.exists() and not waiting:

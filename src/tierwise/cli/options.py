@@ -170,11 +170,7 @@ def ledger_of(settings: Settings) -> Ledger | None:
     """The configured ledger; None where nothing was ever recorded, so that reading does not create one."""
     from tierwise.ledger import Ledger
 
-    ledger = Ledger(
-        settings.ledger.path,
-        synchronous=settings.ledger.synchronous,
-        busy_timeout_ms=settings.ledger.busy_timeout_ms,
-    )
+    ledger = Ledger.of(settings.ledger)
     return ledger if ledger.path.exists() or ledger.waiting() else None
 
 

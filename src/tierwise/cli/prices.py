@@ -100,7 +100,7 @@ def _named(name: str, settings: Settings, book: PriceBook, day: date) -> _Found:
     )
     found = _look_up(model, None, book, day, settings)
     if found.price is None or (found.local and not any(price.model in {name, rest} for price in settings.prices)):
-        configured = [model.id for spec in settings.catalog for model in spec.models]
+        configured = [model.id for model in settings.catalog.models]
         from difflib import get_close_matches
 
         near = " or ".join(get_close_matches(name, configured, n=2))

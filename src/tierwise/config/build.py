@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tierwise.core.catalog import Capabilities, Catalog, Model, StructuredOutput, Thinking, Tier, TierSpec
 from tierwise.core.errors import ConfigError
-from tierwise.core.money import Price, PriceBand
+from tierwise.core.money import Price, PriceBand, amount
 from tierwise.core.settings import (
     LedgerSettings,
     LimitSettings,
@@ -176,11 +176,8 @@ def build_settings(
 
 
 def _env_usd(env: Mapping[str, str], name: str) -> Decimal:
-    try:
-        value = Decimal(env[name])
-    except ArithmeticError:
-        value = Decimal("NaN")
-    if not value.is_finite() or value < 0:
+    value = amount(env[name])
+    if value is None:
         raise ConfigError(f"{name}={env[name]!r} is not an amount in US$; use a number such as 0.05")
     return value
 

@@ -151,6 +151,11 @@ class Catalog:
     def __iter__(self) -> Iterator[TierSpec]:
         return iter(self.tiers)
 
+    @property
+    def models(self) -> Iterator[Model]:
+        """The models of all tiers, cheapest tier first, in order of preference."""
+        return (model for spec in self.tiers for model in spec.models)
+
     def tier(self, name: str | Tier, *, where: str = "") -> TierSpec:
         """The tier of that name.
 
@@ -174,5 +179,5 @@ class Catalog:
             for model in spec.models:
                 if model.id == model_id:
                     return spec, model
-        allowed = ", ".join(m.id for spec in self.tiers for m in spec.models)
+        allowed = ", ".join(m.id for m in self.models)
         raise UnknownModel(f"unknown model {model_id!r}; use one of {allowed}, or add it to tierwise.toml")

@@ -20,6 +20,7 @@ __all__ = [
     "Price",
     "PriceBand",
     "Usage",
+    "amount",
     "ceil_tokens",
     "format_usd",
     "nanousd_to_usd",
@@ -172,6 +173,15 @@ def ceil_tokens(tokens: Decimal) -> int:
     Nine places first: a count that was divided by a tokenizer's factor and multiplied again comes back as itself.
     """
     return int(EXACT.quantize(tokens, _NINTH).to_integral_value(rounding=ROUND_CEILING))
+
+
+def amount(text: object) -> Decimal | None:
+    """The number, 0 or more, that a text is (or an integer, or a Decimal); None where it is none."""
+    try:
+        value = Decimal(str(text))
+    except ArithmeticError:
+        return None
+    return value if value.is_finite() and value >= 0 else None
 
 
 def usd_to_nanousd(usd: Decimal) -> int:

@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from tierwise.classifier.base import Classifier
-from tierwise.core.catalog import Model
 from tierwise.core.decisions import Decision
 from tierwise.core.errors import InvalidTask, UnpricedModel
 from tierwise.core.money import Price
@@ -131,8 +130,7 @@ class Planner:
     def _resolve(self, today: date) -> None:
         priced: dict[str, Price] = {}
         unpriced: dict[str, str] = {}
-        models: list[Model] = [model for spec in self.settings.catalog for model in spec.models]
-        for model in (*models, self.settings.catalog.baseline):
+        for model in (*self.settings.catalog.models, self.settings.catalog.baseline):
             try:
                 priced[model.id] = self.prices.price(model, today)
             except UnpricedModel as error:

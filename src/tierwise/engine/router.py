@@ -150,11 +150,7 @@ class AsyncRouter:
         self.planner = Planner(settings, classifier, PriceBook(settings.prices, settings.providers))
         self._owns_ledger = ledger is None
         if ledger is None and record and settings.ledger.enabled:
-            ledger = Ledger(
-                settings.ledger.path,
-                synchronous=settings.ledger.synchronous,
-                busy_timeout_ms=settings.ledger.busy_timeout_ms,
-            )
+            ledger = Ledger.of(settings.ledger)
         self.ledger = ledger if record else None
         self._providers: dict[str, Provider] = dict(providers or {})
         self._given = frozenset(self._providers)  # these need no key of ours
@@ -231,7 +227,7 @@ class AsyncRouter:
         if self._speeds is None:
             self._speeds = {}
             if self.ledger is not None and self.ledger.path.exists():
-                assumed = {m.id: m for spec in self.settings.catalog for m in spec.models}
+                assumed = {model.id: model for model in self.settings.catalog.models}
                 try:
                     measured = self.ledger.model_speeds()
                 except LedgerError:
@@ -255,8 +251,7 @@ class AsyncRouter:
         classification = self.planner.classify(task)
         unavailable = {
             model.id: f"no API key: set {provider.api_key_env}"
-            for spec in self.settings.catalog
-            for model in spec.models
+            for model in self.settings.catalog.models
             if model.provider not in self._given and (provider := self.settings.providers[model.provider]).key_missing
         }
         while True:
@@ -283,10 +278,7 @@ class AsyncRouter:
     async def local_models(self) -> dict[str, Availability]:
         """Every model that runs on this machine, and whether it can be used now."""
         return {
-            model.id: await self._available(model)
-            for spec in self.settings.catalog
-            for model in spec.models
-            if self._is_local(model)
+            model.id: await self._available(model) for model in self.settings.catalog.models if self._is_local(model)
         }
 
     def _provider(self, name: str) -> Provider:

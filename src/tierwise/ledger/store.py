@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
 from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
@@ -38,6 +38,9 @@ from tierwise.ledger.process import is_alive, this_process
 from tierwise.ledger.rollup import ADD, DROP_IF_EMPTY, KEY, MS_PER_DAY, SCAN, SUMS, Totals, contributions, difference
 from tierwise.ledger.schema import LATEST
 from tierwise.ledger.spool import append_line, candidate_paths, claim, default_spool_dirs, spool_files
+
+if TYPE_CHECKING:
+    from tierwise.core.settings import LedgerSettings
 
 __all__ = ["Abandoned", "Dimension", "Filter", "Ledger", "ModelSpeed", "StoredCall"]
 
@@ -202,6 +205,11 @@ class Ledger:
         self._waiting = _Waiting()
         self._at_exit = weakref.finalize(self, self._waiting.dump)
         _ledgers.add(self)
+
+    @classmethod
+    def of(cls, settings: LedgerSettings) -> Self:
+        """The ledger that is configured. Nothing is opened yet."""
+        return cls(settings.path, synchronous=settings.synchronous, busy_timeout_ms=settings.busy_timeout_ms)
 
     def _forget_parent(self) -> None:
         self._lock = threading.RLock()

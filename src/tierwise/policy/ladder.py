@@ -11,7 +11,7 @@ from tierwise.core.catalog import Model, StructuredOutput, TierSpec
 from tierwise.core.decisions import Decision, Reason, Rung
 from tierwise.core.errors import InvalidTask, NoRouteError, UnpricedModel
 from tierwise.core.json import Json
-from tierwise.core.money import EXACT, Usage, ceil_tokens, format_usd
+from tierwise.core.money import EXACT, Usage, amount, ceil_tokens, format_usd
 from tierwise.core.tasks import Classification, Task
 from tierwise.core.tokens import estimate_tokens
 from tierwise.policy.world import World
@@ -25,7 +25,6 @@ class Size:
 
     prompt: Decimal
     output: Decimal
-    estimated: bool
     _by_factor: dict[Decimal, Usage] = field(default_factory=dict, compare=False, repr=False)
 
     def usage_on(self, model: Model) -> Usage:
@@ -82,7 +81,6 @@ def _why_not(model: Model, task: Task, size: Size) -> str | None:
 def measure(task: Task, classification: Classification, world: World) -> Size:
     """Tokens of the step. Counts given by the caller are the baseline model's; estimates are of its text."""
     reference = world.catalog.baseline.tokenizer_factor
-    estimated = task.tokens_in is None
     if task.tokens_in is None:
         prompt = Decimal(sum(estimate_tokens(part or "") for part in _sent(task)))
     else:
@@ -94,7 +92,7 @@ def measure(task: Task, classification: Classification, world: World) -> Size:
         output = Decimal(table.get(classification.task_type.name, table.get("default", 500)))
         if task.max_output_tokens is not None:
             output = min(output, EXACT.divide(task.max_output_tokens, reference))
-    return Size(prompt, output, estimated)
+    return Size(prompt, output)
 
 
 def _sent(task: Task) -> Iterator[str | None]:
@@ -197,11 +195,8 @@ def _apply_ceiling(rungs: list[Rung], ceiling: Decimal | None, reasons: list[Rea
 def _ceiling(task: Task, world: World) -> Decimal | None:
     ceiling = world.limits.max_cost_usd
     if task.max_cost_usd is not None:
-        try:
-            own = Decimal(task.max_cost_usd)
-        except ArithmeticError:
-            own = Decimal("NaN")
-        if not own.is_finite() or own < 0:
+        own = amount(task.max_cost_usd)
+        if own is None:
             raise InvalidTask(f"maximum cost {task.max_cost_usd!r} is not an amount in US$; use a number such as 0.05")
         ceiling = own if ceiling is None else min(own, ceiling)
     return ceiling

@@ -12,17 +12,17 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tierwise.classifier.base import Classifier
+from tierwise.classifier import RuleClassifier
 from tierwise.classifier.taxonomy import Taxonomy
 from tierwise.core.catalog import Catalog, Tier
 from tierwise.core.errors import ConfigError, InvalidTask
-from tierwise.core.money import EXACT
+from tierwise.core.money import EXACT, amount, ceil_tokens
 from tierwise.core.settings import Role, Settings
-from tierwise.core.tasks import Classification, Task
+from tierwise.core.tasks import Task
 from tierwise.engine.planner import Planner
 from tierwise.prices import PriceBook
 
@@ -174,12 +174,8 @@ def _step(row: Mapping[str, Any], where: str) -> Step:
 
 
 def _number(value: object, name: str, where: str) -> Decimal:
-    text = str(value).replace("_", "").replace(",", "").strip()
-    try:
-        number = Decimal(text)
-    except ArithmeticError:
-        number = Decimal("NaN")
-    if isinstance(value, bool) or not number.is_finite() or number < 0:
+    number = amount(str(value).replace("_", "").replace(",", "").strip())
+    if isinstance(value, bool) or number is None:
         raise ConfigError(f"{where}: {name} = {value!r} is not a number of 0 or more")
     return number
 
@@ -206,9 +202,9 @@ def estimate(
     """
     catalog = _catalog_on(settings, on, workload.baseline)
     policy = replace(settings.policy, roles=_roles_on(settings, catalog))
-    planner = Planner(replace(settings, catalog=catalog, policy=policy), _Known(taxonomy), prices)
+    planner = Planner(replace(settings, catalog=catalog, policy=policy), RuleClassifier(taxonomy), prices)
     baseline = catalog.baseline
-    counted = baseline if workload.counted_with is None else _any_model(settings, workload.counted_with)
+    counted = baseline if workload.counted_with is None else settings.catalog.model(workload.counted_with)[1]
     # `decide` takes counts in the baseline's tokens.
     factor = baseline.tokenizer_factor / counted.tokenizer_factor
     rows = []
@@ -219,8 +215,8 @@ def estimate(
         task = Task(
             text=step.name or step.task_type,
             task_type=step.task_type,
-            tokens_in=_scaled(step.tokens_in, factor),
-            tokens_out=_scaled(step.tokens_out, factor),
+            tokens_in=ceil_tokens(step.tokens_in * factor),
+            tokens_out=ceil_tokens(step.tokens_out * factor),
             tier=step.tier,
         )
         decision = planner.plan(task, on)
@@ -240,27 +236,6 @@ def estimate(
             )
         )
     return Estimate(on=on, baseline_model=baseline.id, rows=tuple(rows))
-
-
-class _Known:
-    """Takes the task type that the workload states."""
-
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        self._taxonomy = taxonomy
-
-    def classify(self, task: Task) -> Classification:
-        return Classification(self._taxonomy.get(task.task_type or ""), 1.0)
-
-
-_: type[Classifier] = _Known
-
-
-def _scaled(tokens: int, factor: Decimal) -> int:
-    return int((tokens * factor).to_integral_value(rounding=ROUND_CEILING))
-
-
-def _any_model(settings: Settings, model_id: str) -> Any:
-    return settings.catalog.model(model_id)[1]
 
 
 def _roles_on(settings: Settings, catalog: Catalog) -> dict[Role, str]:
