@@ -94,48 +94,38 @@ SECONDS = _Seconds()
 USD = _Usd()
 MOMENT = _Moment()
 
-_TASK_OPTIONS = (
-    click.option(
+# Field of a task → the option that sets it.
+TASK_OPTIONS = {
+    "task_type": click.option(
         "--type", "task_type", metavar="TYPE", help="The task type, where you know it: nothing is classified."
     ),
-    click.option("--tokens-in", type=click.IntRange(min=0), metavar="N", help="Tokens of the prompt."),
-    click.option("--tokens-out", type=click.IntRange(min=0), metavar="N", help="Tokens of the answer."),
-    click.option("--max-latency", "max_latency_seconds", type=SECONDS, metavar="TIME", help="Time allowed, as in 30s."),
-    click.option("--max-cost", "max_cost_usd", type=USD, metavar="USD", help="Cost ceiling of the whole call."),
-    click.option(
+    "tokens_in": click.option("--tokens-in", type=click.IntRange(min=0), metavar="N", help="Tokens of the prompt."),
+    "tokens_out": click.option("--tokens-out", type=click.IntRange(min=0), metavar="N", help="Tokens of the answer."),
+    "max_latency_seconds": click.option(
+        "--max-latency", "max_latency_seconds", type=SECONDS, metavar="TIME", help="Time allowed, as in 30s."
+    ),
+    "max_cost_usd": click.option(
+        "--max-cost", "max_cost_usd", type=USD, metavar="USD", help="Cost ceiling of the whole call."
+    ),
+    "stakes": click.option(
         "--stakes",
         type=click.Choice(["normal", "high", "critical"]),
         default=None,
         help="How bad a wrong answer would be.",
     ),
-    click.option("--tier", metavar="TIER", help="Start at this tier."),
-    click.option("--min-tier", metavar="TIER", help="Not below this tier."),
-    click.option("--max-tier", metavar="TIER", help="Not above this tier."),
-    click.option("--model", metavar="ID", help="Only this model."),
-    click.option("--tool", "tool_name", metavar="NAME", help="The task is a call of this tool."),
-    click.option("--images", "has_images", is_flag=True, help="The request carries images."),
-    click.option("--tools", "has_tools", is_flag=True, help="The request carries tools."),
-)
-TASK_OPTIONS = (
-    "task_type",
-    "tokens_in",
-    "tokens_out",
-    "max_latency_seconds",
-    "max_cost_usd",
-    "stakes",
-    "tier",
-    "min_tier",
-    "max_tier",
-    "model",
-    "tool_name",
-    "has_images",
-    "has_tools",
-)
+    "tier": click.option("--tier", metavar="TIER", help="Start at this tier."),
+    "min_tier": click.option("--min-tier", metavar="TIER", help="Not below this tier."),
+    "max_tier": click.option("--max-tier", metavar="TIER", help="Not above this tier."),
+    "model": click.option("--model", metavar="ID", help="Only this model."),
+    "tool_name": click.option("--tool", "tool_name", metavar="NAME", help="The task is a call of this tool."),
+    "has_images": click.option("--images", "has_images", is_flag=True, help="The request carries images."),
+    "has_tools": click.option("--tools", "has_tools", is_flag=True, help="The request carries tools."),
+}
 
 
 def task_options(function: F) -> F:
     """Adds the options that describe a task."""
-    for option in reversed(_TASK_OPTIONS):
+    for option in reversed(TASK_OPTIONS.values()):
         function = option(function)
     return function
 

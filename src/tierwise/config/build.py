@@ -29,7 +29,7 @@ from tierwise.core.settings import (
 from tierwise.core.tasks import Needs, TaskType
 
 if TYPE_CHECKING:
-    from tierwise.config.schema import ConfigFile, DatedPrice
+    from tierwise.config.schema import ConfigFile, DatedPrice, PriceSection
 
 __all__ = ["build_settings", "default_ledger_path", "home"]
 
@@ -89,11 +89,11 @@ def default_ledger_path(env: Mapping[str, str]) -> Path:
     return (Path(base) if base else home(env) / ".local" / "share") / "tierwise" / "ledger.db"
 
 
-def _given(section: T | None) -> T:
-    """A section that the shipped defaults always have."""
-    if section is None:
+def _given(value: T | None) -> T:
+    """A section or a value that the shipped defaults always have."""
+    if value is None:
         raise ConfigError("the shipped defaults are incomplete; reinstall tierwise")
-    return section
+    return value
 
 
 def build_settings(
@@ -108,7 +108,7 @@ def build_settings(
     providers = _providers(config, env)
     catalog = _catalog(config, providers, env, where)
     policy = _given(config.policy)
-    roles = {role: _role_tier(role, name, catalog, where) for role, name in (policy.roles or {}).items()}
+    roles = {role: _role_tier(role, name, catalog, where) for role, name in _given(policy.roles).items()}
     overrides = _overrides(config, env, catalog, where)
     limits = _given(config.limits)
     ledger = _given(config.ledger)
@@ -131,38 +131,32 @@ def build_settings(
                     fits_local=rule.fits_local,
                     stakes=tuple(s.value for s in rule.stakes) if rule.stakes is not None else None,
                 )
-                for rule in policy.rules or ()
+                for rule in _given(policy.rules)
             ),
             roles=roles,
-            confident_above=policy.confident_above or 0.0,
-            consider_alternatives_above=policy.consider_alternatives_above or 0.0,
-            local_max_prompt_tokens=policy.local_max_prompt_tokens or 0,
-            local_max_output_tokens=policy.local_max_output_tokens or 0,
-            default_max_latency_seconds=policy.default_max_latency_seconds or 30.0,
-            output_tokens=dict(policy.output_tokens or {}),
+            confident_above=_given(policy.confident_above),
+            consider_alternatives_above=_given(policy.consider_alternatives_above),
+            local_max_prompt_tokens=_given(policy.local_max_prompt_tokens),
+            local_max_output_tokens=_given(policy.local_max_output_tokens),
+            default_max_latency_seconds=_given(policy.default_max_latency_seconds),
+            output_tokens=dict(_given(policy.output_tokens)),
         ),
         overrides=overrides,
         limits=LimitSettings(
             max_cost_usd=max_cost,
             deadline_seconds=limits.deadline_seconds,
-            **{
-                name: getattr(limits, name)
-                for name in (
-                    "transient_retries",
-                    "backoff_base_seconds",
-                    "backoff_cap_seconds",
-                    "max_retry_after_seconds",
-                    "circuit_failures",
-                    "circuit_open_seconds",
-                )
-                if getattr(limits, name) is not None
-            },
+            transient_retries=_given(limits.transient_retries),
+            backoff_base_seconds=_given(limits.backoff_base_seconds),
+            backoff_cap_seconds=_given(limits.backoff_cap_seconds),
+            max_retry_after_seconds=_given(limits.max_retry_after_seconds),
+            circuit_failures=_given(limits.circuit_failures),
+            circuit_open_seconds=_given(limits.circuit_open_seconds),
         ),
         ledger=LedgerSettings(
             path=Path(ledger_path).expanduser() if ledger_path else default_ledger_path(env),
-            synchronous=ledger.synchronous or "normal",
-            busy_timeout_ms=500 if ledger.busy_timeout_ms is None else ledger.busy_timeout_ms,
-            enabled=ledger.enabled is not False,
+            synchronous=_given(ledger.synchronous),
+            busy_timeout_ms=_given(ledger.busy_timeout_ms),
+            enabled=_given(ledger.enabled),
         ),
         prices=_prices(private_prices, shipped_prices, where),
         task_types=tuple(
@@ -171,7 +165,7 @@ def build_settings(
         ),
         project=env.get("TIERWISE_PROJECT") or config.project,
         sources=sources,
-        classifier=config.classifier or "trained",
+        classifier=_given(config.classifier),
     )
 
 
@@ -465,31 +459,13 @@ def _prices(private: list[DatedPrice], shipped: list[DatedPrice], where: str) ->
 
 
 def _price(entry: DatedPrice, where: str) -> Price:
-    base = PriceBand(
-        input=entry.input,
-        output=entry.output,
-        # Unstated cache prices are the fresh input's: dearer than any real one, so never understated by silence
-        # on reads; writes are stated by whoever charges for them.
-        cache_read=entry.input if entry.cache_read is None else entry.cache_read,
-        cache_write_5m=entry.input if entry.cache_write_5m is None else entry.cache_write_5m,
-        cache_write_1h=entry.input if entry.cache_write_1h is None else entry.cache_write_1h,
-    )
-    bands = [base]
-    for band in entry.bands:
-        if band.above_prompt_tokens <= bands[-1].above_prompt_tokens:
+    bands = [_band(entry)]
+    for section in entry.bands:
+        if section.above_prompt_tokens <= bands[-1].above_prompt_tokens:
             raise ConfigError(
                 f"{where}: prices of {entry.model}: bands must ascend by above_prompt_tokens, from above 0"
             )
-        bands.append(
-            PriceBand(
-                input=band.input,
-                output=band.output,
-                cache_read=band.input if band.cache_read is None else band.cache_read,
-                cache_write_5m=band.input if band.cache_write_5m is None else band.cache_write_5m,
-                cache_write_1h=band.input if band.cache_write_1h is None else band.cache_write_1h,
-                above_prompt_tokens=band.above_prompt_tokens,
-            )
-        )
+        bands.append(_band(section, section.above_prompt_tokens))
     return Price(
         model=entry.model,
         bands=tuple(bands),
@@ -497,4 +473,21 @@ def _price(entry: DatedPrice, where: str) -> Price:
         valid_from=entry.valid_from,
         usd_per_web_search=entry.usd_per_web_search,
         usd_per_hour=entry.usd_per_hour,
+    )
+
+
+def _band(rates: DatedPrice | PriceSection, above_prompt_tokens: int = 0) -> PriceBand:
+    """Unstated cache prices are the fresh input's: dearer than any real one, so never understated by silence on
+    reads; writes are stated by whoever charges for them."""
+
+    def or_input(rate: Decimal | None) -> Decimal:
+        return rates.input if rate is None else rate
+
+    return PriceBand(
+        input=rates.input,
+        output=rates.output,
+        cache_read=or_input(rates.cache_read),
+        cache_write_5m=or_input(rates.cache_write_5m),
+        cache_write_1h=or_input(rates.cache_write_1h),
+        above_prompt_tokens=above_prompt_tokens,
     )

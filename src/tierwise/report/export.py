@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from tierwise.core.decisions import AttemptRecord
+from tierwise.core.decisions import AttemptRecord, CallRecord
 from tierwise.core.money import format_usd, nanousd_to_usd
 from tierwise.ledger import Filter, Ledger, StoredCall
 
@@ -23,116 +23,58 @@ def _usd(nanousd: int | None) -> str | None:
     return None if nanousd is None else format_usd(nanousd_to_usd(nanousd)).replace("$", "").replace(",", "")
 
 
-def _call(stored: StoredCall) -> dict[str, Cell]:
-    call = stored.call
-    return {
-        "call_id": call.call_id,
-        "started_at_ms": call.started_at_ms,
-        "status": call.status.value,
-        "task_type": call.task_type,
-        "family": call.family,
-        "needs": call.needs,
-        "confidence": call.confidence,
-        "abstained": call.abstained,
-        "tier": call.tier,
-        "model": call.model,
-        "planned_tier": call.planned_tier,
-        "baseline_model": call.baseline_model,
-        "baseline_cost_usd": _usd(call.baseline_nanousd),
-        "latency_ms": call.latency_ms,
-        "session": call.session,
-        "project": call.project,
-        "tags": json.dumps(dict(call.tags)),
-        "reasons": "; ".join(reason.text for reason in call.reasons),
-        "error": call.error,
-        "attempts": len(stored.attempts),
-    }
-
-
-def _attempt(stored: StoredCall, attempt: AttemptRecord) -> dict[str, Cell]:
-    call, usage = stored.call, attempt.usage
-    return {
-        "call_id": attempt.call_id,
-        "number": attempt.number,
-        "started_at_ms": attempt.started_at_ms,
-        "task_type": call.task_type,
-        "project": call.project,
-        "session": call.session,
-        "call_status": call.status.value,
-        "tier": attempt.tier,
-        "model": attempt.model,
-        "provider": attempt.provider,
-        "outcome": attempt.outcome.value,
-        "detail": attempt.detail,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "cache_write_5m_tokens": usage.cache_write_5m_tokens,
-        "cache_write_1h_tokens": usage.cache_write_1h_tokens,
-        "thinking_tokens": usage.thinking_tokens,
-        "web_searches": usage.web_searches,
-        "estimated": usage.estimated,
-        "cost_usd": _usd(attempt.cost_nanousd),
-        "price_source": attempt.price.source if attempt.price else None,
-        "latency_ms": attempt.latency_ms,
-        "ttft_ms": attempt.ttft_ms,
-        "wait_ms": attempt.wait_ms,
-        "request_id": attempt.request_id,
-        "reported_model": attempt.reported_model,
-    }
-
-
-_CALL_NAMES = (
-    "call_id",
-    "started_at_ms",
-    "status",
-    "task_type",
-    "family",
-    "needs",
-    "confidence",
-    "abstained",
-    "tier",
-    "model",
-    "planned_tier",
-    "baseline_model",
-    "baseline_cost_usd",
-    "latency_ms",
-    "session",
-    "project",
-    "tags",
-    "reasons",
-    "error",
-    "attempts",
-)
-_ATTEMPT_NAMES = (
-    "call_id",
-    "number",
-    "started_at_ms",
-    "task_type",
-    "project",
-    "session",
-    "call_status",
-    "tier",
-    "model",
-    "provider",
-    "outcome",
-    "detail",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_5m_tokens",
-    "cache_write_1h_tokens",
-    "thinking_tokens",
-    "web_searches",
-    "estimated",
-    "cost_usd",
-    "price_source",
-    "latency_ms",
-    "ttft_ms",
-    "wait_ms",
-    "request_id",
-    "reported_model",
-)
+# The columns of both kinds of rows, in order: how each is read.
+_CALL: Mapping[str, Callable[[StoredCall], Cell]] = {
+    "call_id": lambda s: s.call.call_id,
+    "started_at_ms": lambda s: s.call.started_at_ms,
+    "status": lambda s: s.call.status.value,
+    "task_type": lambda s: s.call.task_type,
+    "family": lambda s: s.call.family,
+    "needs": lambda s: s.call.needs,
+    "confidence": lambda s: s.call.confidence,
+    "abstained": lambda s: s.call.abstained,
+    "tier": lambda s: s.call.tier,
+    "model": lambda s: s.call.model,
+    "planned_tier": lambda s: s.call.planned_tier,
+    "baseline_model": lambda s: s.call.baseline_model,
+    "baseline_cost_usd": lambda s: _usd(s.call.baseline_nanousd),
+    "latency_ms": lambda s: s.call.latency_ms,
+    "session": lambda s: s.call.session,
+    "project": lambda s: s.call.project,
+    "tags": lambda s: json.dumps(dict(s.call.tags)),
+    "reasons": lambda s: "; ".join(reason.text for reason in s.call.reasons),
+    "error": lambda s: s.call.error,
+    "attempts": lambda s: len(s.attempts),
+}
+_ATTEMPT: Mapping[str, Callable[[CallRecord, AttemptRecord], Cell]] = {
+    "call_id": lambda _, a: a.call_id,
+    "number": lambda _, a: a.number,
+    "started_at_ms": lambda _, a: a.started_at_ms,
+    "task_type": lambda c, _: c.task_type,
+    "project": lambda c, _: c.project,
+    "session": lambda c, _: c.session,
+    "call_status": lambda c, _: c.status.value,
+    "tier": lambda _, a: a.tier,
+    "model": lambda _, a: a.model,
+    "provider": lambda _, a: a.provider,
+    "outcome": lambda _, a: a.outcome.value,
+    "detail": lambda _, a: a.detail,
+    "input_tokens": lambda _, a: a.usage.input_tokens,
+    "output_tokens": lambda _, a: a.usage.output_tokens,
+    "cache_read_tokens": lambda _, a: a.usage.cache_read_tokens,
+    "cache_write_5m_tokens": lambda _, a: a.usage.cache_write_5m_tokens,
+    "cache_write_1h_tokens": lambda _, a: a.usage.cache_write_1h_tokens,
+    "thinking_tokens": lambda _, a: a.usage.thinking_tokens,
+    "web_searches": lambda _, a: a.usage.web_searches,
+    "estimated": lambda _, a: a.usage.estimated,
+    "cost_usd": lambda _, a: _usd(a.cost_nanousd),
+    "price_source": lambda _, a: a.price.source if a.price else None,
+    "latency_ms": lambda _, a: a.latency_ms,
+    "ttft_ms": lambda _, a: a.ttft_ms,
+    "wait_ms": lambda _, a: a.wait_ms,
+    "request_id": lambda _, a: a.request_id,
+    "reported_model": lambda _, a: a.reported_model,
+}
 _EVERYTHING = Filter()
 _NUMERIC = frozenset({"baseline_cost_usd", "cost_usd"})  # texts, for exactness, and safe
 
@@ -174,10 +116,10 @@ def export_rows(
 def _rows(ledger: Ledger, what: str, where: Filter) -> Iterator[dict[str, Cell]]:
     for stored in ledger.calls(where):
         if what == "calls":
-            yield _call(stored)
+            yield {name: read(stored) for name, read in _CALL.items()}
         else:
             for attempt in stored.attempts:
-                yield _attempt(stored, attempt)
+                yield {name: read(stored.call, attempt) for name, read in _ATTEMPT.items()}
 
 
 def _lines(ledger: Ledger, fmt: str, what: str, where: Filter) -> Iterator[str]:
@@ -187,7 +129,7 @@ def _lines(ledger: Ledger, fmt: str, what: str, where: Filter) -> Iterator[str]:
         return
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_CALL_NAMES if what == "calls" else _ATTEMPT_NAMES)
+    writer.writerow(_CALL if what == "calls" else _ATTEMPT)
     yield buffer.getvalue()
     for row in _rows(ledger, what, where):
         buffer.seek(0)
