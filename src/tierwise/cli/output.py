@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
-    "TIER_STYLES",
     "console",
     "decision_as_json",
     "echo_json",
@@ -40,12 +39,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 _PIPE_COLUMNS = 4096  # nothing is wrapped that a program or a pager reads; tables take what they need
 
 # Colour-blind-safe (Okabe-Ito), cheapest first; tiers beyond the fourth repeat the last.
-TIER_STYLES = ("green", "cyan", "yellow", "magenta")
+_TIER_STYLES = ("green", "cyan", "yellow", "magenta")
 
 
 def tier_style(level: int) -> str:
     """The colour of a tier."""
-    return TIER_STYLES[min(level, len(TIER_STYLES) - 1)]
+    return _TIER_STYLES[min(level, len(_TIER_STYLES) - 1)]
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -74,9 +74,9 @@ def check_reply(
             return _rejected(text, problem, "the reply is none of the labels")
         text = label
     elif task.json_schema is not None:
-        parsed = parse_json(text)
-        if parsed is None:
-            return _rejected(text, _json_problem(text))
+        parsed = _parsed(text)
+        if isinstance(parsed, str):
+            return _rejected(text, f"the reply must be one JSON document and nothing else: {parsed}")
         text, value = parsed
         found = schema_problem(value, task.json_schema)
         if found is not None:
@@ -115,21 +115,19 @@ def parse_json(text: str) -> tuple[str, Json] | None:
 
     A document with words before or after it is not one: what a caller would parse must be all of it.
     """
+    parsed = _parsed(text)
+    return None if isinstance(parsed, str) else parsed
+
+
+def _parsed(text: str) -> tuple[str, Json] | str:
+    """As `parse_json`, or what keeps the reply from being a JSON document."""
     inner = _unfenced(text).strip()
     try:
         return inner, json.loads(inner, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _json_problem(text: str) -> str:
-    try:
-        json.loads(_unfenced(text).strip(), parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        return f"the reply must be one JSON document and nothing else: {error.msg} at line {error.lineno}"
+        return f"{error.msg} at line {error.lineno}"
     except (ValueError, RecursionError) as error:
-        return f"the reply must be one JSON document and nothing else: {error}"
-    return "the reply must be one JSON document and nothing else"
+        return str(error)
 
 
 @lru_cache(maxsize=128)

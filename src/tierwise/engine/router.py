@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from difflib import get_close_matches
 from inspect import iscoroutinefunction
 from types import TracebackType
@@ -523,12 +522,8 @@ class AsyncRouter:
             recording.call_ends(status, seconds=seconds, error=why)
             _raise(call, replace(climbed, why=why))
         accepted = attempts[-1]
-        baseline = self._baseline_cost(decision, climbed.rung.model, accepted.usage)
-        recording.call_ends(
-            CallStatus.ANSWERED,
-            seconds=seconds,
-            baseline_nanousd=None if baseline is None else usd_to_nanousd(baseline),
-        )
+        baseline_nanousd = self._baseline_nanousd(decision, climbed.rung.model, accepted.usage)
+        recording.call_ends(CallStatus.ANSWERED, seconds=seconds, baseline_nanousd=baseline_nanousd)
         return Result(
             text=checked.text,
             value=checked.value,
@@ -539,7 +534,7 @@ class AsyncRouter:
             attempts=attempts,
             usage=accepted.usage,
             cost_usd=spent_usd(attempts),
-            baseline_cost_usd=baseline,
+            baseline_cost_usd=None if baseline_nanousd is None else nanousd_to_usd(baseline_nanousd),
             latency_ms=round(seconds * 1000),
             stop_reason=reply.stop_reason,
             message=reply.message,
@@ -547,21 +542,20 @@ class AsyncRouter:
             recorded=self.ledger is not None and self.ledger.healthy,
         )
 
-    def _baseline_cost(self, decision: Decision, model: Model, usage: Usage) -> Decimal | None:
+    def _baseline_nanousd(self, decision: Decision, model: Model, usage: Usage) -> int | None:
         """What the baseline model would have cost for the same texts: its tokens, its price, one attempt."""
         price = self.planner.world(self._today()).prices.get(decision.baseline_model.id)
         if price is None:
             return None
         factor = decision.baseline_model.tokenizer_factor / model.tokenizer_factor
-        cost = price.cost_usd(usage.scaled(factor))
-        return nanousd_to_usd(usd_to_nanousd(cost))
+        return usd_to_nanousd(price.cost_usd(usage.scaled(factor)))
 
 
 def _raise(call: _Call, climbed: Climbed) -> NoReturn:
     attempts = tuple(call.recording.attempts)
     count = f"{len(attempts)} attempt{'s' if len(attempts) != 1 else ''}, {format_usd(spent_usd(attempts))} spent"
     why = climbed.why
-    if call.last_words and call.last_words not in why and call.recording.attempts[-1].outcome.is_rejection is False:
+    if call.last_words and call.last_words not in why and not attempts[-1].outcome.is_rejection:
         why = f"{why}: {call.last_words}"
     context: dict[str, Any] = {"call_id": call.recording.call_id, "attempts": attempts, "decision": call.decision}
     match climbed.ending:

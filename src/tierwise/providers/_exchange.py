@@ -13,7 +13,7 @@ from tierwise.core.decisions import OutcomeKind
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Usage
 from tierwise.core.tokens import estimate_tokens
-from tierwise.providers._http import WHOLE_REPLY_SECONDS, Deadline, Progress, Upstream
+from tierwise.providers._http import Deadline, Progress, Upstream
 from tierwise.providers.base import ModelRequest, ProviderFailure, Reply
 from tierwise.wire.anthropic import (
     MessageAccumulator,
@@ -130,13 +130,7 @@ async def exchange(upstream: Upstream, dialect: Dialect, request: ModelRequest, 
     settings = upstream.settings
     progress = Progress()
     streamed = body.get("stream") is True
-    if streamed:
-        deadline = Deadline(
-            request.timeout_seconds, settings.first_token_timeout_seconds, settings.idle_timeout_seconds
-        )
-    else:
-        total = WHOLE_REPLY_SECONDS if request.timeout_seconds is None else request.timeout_seconds
-        deadline = Deadline(total, total, total)
+    deadline = Deadline.of(settings, request.timeout_seconds, streamed=streamed)
     try:
         rendered = dialect.render(body)
     except Untranslatable as error:  # another model, reached otherwise, may well do it

@@ -74,6 +74,12 @@ class Progress:
         """Milliseconds to the first token; None before it."""
         return None if self.first_token_at is None else round((self.first_token_at - self.started) * 1000)
 
+    def failure(self, kind: OutcomeKind, words: str, *, note: str | None = None) -> ProviderFailure:
+        """How the attempt ended badly, with what it had used by then."""
+        return ProviderFailure(
+            kind, words, usage=self.usage(), request_id=self.request_id, ttft_ms=self.ttft_ms, note=note
+        )
+
     @property
     def latency_ms(self) -> int:
         """Milliseconds since the attempt began."""
@@ -93,6 +99,14 @@ class Deadline:
         self._total_words = "" if total_seconds is None else f"no complete answer within {total_seconds:g} s"
         self.timeout = asyncio.timeout_at(None)
         self._at, self.why = self._nearest(first_token_seconds, f"no first token within {first_token_seconds:g} s")
+
+    @classmethod
+    def of(cls, settings: ProviderSettings, total_seconds: float | None, *, streamed: bool) -> Deadline:
+        """The limits of one attempt: a stream has three, a whole reply only its total."""
+        if streamed:
+            return cls(total_seconds, settings.first_token_timeout_seconds, settings.idle_timeout_seconds)
+        total = WHOLE_REPLY_SECONDS if total_seconds is None else total_seconds
+        return cls(total, total, total)
 
     def enter(self) -> None:
         """Start watching; call it inside `async with deadline.timeout`."""
@@ -268,11 +282,6 @@ class Upstream:
         """Turns whatever ends an attempt badly into a `ProviderFailure` that knows what was used."""
         import httpx2  # noqa: PLC0415 - see `_open`
 
-        def failure(kind: OutcomeKind, words: str) -> ProviderFailure:
-            return ProviderFailure(
-                kind, words, usage=progress.usage(), request_id=progress.request_id, ttft_ms=progress.ttft_ms
-            )
-
         where = self.scrub(f"{self.settings.name} at {self.base_url}")
         try:
             async with deadline.timeout:
@@ -282,22 +291,26 @@ class Upstream:
             note_spent(cancelled, progress.usage())
             raise
         except TimeoutError:
-            raise failure(OutcomeKind.TIMEOUT, f"{where}: {deadline.why}") from None
+            raise progress.failure(OutcomeKind.TIMEOUT, f"{where}: {deadline.why}") from None
         except httpx2.ConnectTimeout:
             seconds = self.settings.connect_timeout_seconds
-            raise failure(OutcomeKind.CONNECTION, f"{where}: no connection within {seconds:g} s") from None
+            raise progress.failure(OutcomeKind.CONNECTION, f"{where}: no connection within {seconds:g} s") from None
         except httpx2.TimeoutException as error:
-            raise failure(OutcomeKind.TIMEOUT, f"{where}: {self.scrub(_words(error))}") from None
+            raise progress.failure(OutcomeKind.TIMEOUT, f"{where}: {self.scrub(_words(error))}") from None
         except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL) as error:
             words = f"{where}: the request cannot be sent: {self.scrub(_words(error))}"
-            raise failure(OutcomeKind.INVALID_REQUEST, words) from None
+            raise progress.failure(OutcomeKind.INVALID_REQUEST, words) from None
         except httpx2.DecodingError as error:
-            raise failure(OutcomeKind.SERVER_ERROR, f"{where}: unreadable: {self.scrub(_words(error))}") from None
+            raise progress.failure(
+                OutcomeKind.SERVER_ERROR, f"{where}: unreadable: {self.scrub(_words(error))}"
+            ) from None
         except httpx2.ConnectError as error:
-            raise failure(OutcomeKind.CONNECTION, f"{where}: cannot connect: {self.scrub(_words(error))}") from None
+            raise progress.failure(
+                OutcomeKind.CONNECTION, f"{where}: cannot connect: {self.scrub(_words(error))}"
+            ) from None
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
             words = f"{where}: the connection broke: {self.scrub(_words(error))}"
-            raise failure(OutcomeKind.CONNECTION, words) from None
+            raise progress.failure(OutcomeKind.CONNECTION, words) from None
 
     def status_failure(
         self, status: int, headers: Mapping[str, str], content: bytes, progress: Progress
@@ -320,35 +333,17 @@ class Upstream:
     def event_failure(self, error_type: str, message: str, progress: Progress) -> ProviderFailure:
         """What an error event in mid-stream means: the status is 200 by then, so its type decides."""
         words = f"{self.settings.name} broke off with {self.scrub(error_type)}: {self.scrub(message)}"
-        return ProviderFailure(
-            failure_kind(200, error_type, message),
-            words,
-            note=f"{self.settings.name} broke off{_named(error_type)}",
-            usage=progress.usage(),
-            request_id=progress.request_id,
-            ttft_ms=progress.ttft_ms,
-        )
+        note = f"{self.settings.name} broke off{_named(error_type)}"
+        return progress.failure(failure_kind(200, error_type, message), words, note=note)
 
     def garbled(self, words: str, progress: Progress) -> ProviderFailure:
         """An answer that is not the protocol."""
-        return ProviderFailure(
-            OutcomeKind.SERVER_ERROR,
-            f"{self.settings.name} sent an answer that is not the protocol: {self.scrub(words)}",
-            note=f"{self.settings.name} sent an answer that is not the protocol",
-            usage=progress.usage(),
-            request_id=progress.request_id,
-            ttft_ms=progress.ttft_ms,
-        )
+        note = f"{self.settings.name} sent an answer that is not the protocol"
+        return progress.failure(OutcomeKind.SERVER_ERROR, f"{note}: {self.scrub(words)}", note=note)
 
     def cut(self, words: str, progress: Progress) -> ProviderFailure:
         """A stream that ended before its end."""
-        return ProviderFailure(
-            OutcomeKind.CONNECTION,
-            f"{self.settings.name} at {self.scrub(self.base_url)}: {words}",
-            usage=progress.usage(),
-            request_id=progress.request_id,
-            ttft_ms=progress.ttft_ms,
-        )
+        return progress.failure(OutcomeKind.CONNECTION, f"{self.settings.name} at {self.scrub(self.base_url)}: {words}")
 
     def parse(self, content: bytes | str, progress: Progress) -> Json:
         """JSON, or the failure that says it is none."""

@@ -18,7 +18,7 @@ from tierwise.core.decisions import OutcomeKind
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.settings import ProviderSettings
 from tierwise.providers._exchange import reply_from
-from tierwise.providers._http import WHOLE_REPLY_SECONDS, Deadline, Progress, failure_kind, scrub
+from tierwise.providers._http import Deadline, Progress, failure_kind, scrub
 from tierwise.providers.base import Availability, ModelRequest, ProviderFailure, Reply, note_spent
 from tierwise.wire.anthropic import ProtocolError
 from tierwise.wire.openai import ChatAccumulator, Untranslatable, chat_request, message_from_completion
@@ -102,13 +102,7 @@ class LiteLLMProvider:
         accumulator = ChatAccumulator()
         progress.usage = lambda: accumulator.usage_so_far(body)
         streamed = "stream" in call
-        total = request.timeout_seconds
-        if streamed:
-            settings = self._settings
-            deadline = Deadline(total, settings.first_token_timeout_seconds, settings.idle_timeout_seconds)
-        else:
-            total = WHOLE_REPLY_SECONDS if total is None else total
-            deadline = Deadline(total, total, total)
+        deadline = Deadline.of(self._settings, request.timeout_seconds, streamed=streamed)
         try:
             async with deadline.timeout:
                 deadline.enter()
