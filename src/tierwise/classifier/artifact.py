@@ -7,7 +7,6 @@ A damaged, incomplete or newer artifact is refused with a message, never half us
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,10 +68,10 @@ def load_artifact(folder: Path | None = None) -> Artifact:
     folder = shipped_folder() if folder is None else folder
     manifest = _manifest(folder)
     digests = manifest.get("files", {})
-    weights_file, terms_file = _checked(folder, "ngrams.npz", digests), _checked(folder, "ngrams.txt", digests)
+    weights_path, terms_path = _checked(folder, "ngrams.npz", digests), _checked(folder, "ngrams.txt", digests)
     try:
-        arrays = np.load(io.BytesIO(weights_file), allow_pickle=False)
-        terms = _lines(terms_file)
+        arrays = np.load(weights_path, allow_pickle=False)
+        terms = _lines(terms_path)
         weights, scale, biases = arrays["weights"], float(arrays["scale"]), arrays["biases"]
         types = tuple(manifest["types"])
         if weights.shape != (len(terms), len(types)) or biases.shape != (len(types),):
@@ -118,12 +117,13 @@ def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
     options.intra_op_num_threads = 1  # a few milliseconds: handing pieces to threads costs more, and starves others
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    # From its path: handed over as bytes, the model would stay in memory twice.
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return session, WordPiece(_lines(vocabulary))
 
 
-def _lines(data: bytes) -> list[str]:
-    return data.decode("utf-8").split("\n")[:-1]
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").split("\n")[:-1]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -142,12 +142,14 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _checked(folder: Path, name: str, digests: Mapping[str, str]) -> bytes:
-    """A file of the artifact, read once: what is used is what was checked."""
+def _checked(folder: Path, name: str, digests: Mapping[str, str]) -> Path:
+    """A file of the artifact, known to be what was trained. It is hashed in pieces: whole, it would leave its size."""
+    path = folder / name
     try:
-        data = (folder / name).read_bytes()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ConfigError(f"the classifier lacks {folder / name} ({error.strerror}); reinstall tierwise") from None
-    if hashlib.sha256(data).hexdigest() != digests.get(name):
-        raise ConfigError(f"{folder / name} is damaged: it is not what was trained; reinstall tierwise")
-    return data
+        raise ConfigError(f"the classifier lacks {path} ({error.strerror}); reinstall tierwise") from None
+    if digest != digests.get(name):
+        raise ConfigError(f"{path} is damaged: it is not what was trained; reinstall tierwise")
+    return path
