@@ -67,7 +67,7 @@ def main() -> None:
         print("\nresident memory, MB")
         (Path(home) / "rules.toml").write_text('classifier = "rules"\n', encoding="utf-8")
         rules = {**env, "TIERWISE_CONFIG": str(Path(home) / "rules.toml")}
-        clear = "Summarise this ticket in one line"
+        clear = "Translate this sentence into French"  # the n-grams alone answer
         doubtful = "hm, that thing of last week with Ana, could you see what is going on there"
         for name, code, text, variables in (
             ("bare Python (floor)", BARE, "", env),
