@@ -141,6 +141,12 @@ def test_a_known_type_is_not_classified(classifier: TrainedClassifier) -> None:
     assert (said.task_type.name, said.confidence) == ("translation", 1.0)
 
 
+def test_a_guess_is_never_certain(classifier: TrainedClassifier) -> None:
+    """However clear the words: 1.0 means that the caller said so."""
+    for text in ("Translate this sentence into French", "Is this clause enforceable?", "Classify this support ticket"):
+        assert classifier.classify(Task(text=text)).confidence < 1.0
+
+
 def test_tool_calls_are_read_by_name_and_input(classifier: TrainedClassifier) -> None:
     """The name in any case style, and what is handed in."""
     said = classifier.classify(Task(text="Tool call: extractInvoiceFields", tool_name="extractInvoiceFields"))

@@ -26,6 +26,7 @@ from tierwise.core.tasks import Alternative, Classification, Needs, Task, TaskTy
 __all__ = ["TrainedClassifier"]
 
 _REMEMBERED = 2_048
+_SUREST = 0.9999  # 1.0 is what the caller knows, and rounding must not make a guess of ours one
 _ALTERNATIVES = 5
 _CLS, _SEP = 101, 102
 _RUN = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
@@ -179,7 +180,7 @@ class TrainedClassifier:
             evidence.append("unlike anything that it was trained on")
         return Classification(
             types[best],
-            round(confidence, 4),
+            min(round(confidence, 4), _SUREST),
             abstained=abstained,
             alternatives=tuple(Alternative(types[int(k)], round(float(p[k]), 4)) for k in order[1:]),
             also=tuple(also),
