@@ -144,8 +144,11 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "rules": "See [[policy.rules]].",
         "roles": "Which tier plays which role of the tree: `local`, `processing`, `judgment`, `top`. `@top` is the "
         "highest tier, whichever that is.",
-        "confident_above": "Below it, the strictest plausible alternative counts too.",
-        "consider_alternatives_above": "An alternative at least this likely is plausible.",
+        "too_low_costs": "How many times worse it is to send work too low than to send it one tier too high, at three "
+        "boundaries: processing that must be right the first time, judgment, critical work. Stricter work that is likelier "
+        "than 1 / (1 + cost) counts. Higher is more careful and dearer.",
+        "confident_above": "For the rules: below it, the strictest plausible alternative counts too.",
+        "consider_alternatives_above": "For the rules: an alternative at least this likely is plausible.",
         "local_max_prompt_tokens": "Larger prompts do not go to the local role.",
         "local_max_output_tokens": "Nor do longer answers.",
         "default_max_latency_seconds": "Time that a step may take on the local tier where the caller says nothing.",

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from tierwise.classifier import load_taxonomy
-from tierwise.classifier.evaluate import Evaluation, Labelled, evaluate, level_of_type
+from tierwise.classifier.evaluate import Evaluation, Labelled, evaluate
 from tierwise.core.errors import InvalidTask
 from tierwise.core.tasks import Alternative, Classification, Task
 
@@ -36,7 +36,7 @@ class Scripted:
 
 def plain_tier(classification: Classification) -> int:
     """The best guess's own tier; at least judgment where it abstained."""
-    level = level_of_type(classification.task_type)
+    level = classification.task_type.level
     return max(level, 2) if classification.abstained else level
 
 
@@ -81,7 +81,7 @@ def test_types_and_families_are_counted() -> None:
 )
 def test_level_follows_the_needs(name: str, level: int) -> None:
     """Recoverable processing is local, other processing haiku, judgment sonnet whatever it is, critical opus."""
-    assert level_of_type(TYPES[name]) == level
+    assert TYPES[name].level == level
 
 
 def test_tier_is_what_the_policy_makes_of_it() -> None:

@@ -14,7 +14,7 @@ import pytest
 from corpus import FOLDER, Split, assign, load
 from tierwise.classifier import RuleClassifier, TrainedClassifier, choose_classifier, load_taxonomy
 from tierwise.classifier.artifact import load_artifact, open_encoder, shipped_folder
-from tierwise.classifier.evaluate import Evaluation, Labelled, evaluate, level_of_type
+from tierwise.classifier.evaluate import Evaluation, Labelled, evaluate
 from tierwise.classifier.wordpiece import WordPiece
 from tierwise.config import shipped_settings
 from tierwise.core.errors import ConfigError, InvalidTask
@@ -228,5 +228,5 @@ def test_rules_are_used_on_request() -> None:
 
 def test_levels_follow_needs() -> None:
     """Strictness is needs and recoverability, as the policy reads them."""
-    assert level_of_type(TAXONOMY["summarization"]) == 0
+    assert TAXONOMY["summarization"].level == 0
     assert TAXONOMY["legal_analysis"].needs is Needs.CRITICAL

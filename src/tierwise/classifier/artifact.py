@@ -19,7 +19,16 @@ from tierwise.core.errors import ConfigError
 
 __all__ = ["Artifact", "NgramModel", "load_artifact", "open_encoder", "shipped_folder"]
 
-SCHEMA = 1
+SCHEMA = 2
+_NUMBERS = (
+    "encoder_weight",
+    "ngram_weight",
+    "rules_weight",
+    "fast_weight",
+    "fast_above",
+    "fast_critical_below",
+    "abstain_below",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +48,15 @@ class Artifact:
     folder: Path
     types: tuple[str, ...]
     ngrams: NgramModel
+    # Weights of the models' scores; with them a confidence is a frequency.
     encoder_weight: float
     ngram_weight: float
+    rules_weight: float
     fast_weight: float  # of the n-gram model's scores where it decides alone
-    fast_above: float  # it decides alone from this confidence on
+    fast_above: float  # it decides alone from this confidence on,
+    fast_critical_below: float  # where critical work is no likelier than this
     abstain_below: float
-    above_mass: float  # probability of stricter work that is not left to chance
-    critical_mass: float  # probability of critical work that is not left to chance
+    detector: tuple[float, float, float]  # weights of its score and of the critical types' mass, bias
     head_tokens: int
     tail_tokens: int
     metrics: Mapping[str, Any]
@@ -84,18 +95,8 @@ def load_artifact(folder: Path | None = None) -> Artifact:
             digests=digests,
             head_tokens=int(manifest["head_tokens"]),
             tail_tokens=int(manifest["tail_tokens"]),
-            **{
-                name: float(manifest[name])
-                for name in (
-                    "encoder_weight",
-                    "ngram_weight",
-                    "fast_weight",
-                    "fast_above",
-                    "abstain_below",
-                    "above_mass",
-                    "critical_mass",
-                )
-            },
+            detector=_three(manifest["detector"]),
+            **{name: float(manifest[name]) for name in _NUMBERS},
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"the classifier in {folder} is damaged ({error}); reinstall tierwise") from None
@@ -120,6 +121,11 @@ def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
     # From its path: handed over as bytes, the model would stay in memory twice.
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return session, WordPiece(_lines(vocabulary))
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    first, second, third = map(float, values)
+    return first, second, third
 
 
 def _lines(path: Path) -> list[str]:

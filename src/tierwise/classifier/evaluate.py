@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from tierwise.classifier.base import Classifier
-from tierwise.classifier.taxonomy import TOP_LEVEL, level_of_type
 from tierwise.core.errors import InvalidTask
-from tierwise.core.tasks import Classification, Needs, Task, TaskType
+from tierwise.core.tasks import TOP_LEVEL, Classification, Needs, Task, TaskType
 
 __all__ = [
     "Bin",
@@ -40,7 +39,6 @@ __all__ = [
     "Timing",
     "TypeScore",
     "evaluate",
-    "level_of_type",
 ]
 
 SHORT_CHARS = 2_000
@@ -290,7 +288,7 @@ class _Tally:
         label = predicted if right else accepted[0]
         families = [task_type.family for task_type in accepted]
         family_right = predicted.family in families
-        levels = [level_of_type(task_type) for task_type in accepted]
+        levels = [task_type.level for task_type in accepted]
         needed = max((wanted for wanted in levels if wanted <= level), default=min(levels))
         critical = [task_type.needs is Needs.CRITICAL for task_type in accepted]
         found = {

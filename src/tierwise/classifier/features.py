@@ -6,6 +6,7 @@ looked at, where the ask stands; ten megabytes cost no more than a page.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -22,6 +23,19 @@ _TOOL_INPUT_CHARS = 600
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# The shape of a request: what is in it, whatever its words say.
+_SHAPES = (
+    ("#code", ("```", "def ", "function ", "class ", "=> ", "();", "#include", "import ")),
+    ("#json", ('{"', '": ', '[{"')),
+    ("#diff", ("diff --git", "@@ ", "\n+++ ", "\n--- a/")),
+    ("#trace", ("Traceback", "Exception", "    at ", "error:", "Error:", "panic:")),
+    ("#table", (" | ", "\t", "\n|")),
+    ("#markup", ("</", "/>")),
+    ("#path", (".py", ".ts", ".md", "src/", "./", ".json", ".go")),
+    ("#system", ("System:", "You are ", "\nUser:")),
+    ("#list", ("\n- ", "\n1.", "\n* ", "\n2.")),
+    ("#lines", ("\n\n",)),
+)
 
 
 def shown(text: str, tool_name: str | None = None, tool_input: Json = None) -> str:
@@ -29,12 +43,15 @@ def shown(text: str, tool_name: str | None = None, tool_input: Json = None) -> s
     if tool_name is not None:
         try:
             given = json.dumps(tool_input, ensure_ascii=False)[:_TOOL_INPUT_CHARS]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             given = ""
         named = f"{tool_name[:_TOOL_INPUT_CHARS]} {given}"
         text = named if text == f"Tool call: {tool_name}" else f"{text[:_ENCODER_HEAD_CHARS]}\n{named}"
     if len(text) > _ENCODER_HEAD_CHARS + _ENCODER_TAIL_CHARS:
-        text = f"{text[:_ENCODER_HEAD_CHARS]}\n…\n{text[-_ENCODER_TAIL_CHARS:]}"
+        if text[0].isspace():
+            text = text.lstrip()  # a page of blanks in front must not hide what follows
+        if len(text) > _ENCODER_HEAD_CHARS + _ENCODER_TAIL_CHARS:
+            text = f"{text[:_ENCODER_HEAD_CHARS]}\n…\n{text[-_ENCODER_TAIL_CHARS:]}"
     text = text.strip().replace("\x00", " ")
     return text if text.isascii() else _LONE_SURROGATE.sub(" ", text)
 
@@ -45,11 +62,11 @@ def encoder_windows(text: str) -> tuple[str, str]:
     return (head, tail) if cut else (text, "")
 
 
-def ngrams(text: str) -> set[str]:
-    """Words, pairs of words, word beginnings, and what stands first and last, of what `shown` gave.
+def ngrams(text: str) -> list[str]:
+    """Words, pairs of words, word beginnings, shape, and what stands first and last, of what `shown` gave.
 
-    `^` marks one of the first six words, `$` the tail, `~` the first four letters of a longer word (inflections,
-    related languages), `#len` the length.
+    Each once, in no order that means anything. `^` marks one of the first six words, `$` the tail, `~` the first four
+    letters of a longer word (inflections, related languages), `#` the shape and the length.
     """
     if len(text) <= _HEAD_CHARS + _TAIL_CHARS:
         head, tail = text, ""
@@ -59,14 +76,17 @@ def ngrams(text: str) -> set[str]:
         head = _CAMEL.sub(" ", head)
     words = _WORD.findall(head.lower())
     found = set(words)
-    found.update(map("{} {}".format, words, words[1:]))
-    found.update(["^" + word for word in words[:6]])
-    found.update(["~" + word[:4] for word in words if len(word) > 5])
+    found.update([f"{a} {b}" for a, b in itertools.pairwise(words)])
+    found.update([f"^{word}" for word in words[:6]])
+    found.update([f"~{word[:4]}" for word in words if len(word) > 5])
     if tail:
         last = _WORD.findall(tail.lower())
-        found.update(["$" + word for word in last])
-        found.update(map("${} {}".format, last, last[1:]))
+        found.update([f"${word}" for word in last])
+        found.update([f"${a} {b}" for a, b in itertools.pairwise(last)])
     else:
-        found.update(["$" + word for word in words[-6:]])
+        found.update([f"${word}" for word in words[-6:]])
+    if len(text) > 60:
+        found.update([name for name, signs in _SHAPES if any(sign in text for sign in signs)])
+    found.add("#question" if text[-1:] == "?" else "#asked" if "?" in text else "#flat")
     found.add(f"#len{min(12, len(text).bit_length())}")
-    return found
+    return list(found)

@@ -7,14 +7,11 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import assert_never
 
 from tierwise.core.errors import ConfigError, UnknownTaskType
 from tierwise.core.tasks import Needs, TaskType
 
-__all__ = ["TOP_LEVEL", "Taxonomy", "level_of_type", "load_taxonomy"]
-
-TOP_LEVEL = 3
+__all__ = ["Taxonomy", "load_taxonomy"]
 
 
 class Taxonomy(Mapping[str, TaskType]):
@@ -86,16 +83,3 @@ def load_taxonomy() -> Taxonomy:
         )
         for row in document["types"]
     )
-
-
-def level_of_type(task_type: TaskType) -> int:
-    """The tier that a type's needs give: 0 recoverable processing, 1 other processing, 2 judgment, 3 critical."""
-    match task_type.needs:
-        case Needs.PROCESSING:
-            return 0 if task_type.recoverable else 1
-        case Needs.JUDGMENT:
-            return 2
-        case Needs.CRITICAL:
-            return TOP_LEVEL
-        case other:
-            assert_never(other)

@@ -136,6 +136,7 @@ def build_settings(
             roles=roles,
             confident_above=_given(policy.confident_above),
             consider_alternatives_above=_given(policy.consider_alternatives_above),
+            too_low_costs=_given(policy.too_low_costs),
             local_max_prompt_tokens=_given(policy.local_max_prompt_tokens),
             local_max_output_tokens=_given(policy.local_max_output_tokens),
             default_max_latency_seconds=_given(policy.default_max_latency_seconds),

@@ -57,6 +57,7 @@ Positive = Annotated[int, Field(gt=0, strict=True)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+TooLowCost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
@@ -160,6 +161,7 @@ class PolicySection(_Section):
     roles: dict[Role, str] | None = None
     confident_above: Share | None = None
     consider_alternatives_above: Share | None = None
+    too_low_costs: tuple[TooLowCost, TooLowCost, TooLowCost] | None = None
     local_max_prompt_tokens: Count | None = None
     local_max_output_tokens: Count | None = None
     default_max_latency_seconds: PositiveSeconds | None = None

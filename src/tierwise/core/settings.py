@@ -84,6 +84,9 @@ class PolicySettings:
     roles: Mapping[Role, str]  # role → tier name
     confident_above: float
     consider_alternatives_above: float
+    # What it costs to send work too low, in units of what it costs to send work one tier too high, at each boundary:
+    # to processing that must be right the first time, to judgment, to critical work.
+    too_low_costs: tuple[float, float, float]
     local_max_prompt_tokens: int
     local_max_output_tokens: int
     default_max_latency_seconds: float

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
+from typing import assert_never
 
 from tierwise.core.errors import InvalidTask
 from tierwise.core.json import Json, JsonObject
 
-__all__ = ["Alternative", "Classification", "Needs", "Stakes", "Task", "TaskType"]
+__all__ = ["TOP_LEVEL", "Alternative", "Classification", "Needs", "Stakes", "Task", "TaskType"]
 
 
 class Needs(StrEnum):
@@ -25,6 +26,8 @@ class Needs(StrEnum):
         """0 for processing, 1 for judgment, 2 for critical."""
         return _NEEDS_RANK[self]
 
+
+TOP_LEVEL = 3
 
 _NEEDS_RANK = {Needs.PROCESSING: 0, Needs.JUDGMENT: 1, Needs.CRITICAL: 2}
 
@@ -47,6 +50,19 @@ class TaskType:
     recoverable: bool  # a wrong answer is cheap to notice and to retry downstream
     description: str = ""
 
+    @property
+    def level(self) -> int:
+        """How strict: 0 recoverable processing, 1 other processing, 2 judgment, 3 critical (`TOP_LEVEL`)."""
+        match self.needs:
+            case Needs.PROCESSING:
+                return 0 if self.recoverable else 1
+            case Needs.JUDGMENT:
+                return 2
+            case Needs.CRITICAL:
+                return TOP_LEVEL
+            case other:
+                assert_never(other)
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
@@ -63,6 +79,10 @@ class Classification:
     `confidence` means frequency: of all texts classified at 0.8, 80 % are right. `abstained` says that the evidence
     is too thin or from outside what the classifier knows; `task_type` is then its best guess and must not be
     relied on. `also` holds further tasks asked for in the same text: the policy takes the strictest of all.
+
+    `at_least`, where the classifier knows its whole distribution, holds the probabilities that the text is at least
+    processing that must be right the first time, at least judgment, and critical: the policy weighs them against
+    the price of going up. `stated_stakes` is what the text itself says of a mistake's consequences.
     """
 
     task_type: TaskType
@@ -71,6 +91,8 @@ class Classification:
     alternatives: tuple[Alternative, ...] = ()  # best first, `task_type` itself left out
     also: tuple[TaskType, ...] = ()
     evidence: tuple[str, ...] = ()  # in plain words, for the decision's reasons; no payload text
+    at_least: tuple[float, float, float] | None = None
+    stated_stakes: Stakes = Stakes.NORMAL
 
     @property
     def sure(self) -> str:

@@ -15,7 +15,7 @@ from tierwise.core.catalog import Model, Tier, TierSpec
 from tierwise.core.decisions import Decision, Reason
 from tierwise.core.errors import InvalidTask, NoRouteError
 from tierwise.core.settings import Role
-from tierwise.core.tasks import Classification, Stakes, Task
+from tierwise.core.tasks import Classification, Stakes, Task, TaskType
 from tierwise.policy.ladder import Size, build_ladder, first_fit, measure, seconds_on
 from tierwise.policy.tree import Verdict, judge
 from tierwise.policy.world import World
@@ -123,20 +123,33 @@ def _tree_tier(
     reasons: list[Reason],
 ) -> tuple[Tier, Verdict]:
     fits, fits_reason = _fits_local(size, world, _latency_budget(task, world))
-    verdict = judge(classification, world.policy, fits_local=fits, stakes=task.stakes)
+    stated = task.stakes is Stakes.NORMAL and classification.stated_stakes is not Stakes.NORMAL
+    stakes = classification.stated_stakes if stated else task.stakes
+    verdict = judge(classification, world.policy, fits_local=fits, stakes=stakes)
     if verdict.strictest is not classification.task_type:
-        reasons.append(
-            Reason("strictest", f"may also be {verdict.strictest.name}: the strictest of what is plausible counts")
-        )
+        reasons.append(Reason("strictest", _strictest(classification, verdict.strictest)))
     tier = world.catalog.tier(world.policy.roles[verdict.role], where="policy.roles").tier
     uses_fit = verdict.role is Role.LOCAL or (verdict.role is Role.PROCESSING and not fits)
     reasons.append(
         Reason(verdict.rule.name, f"{verdict.rule.because}{f' ({fits_reason()})' if uses_fit else ''}: {tier}")
     )
-    if task.stakes is Stakes.HIGH and tier.level < world.catalog.top.tier.level:
+    if stakes is Stakes.HIGH and tier.level < world.catalog.top.tier.level:
         tier = world.catalog.tiers[tier.level + 1].tier
-        reasons.append(Reason("stakes_high", f"stakes are high: one tier up, {tier}"))
+        why = "the text says that a mistake would be grave" if stated else "stakes are high"
+        reasons.append(Reason("stakes_high", f"{why}: one tier up, {tier}"))
     return tier, verdict
+
+
+def _strictest(classification: Classification, strictest: TaskType) -> str:
+    """Why a stricter type than the likeliest one counts, with how likely it is where that is known."""
+    text = f"may also be {strictest.name}"
+    if classification.at_least is None or strictest in classification.also:
+        return f"{text}: the strictest of what is plausible counts"
+    likely = classification.at_least[max(strictest.level, 1) - 1]
+    kind = ("processing that must be right the first time", "judgment or more", "critical work")[
+        max(strictest.level, 1) - 1
+    ]
+    return f"{text}: {likely:.0%} that this is {kind}, and sending that too low costs more than going up"
 
 
 def _move(
