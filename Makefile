@@ -63,9 +63,9 @@ $(VENV)/.demo: pyproject.toml requirements/core.txt requirements/embedded.txt re
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt requirements/gateway.txt
 	$(call say,installing what the tests need …)
-	@$(PIP) -r requirements/dev.txt
+	@$(PIP) -r requirements/dev.txt -r requirements/gateway.txt
 	@touch $@
 
 clean: ## Remove what was built and installed here
