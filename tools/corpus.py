@@ -70,7 +70,7 @@ class Split(StrEnum):
     TEST = "test"
 
 
-SHARES = ((Split.TRAIN, 0.8), (Split.CALIBRATION, 0.08), (Split.TEST, 0.12))
+SHARES = ((Split.TRAIN, 0.84), (Split.CALIBRATION, 0.07), (Split.TEST, 0.09))
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,3 +208,47 @@ def test_doubt_never_lowers_the_tier(
     assert level(replace(what, confidence=min(less, what.confidence)), stakes, gone) >= before
     assert level(replace(what, abstained=True), stakes, gone) >= before
     assert level(what, stakes, gone | also_gone) >= before
+
+
+# ------------------------------------------------------------------ what is known of the whole distribution
+
+
+def weighed(name: str, at_least: tuple[float, float, float], **alternatives: float) -> Classification:
+    """A classification that knows how likely stricter work is."""
+    return replace(classified(name, 0.5, alternatives=alternatives), at_least=at_least)
+
+
+def test_stricter_work_counts_from_where_missing_it_costs_more() -> None:
+    """With a cost of 4 a boundary is crossed from 20 % on, at each of the three."""
+    policy = replace(world().policy, too_low_costs=(4.0, 4.0, 4.0))
+    here = world(policy=policy)
+    assert decided(weighed("tagging", (0.19, 0.1, 0.1), ranking=0.19), here).tier == LOCAL
+    assert decided(weighed("tagging", (0.20, 0.1, 0.1), ranking=0.20), here).tier == HAIKU
+    assert decided(weighed("tagging", (0.25, 0.20, 0.1), debugging=0.2), here).tier == SONNET
+    assert decided(weighed("tagging", (0.25, 0.22, 0.20), legal_analysis=0.2), here).tier == OPUS
+
+
+def test_the_reason_tells_how_likely_it_is() -> None:
+    """In words, with the probability and what it is of."""
+    decision = decided(weighed("tagging", (0.4, 0.35, 0.3), legal_analysis=0.3))
+    assert "30% that this is critical work" in reasons(decision)["strictest"]
+    assert decision.tier == OPUS
+
+
+def test_low_confidence_alone_does_not_raise_what_is_known_not_to_be_stricter() -> None:
+    """Between two types of the same tier it does not matter which it is."""
+    assert decided(weighed("tagging", (0.02, 0.01, 0.0), entity_extraction=0.45)).tier == LOCAL
+
+
+def test_stricter_work_without_a_name_is_treated_as_unknown() -> None:
+    """Up all the same: unsure is judgment."""
+    assert decided(weighed("tagging", (0.9, 0.9, 0.9))).tier == SONNET
+
+
+def test_what_a_text_says_of_a_mistake_raises_it() -> None:
+    """As if the caller had said so; what the caller says wins."""
+    grave = replace(weighed("tagging", (0.0, 0.0, 0.0)), stated_stakes=Stakes.HIGH)
+    decision = decided(grave)
+    assert decision.tier == SONNET
+    assert "the text says" in reasons(decision)["stakes_high"]
+    assert decided(grave, stakes=Stakes.CRITICAL).tier == OPUS
