@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -398,10 +398,7 @@ class Ledger:
         if call is not None and (old_call is None or call.status is not CallStatus.OPEN or old_call[2] == "open"):
             new_call = codec.call_row(call, None)
             if call.status is CallStatus.OPEN:
-                writer = self._writer
-                if writer is None:
-                    writer = self._writer = this_process()
-                new_call = (*new_call[:-1], writer)
+                new_call = (*new_call[:-1], self._this_writer)
         new_attempts = dict(old_attempts)
         for attempt in attempts:
             old = old_attempts.get(attempt.number)
@@ -596,6 +593,46 @@ class Ledger:
             if stored.call.status is not CallStatus.OPEN or not is_alive(writers.get(stored.call.call_id))
         ]
 
+    # For the other modules of this package
+
+    @property
+    def _this_writer(self) -> str:
+        """Who this process is to other processes; see `tierwise.ledger.process`."""
+        if self._writer is None:
+            self._writer = this_process()
+        return self._writer
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction in which nobody else writes; undone where the block raises.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        with self._lock:
+            connection = self._open()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                transaction_failed(connection)
+                raise explain(error, self.path) from error
+            except BaseException:
+                transaction_failed(connection)
+                raise
+
+    def _snapshot(self) -> _Reading:
+        """What is in the file now, read without waiting for anybody who writes, this process included.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        try:
+            return _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
+
     # Reading
 
     def _reading(self) -> _Reading:
@@ -605,10 +642,7 @@ class Ledger:
                 self._open()
             except LedgerUnavailable as unavailable:
                 self._check_readable(unavailable)
-        try:
-            return _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
-        except sqlite3.Error as error:
-            raise explain(error, self.path) from error
+        return self._snapshot()
 
     def _check_readable(self, unavailable: LedgerUnavailable) -> None:
         """A full disk or somebody's lock forbids writing, not reading."""
@@ -736,18 +770,8 @@ class Ledger:
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        with self._lock:
-            connection = self._open()
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                rebuild(connection)
-                connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                transaction_failed(connection)
-                raise explain(error, self.path) from error
-            except BaseException:
-                transaction_failed(connection)
-                raise
+        with self._transaction() as connection:
+            rebuild(connection)
 
     def check(self, *, quick: bool = False) -> list[str]:
         """What is wrong with the database; empty when nothing is. Reads all of it; `quick` leaves the indexes out.
