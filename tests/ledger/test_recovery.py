@@ -11,7 +11,10 @@ import pytest
 from tests.ledger.records import attempt, call
 from tierwise.core.errors import LedgerCorrupt, LedgerTooNew, LedgerUnavailable
 from tierwise.ledger import Ledger, StoredCall, recover
-from tierwise.ledger.schema import LATEST
+from tierwise.ledger.budgets import BudgetPeriod, Budgets, BudgetScope, Reservation
+from tierwise.ledger.connection import open_database
+from tierwise.ledger.keys import Keys
+from tierwise.ledger.schema import LATEST, MIGRATIONS
 
 Opener = Callable[..., Ledger]
 COUNT = 400
@@ -57,6 +60,33 @@ def test_sound_ledger_is_recovered_whole(opened: Opener) -> None:
     assert str(report.kept_as) in str(report)
     assert list(ledger.calls()) == expected
     assert_sound(ledger)
+
+
+def test_keys_and_budgets_are_recovered(opened: Opener) -> None:
+    """Clients still get in, revoked ones do not, and budgets know what is spent and reserved of them."""
+    ledger = filled(opened)
+    keys, budgets = Keys(ledger), Budgets(ledger)
+    secret, revoked = keys.create("laptop", 0), keys.create("phone", 0)
+    keys.revoke(revoked.key.key_id, 1)
+    budgets.set(BudgetScope.ALL, "", BudgetPeriod.TOTAL, 100, 0)
+    reservation = budgets.reserve("a", 10, 0)
+    assert isinstance(reservation, Reservation)
+    budgets.settle(reservation, 7)
+    budgets.reserve("b", 20, 0)
+    before = (keys.all(), budgets.standings(0))
+    ledger.close()
+    recover(ledger.path)
+    assert (Keys(ledger).all(), Budgets(ledger).standings(0)) == before
+    assert Keys(ledger).verify(secret.secret, 0) == secret.key
+    assert Keys(ledger).verify(revoked.secret, 0) is None
+    assert (before[1][0].spent_nanousd, before[1][0].reserved_nanousd) == (7, 20)
+
+
+def test_ledger_from_before_there_were_keys_is_recovered_without_complaint(opened: Opener) -> None:
+    """What an old ledger cannot have is no problem of its recovery."""
+    path = opened().path
+    open_database(path, synchronous="normal", busy_timeout_ms=100, migrations=MIGRATIONS[:3]).close()
+    assert recover(path).problems == ()
 
 
 def test_rows_in_the_log_are_recovered(opened: Opener) -> None:

@@ -5,6 +5,9 @@ reads it, and then page by page (`tierwise.ledger.pages`) for what SQLite no lon
 ordinary way of writing into a fresh file, so that its roll-up is right, and only a complete fresh file takes the
 place of the old one.
 
+Keys and budgets are kept as far as SQLite still reads them. They are not looked for in pages: an older state of one
+might bring a key back that was revoked.
+
 Stop other processes that use the ledger first: they may hold the old file open.
 """
 
@@ -23,6 +26,7 @@ from tierwise.core.decisions import AttemptRecord
 from tierwise.core.errors import LedgerTooNew, LedgerUnavailable
 from tierwise.core.money import Price
 from tierwise.ledger import codec
+from tierwise.ledger.budgets import rebuild_state
 from tierwise.ledger.connection import connect_read_only, open_database
 from tierwise.ledger.pages import rows_on_pages
 from tierwise.ledger.schema import APPLICATION_ID, LATEST
@@ -141,11 +145,33 @@ def _copy_rows(ledger: Path, damaged: Path, fresh: Path, problems: list[str]) ->
             target.write_entries(entries[start : start + _BATCH])
         if not target.healthy:
             raise OSError(target.problem)
-    # Back into one file: the -wal would be left behind.
     connection = open_database(fresh, synchronous="full", busy_timeout_ms=1000)
+    _copy_access(damaged, connection, problems)
+    # Back into one file: the -wal would be left behind.
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     return len(entries), sum(len(e[1]) for e in entries), unreadable
+
+
+def _copy_access(damaged: Path, target: sqlite3.Connection, problems: list[str]) -> None:
+    """Keys and budgets, as far as they can be read."""
+    source = sqlite3.connect(damaged, isolation_level=None)
+    target.execute("BEGIN IMMEDIATE")
+    try:
+        for table in ("api_keys", "budgets", "reservations"):
+            names = [row[1] for row in target.execute(f"PRAGMA table_info({table})")]
+            put = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"  # noqa: S608 names of the schema
+            try:
+                for row in source.execute(f"SELECT {', '.join(names)} FROM {table}"):  # noqa: S608 as above
+                    with suppress(sqlite3.IntegrityError):
+                        target.execute(put, row)
+            except (sqlite3.Error, UnicodeError) as error:
+                if "no such table" not in str(error):  # a ledger from before there were any
+                    problems.append(f"{table}: {error}")
+        rebuild_state(target)
+        target.execute("COMMIT")
+    finally:
+        source.close()
 
 
 # What a cell of each column may be: Text, Integer, Real; a small letter where it may be empty.

@@ -32,6 +32,7 @@ from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, Outco
 from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
 from tierwise.core.money import Price
 from tierwise.ledger import codec
+from tierwise.ledger.budgets import settle_what_is_left
 from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
 from tierwise.ledger.connection import connect_read_only, explain, open_database, rebuild, transaction_failed
 from tierwise.ledger.process import is_alive, this_process
@@ -284,6 +285,7 @@ class Ledger:
             self._connection = connection
             self._bury_the_dead(connection)
             self._catch_up(connection)
+            settle_what_is_left(connection, self._clock_ms())  # after the spools: they may tell what a call cost
         except (sqlite3.Error, OSError) as error:
             self._drop_connection()
             raise explain(error, self.path) from error

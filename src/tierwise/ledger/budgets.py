@@ -1,0 +1,543 @@
+"""Budgets: how much may be spent on a key, on a project or on everything, in a day, a month or for good.
+
+Theory of operation
+-------------------
+What a call may cost at most is *reserved* before it leaves, and *settled* with what it did cost. Both are one
+transaction that nobody else can write in, so however many calls of however many processes ask at once, what is spent
+and reserved together never exceeds a hard budget because of them. (A call that turns out dearer than was reserved for
+it is settled at what it cost all the same: money that is gone is counted.) A call that costs nothing is never refused.
+
+`reservations` has a row for each call and each budget that it counts against; `budget_state` is their sums. Whatever
+changes a row moves its sum in the same transaction; `rebuild` makes the sums anew, and finds them as they were.
+
+A reservation is charged to the period in which it was made, also where its call ends after midnight (UTC).
+
+A process that is killed settles nothing. What it had reserved is settled for it, at what the ledger has on record as
+the cost of that call: when a ledger is opened, and before anybody is refused. Where it cannot be told whether a
+process still runs (it is of another container), that is done once no call can have taken so long.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, assert_never
+
+from tierwise.core.errors import LedgerError
+from tierwise.core.money import format_usd, nanousd_to_usd
+from tierwise.ledger.process import is_alive
+from tierwise.ledger.rollup import MS_PER_DAY
+
+if TYPE_CHECKING:
+    from tierwise.ledger.store import Ledger
+
+__all__ = [
+    "MOST_NANOUSD",
+    "Budget",
+    "BudgetExceeded",
+    "BudgetPeriod",
+    "BudgetScope",
+    "BudgetStanding",
+    "Budgets",
+    "Reservation",
+    "ReservationRequest",
+    "period_end_ms",
+    "period_start_ms",
+    "rebuild_state",
+    "settle_what_is_left",
+]
+
+MOST_NANOUSD = 10**18  # a billion dollars: sums of such amounts still fit SQLite's integers
+_FRESH_MS = 1000  # a budget that another process sets or removes is known here after so long
+_LONGEST_CALL_MS = 3_600_000
+
+
+class BudgetScope(StrEnum):
+    """Which calls count."""
+
+    KEY = "key"
+    PROJECT = "project"
+    ALL = "all"
+
+
+class BudgetPeriod(StrEnum):
+    """When a budget begins anew."""
+
+    DAY = "day"  # at midnight, UTC
+    MONTH = "month"  # on the first, at midnight, UTC
+    TOTAL = "total"  # never
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit. `subject` is the id of a key or the name of a project; empty where all calls count."""
+
+    budget_id: str
+    scope: BudgetScope
+    subject: str
+    period: BudgetPeriod
+    limit_nanousd: int
+    hard: bool  # otherwise a call that exceeds it is let through, with a warning
+    created_at_ms: int
+
+    def __str__(self) -> str:
+        whose = "all calls" if self.scope is BudgetScope.ALL else f"{self.scope} {self.subject!r}"
+        how_long = "in total" if self.period is BudgetPeriod.TOTAL else f"a {self.period}"
+        return f"budget {self.budget_id} of {whose}, {_usd(self.limit_nanousd)} {how_long}"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStanding:
+    """A budget, and how much of it is used in the current period."""
+
+    budget: Budget
+    spent_nanousd: int
+    reserved_nanousd: int  # by calls that run
+    resets_at_ms: int | None  # None: never
+
+    @property
+    def left_nanousd(self) -> int:
+        """What a next call may cost."""
+        return max(0, self.budget.limit_nanousd - self.spent_nanousd - self.reserved_nanousd)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetExceeded:
+    """A budget has no room for a call: which, how much is left, when it begins anew (None: never)."""
+
+    budget: Budget
+    left_nanousd: int
+    resets_at_ms: int | None
+    wanted_nanousd: int
+
+    def __str__(self) -> str:
+        if self.resets_at_ms is None:
+            then = "it does not reset: raise it with `tierwise budgets set`"
+        else:
+            moment = datetime.fromtimestamp(self.resets_at_ms / 1000, UTC)
+            then = f"it resets at {moment:%Y-%m-%dT%H:%MZ}"
+        return (
+            f"{self.budget}: {_usd(self.left_nanousd)} is left, and this call may cost up to "
+            f"{_usd(self.wanted_nanousd)}; {then}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationRequest:
+    """What a call may cost at most, and whose budgets it counts against."""
+
+    call_id: str
+    amount_nanousd: int
+    key_id: str | None = None
+    project: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.amount_nanousd <= MOST_NANOUSD:
+            raise ValueError(f"amount_nanousd must be from 0 to {MOST_NANOUSD}, not {self.amount_nanousd}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A call that may go. `budgets` it counts against, and `warnings` of soft ones that it may exceed."""
+
+    call_id: str
+    budgets: tuple[Budget, ...] = ()
+    warnings: tuple[BudgetExceeded, ...] = ()
+
+
+def period_start_ms(period: BudgetPeriod, now_ms: int) -> int:
+    """When the period began that this moment is in."""
+    match period:
+        case BudgetPeriod.DAY:
+            return now_ms - now_ms % MS_PER_DAY
+        case BudgetPeriod.MONTH:
+            first = datetime.fromtimestamp(now_ms / 1000, UTC).replace(day=1)
+            return int(datetime(first.year, first.month, 1, tzinfo=UTC).timestamp()) * 1000
+        case BudgetPeriod.TOTAL:
+            return 0
+        case _:
+            assert_never(period)
+
+
+def period_end_ms(period: BudgetPeriod, now_ms: int) -> int | None:
+    """When the next period begins; None where there is no next one."""
+    start = period_start_ms(period, now_ms)
+    match period:
+        case BudgetPeriod.DAY:
+            return start + MS_PER_DAY
+        case BudgetPeriod.MONTH:
+            return period_start_ms(period, start + 31 * MS_PER_DAY)
+        case BudgetPeriod.TOTAL:
+            return None
+        case _:
+            assert_never(period)
+
+
+class Budgets:
+    """The budgets in a ledger, for any number of threads and processes.
+
+    Where no budget applies to a call, nothing is read or written for it: which budgets there are is read anew once a
+    second at most.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._read_at_ms: int | None = None  # None: to be read before the next answer
+        self._ever_read = False
+        self._by_subject: dict[tuple[BudgetScope, str], tuple[Budget, ...]] = {}
+        self._looked_for_dead_at_ms: int | None = None
+        # Calls whose settlement the database would not take yet. While one waits its reservation stands, and should
+        # this process end, it is settled from the ledger's record of the call.
+        self._unsettled: dict[str, int] = {}
+
+    # On the way of a call
+
+    def applying(self, now_ms: int, *, key_id: str | None = None, project: str | None = None) -> tuple[Budget, ...]:
+        """The budgets that such a call counts against, as known a second ago at most.
+
+        Raises:
+            LedgerError: the ledger cannot be read, and never could.
+        """
+        read_at = self._read_at_ms
+        if read_at is None or not 0 <= now_ms - read_at < _FRESH_MS:
+            self._read(now_ms)
+        found = self._by_subject
+        if not found:
+            return ()
+        return (
+            *found.get((BudgetScope.ALL, ""), ()),
+            *(found.get((BudgetScope.KEY, key_id), ()) if key_id is not None else ()),
+            *(found.get((BudgetScope.PROJECT, project), ()) if project is not None else ()),
+        )
+
+    def reserve(
+        self, call_id: str, amount_nanousd: int, now_ms: int, *, key_id: str | None = None, project: str | None = None
+    ) -> Reservation | BudgetExceeded:
+        """Sets aside what a call may cost at most, in all budgets that it counts against or in none.
+
+        Again for the same call, it sets aside so much more; `settle` takes the cost of the whole call. Every
+        reservation must be settled or released.
+
+        Raises:
+            LedgerError: the ledger cannot be written, so nobody can tell whether there is room.
+        """
+        if not self.applying(now_ms, key_id=key_id, project=project):
+            return Reservation(call_id)
+        return self.reserve_many([ReservationRequest(call_id, amount_nanousd, key_id, project)], now_ms)[0]
+
+    def reserve_many(self, requests: Sequence[ReservationRequest], now_ms: int) -> list[Reservation | BudgetExceeded]:
+        """`reserve` for many calls in one transaction, in order.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        wanted = [
+            (request, self.applying(now_ms, key_id=request.key_id, project=request.project)) for request in requests
+        ]
+        if not any(budgets for _, budgets in wanted):
+            return [Reservation(request.call_id) for request in requests]
+        with self._ledger._transaction() as connection:
+            settled = self._settle_waiting(connection)
+            answers = [self._reserve(connection, request, budgets, now_ms) for request, budgets in wanted]
+        self._forget(settled)
+        return answers
+
+    def settle(self, reservation: Reservation, actual_nanousd: int) -> None:
+        """Replaces what was set aside for a call by what it cost. Settled again, the last figure counts.
+
+        Never raises because of the ledger: while that cannot be written, the settlement waits for the next time.
+        """
+        self.settle_many([(reservation, actual_nanousd)])
+
+    def settle_many(self, settlements: Sequence[tuple[Reservation, int]]) -> None:
+        """`settle` for many calls in one transaction."""
+        self._unsettled.update((one.call_id, actual) for one, actual in settlements if one.budgets)
+        if self._unsettled:
+            with suppress(LedgerError):
+                self.settle_waiting()
+
+    def settle_waiting(self) -> None:
+        """Writes settlements that had to wait.
+
+        Raises:
+            LedgerError: the ledger still cannot be written.
+        """
+        with self._ledger._transaction() as connection:
+            settled = self._settle_waiting(connection)
+        self._forget(settled)
+
+    @property
+    def waiting(self) -> int:
+        """Settlements that the database has not taken yet."""
+        return len(self._unsettled)
+
+    def release(self, reservation: Reservation) -> None:
+        """Gives back what was set aside for a call that was never sent. Does nothing where it is settled.
+
+        As `settle`, it never raises because of the ledger; it then waits as a settlement at 0.
+        """
+        if not reservation.budgets or reservation.call_id in self._unsettled:
+            return
+        try:
+            with self._ledger._transaction() as connection:
+                _release(connection, reservation.call_id)
+        except LedgerError:
+            self._unsettled.setdefault(reservation.call_id, 0)
+
+    # Setting and showing them
+
+    def set(
+        self,
+        scope: BudgetScope,
+        subject: str,
+        period: BudgetPeriod,
+        limit_nanousd: int,
+        now_ms: int,
+        *,
+        hard: bool = True,
+    ) -> Budget:
+        """Makes a budget, or changes the limit of the one that is there; what is spent of that stays spent.
+
+        A new budget counts what is spent from now on.
+
+        Raises:
+            ValueError: a limit out of range, or a subject where there is none, or none where there is one.
+            LedgerError: the ledger cannot be written.
+        """
+        if not 0 <= limit_nanousd <= MOST_NANOUSD:
+            raise ValueError(f"limit_nanousd must be from 0 to {MOST_NANOUSD}, not {limit_nanousd}")
+        if (scope is BudgetScope.ALL) != (subject == ""):
+            raise ValueError(f"a budget of scope {scope} with subject {subject!r}: only one of all calls has none")
+        with self._ledger._transaction() as connection:
+            connection.execute(
+                "INSERT INTO budgets (budget_id, scope, subject, period, limit_nanousd, hard, created_at_ms) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope, subject, period) "
+                "DO UPDATE SET limit_nanousd = excluded.limit_nanousd, hard = excluded.hard",
+                (os.urandom(4).hex(), scope.value, subject, period.value, limit_nanousd, int(hard), now_ms),
+            )
+            row = connection.execute(
+                f"{_SELECT_BUDGETS} WHERE scope = ? AND subject = ? AND period = ?",
+                (scope.value, subject, period.value),
+            ).fetchone()
+        self._read_at_ms = None
+        return _budget(row)
+
+    def remove(self, budget_id: str) -> Budget | None:
+        """Removes a budget and what it knows of calls; None where there is none of that id.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        with self._ledger._transaction() as connection:
+            row = connection.execute(f"{_SELECT_BUDGETS} WHERE budget_id = ?", (budget_id,)).fetchone()
+            for table in ("budgets", "budget_state", "reservations"):
+                connection.execute(f"DELETE FROM {table} WHERE budget_id = ?", (budget_id,))  # noqa: S608 names of this module
+        self._read_at_ms = None
+        return None if row is None else _budget(row)
+
+    def standings(self, now_ms: int) -> list[BudgetStanding]:
+        """All budgets, and how much of each is used now.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._ledger._reading() as connection:
+            connection.execute("BEGIN")  # all of one moment
+            budgets = [_budget(row) for row in connection.execute(f"{_SELECT_BUDGETS} ORDER BY scope, subject, period")]
+            standings = []
+            for budget in budgets:
+                start_ms = period_start_ms(budget.period, now_ms)
+                _, _, spent, reserved = connection.execute(_SELECT_STANDING, (start_ms, budget.budget_id)).fetchone()
+                standings.append(BudgetStanding(budget, spent, reserved, period_end_ms(budget.period, now_ms)))
+        return standings
+
+    def rebuild(self) -> None:
+        """Computes what is spent and reserved anew, from the calls.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        with self._ledger._transaction() as connection:
+            rebuild_state(connection)
+
+    # Inside
+
+    def _read(self, now_ms: int) -> None:
+        try:
+            if not self._ever_read:
+                self._ledger.open()  # makes it, and brings it up to date
+            with self._ledger._snapshot() as connection:
+                rows = connection.execute(f"{_SELECT_BUDGETS} ORDER BY budget_id").fetchall()
+        except LedgerError:
+            if not self._ever_read:
+                raise
+            self._read_at_ms = now_ms  # what was known stays so; asked again in a second
+            return
+        found: dict[tuple[BudgetScope, str], tuple[Budget, ...]] = {}
+        for budget in map(_budget, rows):
+            place = (budget.scope, budget.subject)
+            found[place] = (*found.get(place, ()), budget)
+        self._by_subject = found
+        self._read_at_ms = now_ms
+        self._ever_read = True
+
+    def _reserve(
+        self, connection: sqlite3.Connection, request: ReservationRequest, budgets: tuple[Budget, ...], now_ms: int
+    ) -> Reservation | BudgetExceeded:
+        if not budgets:
+            return Reservation(request.call_id)
+        answer = _try_to_reserve(connection, request, budgets, now_ms, self._ledger._this_writer)
+        if isinstance(answer, BudgetExceeded):
+            looked_at = self._looked_for_dead_at_ms
+            if looked_at is None or not 0 <= now_ms - looked_at < _FRESH_MS:
+                self._looked_for_dead_at_ms = now_ms
+                if _settle_the_dead(connection, now_ms):
+                    answer = _try_to_reserve(connection, request, budgets, now_ms, self._ledger._this_writer)
+        return answer
+
+    def _settle_waiting(self, connection: sqlite3.Connection) -> dict[str, int]:
+        waiting = self._unsettled.copy()
+        for call_id, actual in waiting.items():
+            _settle(connection, call_id, actual)
+        return waiting
+
+    def _forget(self, settled: dict[str, int]) -> None:
+        for call_id, actual in settled.items():
+            if self._unsettled.get(call_id) == actual:
+                self._unsettled.pop(call_id, None)
+
+
+# SQL, in the caller's transaction
+
+_SELECT_BUDGETS = "SELECT budget_id, scope, subject, period, limit_nanousd, hard, created_at_ms FROM budgets"
+_SELECT_STANDING = (
+    "SELECT limit_nanousd, hard, coalesce(spent_nanousd, 0), coalesce(reserved_nanousd, 0) FROM budgets "
+    "LEFT JOIN budget_state ON budget_state.budget_id = budgets.budget_id AND period_start_ms = ? "
+    "WHERE budgets.budget_id = ?"
+)
+_SELECT_RESERVATION = (
+    "SELECT period_start_ms, coalesce(settled_nanousd, 0) FROM reservations WHERE call_id = ? AND budget_id = ?"
+)
+_MOVE_STATE = (
+    "INSERT INTO budget_state (budget_id, period_start_ms, spent_nanousd, reserved_nanousd) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET spent_nanousd = spent_nanousd + excluded.spent_nanousd, "
+    "reserved_nanousd = reserved_nanousd + excluded.reserved_nanousd"
+)
+_PUT_RESERVATION = (
+    "INSERT INTO reservations "
+    "(call_id, budget_id, period_start_ms, reserved_at_ms, reserved_nanousd, settled_nanousd, writer) "
+    "VALUES (?, ?, ?, ?, ?, NULL, ?) "
+    "ON CONFLICT DO UPDATE SET "
+    "reserved_nanousd = coalesce(settled_nanousd, reserved_nanousd) + excluded.reserved_nanousd, "
+    "settled_nanousd = NULL, reserved_at_ms = excluded.reserved_at_ms, writer = excluded.writer"
+)
+
+
+def _usd(nanousd: int) -> str:
+    return format_usd(nanousd_to_usd(nanousd))
+
+
+def _budget(row: tuple[str, str, str, str, int, int, int]) -> Budget:
+    budget_id, scope, subject, period, limit, hard, created = row
+    return Budget(budget_id, BudgetScope(scope), subject, BudgetPeriod(period), limit, bool(hard), created)
+
+
+def _try_to_reserve(
+    connection: sqlite3.Connection, request: ReservationRequest, budgets: tuple[Budget, ...], now_ms: int, writer: str
+) -> Reservation | BudgetExceeded:
+    """Writes nothing where a hard budget has no room."""
+    amount = request.amount_nanousd
+    charged: list[tuple[Budget, int, int]] = []  # and its period, and what of it was settled already
+    warnings: list[BudgetExceeded] = []
+    for known in budgets:
+        earlier = connection.execute(_SELECT_RESERVATION, (request.call_id, known.budget_id)).fetchone()
+        start_ms, settled = earlier or (period_start_ms(known.period, now_ms), 0)
+        row = connection.execute(_SELECT_STANDING, (start_ms, known.budget_id)).fetchone()
+        if row is None:
+            continue  # removed, within the second that `known` may be old
+        limit, hard, spent, reserved = row
+        budget = known if limit == known.limit_nanousd else replace(known, limit_nanousd=limit, hard=bool(hard))
+        left = max(0, limit - spent - reserved)
+        if amount > left:
+            exceeded = BudgetExceeded(budget, left, period_end_ms(budget.period, now_ms), amount)
+            if hard:
+                return exceeded
+            warnings.append(exceeded)
+        charged.append((budget, start_ms, settled))
+    for budget, start_ms, settled in charged:
+        connection.execute(_MOVE_STATE, (budget.budget_id, start_ms, -settled, settled + amount))
+        connection.execute(_PUT_RESERVATION, (request.call_id, budget.budget_id, start_ms, now_ms, amount, writer))
+    return Reservation(request.call_id, tuple(budget for budget, _, _ in charged), tuple(warnings))
+
+
+def _settle(connection: sqlite3.Connection, call_id: str, actual_nanousd: int) -> None:
+    rows = connection.execute(
+        "SELECT budget_id, period_start_ms, reserved_nanousd, settled_nanousd FROM reservations WHERE call_id = ?",
+        (call_id,),
+    ).fetchall()
+    for budget_id, start_ms, reserved, settled in rows:
+        change = (actual_nanousd, -reserved) if settled is None else (actual_nanousd - settled, 0)
+        connection.execute(_MOVE_STATE, (budget_id, start_ms, *change))
+    connection.execute("UPDATE reservations SET settled_nanousd = ? WHERE call_id = ?", (actual_nanousd, call_id))
+
+
+def _release(connection: sqlite3.Connection, call_id: str) -> None:
+    rows = connection.execute(
+        "DELETE FROM reservations WHERE call_id = ? AND settled_nanousd IS NULL "
+        "RETURNING budget_id, period_start_ms, reserved_nanousd",
+        (call_id,),
+    ).fetchall()
+    for budget_id, start_ms, reserved in rows:
+        connection.execute(_MOVE_STATE, (budget_id, start_ms, 0, -reserved))
+
+
+def rebuild_state(connection: sqlite3.Connection) -> None:
+    """Fills `budget_state` anew from `reservations`, inside the caller's transaction."""
+    connection.execute("DELETE FROM budget_state")
+    connection.execute(
+        "INSERT INTO budget_state (budget_id, period_start_ms, spent_nanousd, reserved_nanousd) "
+        "SELECT budget_id, period_start_ms, sum(coalesce(settled_nanousd, 0)), "
+        "sum(iif(settled_nanousd IS NULL, reserved_nanousd, 0)) FROM reservations GROUP BY budget_id, period_start_ms"
+    )
+
+
+def settle_what_is_left(connection: sqlite3.Connection, now_ms: int) -> None:
+    """Settles what processes that are gone had reserved; for a ledger that is being opened."""
+    if not _left_behind(connection, now_ms):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _settle_the_dead(connection, now_ms)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def _left_behind(connection: sqlite3.Connection, now_ms: int) -> list[str]:
+    """Calls that nobody will settle any more."""
+    rows = connection.execute(
+        "SELECT DISTINCT call_id, writer, reserved_at_ms FROM reservations WHERE settled_nanousd IS NULL"
+    ).fetchall()
+    alive = {writer: is_alive(writer) for writer in {row[1] for row in rows}}
+    return [
+        call_id
+        for call_id, writer, reserved_at_ms in rows
+        if alive[writer] is False or (alive[writer] is None and now_ms - reserved_at_ms > _LONGEST_CALL_MS)
+    ]
+
+
+def _settle_the_dead(connection: sqlite3.Connection, now_ms: int) -> bool:
+    """Whether there was anything to settle."""
+    found = _left_behind(connection, now_ms)
+    for call_id in found:
+        (cost,) = connection.execute(
+            "SELECT coalesce(sum(cost_nanousd), 0) FROM attempts WHERE call_id = ? AND outcome <> 'open'", (call_id,)
+        ).fetchone()
+        _settle(connection, call_id, cost)
+    return bool(found)
