@@ -107,6 +107,25 @@ SCORE = {
     "abstained": 0.12,
     "answered_accuracy": 0.89,
 }
+KEY = {
+    "key_id": "3f9a1c2b77d0",
+    "name": "laptop",
+    "project": "search",
+    "scopes": ["calls", "receipts"],
+    "min_tier": None,
+    "max_tier": "sonnet",
+    "created_at_ms": 1790000000000,
+    "revoked_at_ms": None,
+}
+BUDGET = {
+    "budget_id": "8c1f02aa",
+    "scope": "project",
+    "subject": "search",
+    "period": "day",
+    "limit_usd": 5.0,
+    "hard": True,
+    "created_at_ms": 1790000000000,
+}
 TIMING = {"texts": 400, "p50_us": 74.0, "p99_us": 188.0, "texts_per_second": 12600}
 SHAPES: dict[str, Any] = {
     "demo": {
@@ -260,6 +279,17 @@ SHAPES: dict[str, Any] = {
             }
         ],
     },
+    "keys create": {**KEY, "secret": "tw-3f9a1c2b77d0-…"},
+    "keys list": {"ledger": "/home/ana/.local/share/tierwise/ledger.db", "keys": [KEY]},
+    "keys revoke": KEY,
+    "budgets set": BUDGET,
+    "budgets list": {
+        "ledger": "/home/ana/.local/share/tierwise/ledger.db",
+        "budgets": [
+            {**BUDGET, "spent_usd": 3.2, "reserved_usd": 0.05, "left_usd": 1.75, "resets_at_ms": 1790035200000}
+        ],
+    },
+    "budgets remove": BUDGET,
     "init": {
         "config": "/home/ana/project/tierwise.toml",
         "written": True,
@@ -306,6 +336,8 @@ why and the document has `error`, `kind`, `call_id`, `attempts` and `decision`: 
 `by` has one list for each section, whose rows also hold the section's own key: `tier`, `task_type`, `model`, `day` or
 `project`. `saved_percent` is null where there is nothing to compare with.""",
     "prices": "Prices are US$ per million tokens. An unpriced model has `priced: false` and says why in `problem`.",
+    "keys create": "Without `--json`, the secret is all that is on stdout. It cannot be shown again.",
+    "budgets list": "`resets_at_ms` is null where a budget never begins anew. `subject` is empty where all count.",
     "init": "`status` of the weights is `present`, `installed`, `skipped` or `failed` (exit code 2).",
     "doctor": """\
 `status` is `ok`, `note`, `warning` or `broken`. `facts` depend on the area (`program`, `configuration`, `keys`,

@@ -29,6 +29,8 @@ VERBS = {
     "report": ["report"],
     "export": ["export"],
     "prices": ["prices"],
+    "keys": ["keys", "list"],
+    "budgets": ["budgets", "list"],
     "init": ["init", "--no-weights"],
     "doctor": ["doctor", "--no-speed"],
 }

@@ -17,6 +17,8 @@ from tierwise import cli
 from tierwise.cli.failures import exit_code_of
 from tierwise.core import errors
 from tierwise.ledger import Ledger
+from tierwise.ledger.budgets import BudgetPeriod, Budgets, BudgetScope
+from tierwise.ledger.keys import Keys
 from tierwise.testing import StandInUpstream
 
 WORKLOAD = '[[step]]\nname = "x"\ntask_type = "tagging"\ncalls_a_day = 1\ntokens_in = 2\ntokens_out = 3\n'
@@ -57,7 +59,10 @@ def _assert_same_keys(documented: Any, printed: Any, where: str) -> None:
 
 @pytest.fixture
 def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
-    """A machine with a key, a stand-in that answers and a ledger with calls."""
+    """A machine with a key, a stand-in that answers and a ledger with calls, a client's key and a budget."""
+    Keys(recorded).create("laptop", 0)
+    Budgets(recorded).set(BudgetScope.PROJECT, "search", BudgetPeriod.DAY, 10**9, 0)
+    recorded.close()
     upstream.reply("a reply that the demo's checks refuse", times=None)
     return home
 
@@ -73,6 +78,12 @@ def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
         ("estimate", ["workload.toml"]),
         ("report", ["--by", "tier"]),
         ("prices", []),
+        ("keys create", ["another"]),
+        ("keys list", []),
+        ("keys revoke", ["laptop"]),
+        ("budgets set", ["--all", "--per", "day", "--usd", "5"]),
+        ("budgets list", []),
+        ("budgets remove", ["BUDGET"]),
         ("init", ["--no-weights"]),
         ("doctor", ["--no-speed"]),
     ],
@@ -85,6 +96,8 @@ def test_documented_keys_are_those_printed(
 ) -> None:
     """What the page shows for --json is what the verb prints: no key more, none less."""
     verb, args = case
+    if "BUDGET" in args:
+        args = [tierwise("budgets", "list", "--json").json["budgets"][0]["budget_id"]]
     (everything / "workload.toml").write_text(WORKLOAD)
     done = tierwise(*verb.split(), *args, "--json")
     assert done.code == 0

@@ -36,6 +36,8 @@ VERBS = {
     "report": "What was spent and saved, from the ledger.",
     "export": "Write the ledger out as JSON Lines or CSV.",
     "prices": "Show the prices that apply on a day.",
+    "keys": "Make, list and revoke keys for the gateway's clients.",
+    "budgets": "Set, list and remove limits of what may be spent.",
     "init": "Write a first tierwise.toml and install the embedded local model.",
     "doctor": "Check keys, local models, prices, ledger and configuration.",
 }

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "echo_json",
     "json_option",
     "literal",
+    "moment",
     "money",
     "percent",
     "table",
@@ -75,6 +76,11 @@ def table(*columns: str, title: str | None = None, right: Sequence[str] = ()) ->
 def money(usd: Decimal | None, places: int | None = None) -> str:
     """US$ for people."""
     return format_usd(usd, places=places)
+
+
+def moment(at_ms: int | None) -> str:
+    """A time for people, UTC; a dash for None."""
+    return "–" if at_ms is None else f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%MZ}"
 
 
 def literal(text: str) -> str:
