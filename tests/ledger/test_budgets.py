@@ -465,7 +465,7 @@ def test_settlement_waits_while_the_ledger_cannot_be_written(opened: Opener) -> 
     other.close()
     assert used(budgets) == [(0, 40)]
     budgets.reserve("d", 1, NOW)
-    assert budgets.waiting == 0
+    assert (budgets.waiting, budgets.write_waiting()) == (0, True)
     assert used(budgets) == [(5, 1)]
     assert_sums_are_those_of_the_calls(budgets, ledger)
 

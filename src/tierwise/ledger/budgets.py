@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -191,9 +191,10 @@ class Budgets:
         self._ever_read = False
         self._by_subject: dict[tuple[BudgetScope, str], tuple[Budget, ...]] = {}
         self._looked_for_dead_at_ms: int | None = None
-        # Calls whose settlement the database would not take yet. While one waits its reservation stands, and should
-        # this process end, it is settled from the ledger's record of the call.
-        self._unsettled: dict[str, int] = {}
+        # What calls cost (None: were never sent) that is not in the database yet. While one waits its reservation
+        # stands, and should this process end, it is settled from the ledger's record of the call.
+        self._waiting: dict[str, int | None] = {}
+        self._waiting_lock = threading.Lock()  # never held while the database is used
 
     # On the way of a call
 
@@ -242,9 +243,9 @@ class Budgets:
         if not any(budgets for _, budgets in wanted):
             return [Reservation(request.call_id) for request in requests]
         with self._ledger._transaction() as connection:
-            settled = self._settle_waiting(connection)
+            written = self._write_waiting(connection)
             answers = [self._reserve(connection, request, budgets, now_ms) for request, budgets in wanted]
-        self._forget(settled)
+        self._forget(written)
         return answers
 
     def settle(self, reservation: Reservation, actual_nanousd: int) -> None:
@@ -252,42 +253,46 @@ class Budgets:
 
         Never raises because of the ledger: while that cannot be written, the settlement waits for the next time.
         """
-        self.settle_many([(reservation, actual_nanousd)])
-
-    def settle_many(self, settlements: Sequence[tuple[Reservation, int]]) -> None:
-        """`settle` for many calls in one transaction."""
-        self._unsettled.update((one.call_id, actual) for one, actual in settlements if one.budgets)
-        if self._unsettled:
-            with suppress(LedgerError):
-                self.settle_waiting()
-
-    def settle_waiting(self) -> None:
-        """Writes settlements that had to wait.
-
-        Raises:
-            LedgerError: the ledger still cannot be written.
-        """
-        with self._ledger._transaction() as connection:
-            settled = self._settle_waiting(connection)
-        self._forget(settled)
-
-    @property
-    def waiting(self) -> int:
-        """Settlements that the database has not taken yet."""
-        return len(self._unsettled)
+        self.settle_later(reservation, actual_nanousd)
+        self.write_waiting()
 
     def release(self, reservation: Reservation) -> None:
         """Gives back what was set aside for a call that was never sent. Does nothing where it is settled.
 
-        As `settle`, it never raises because of the ledger; it then waits as a settlement at 0.
+        Never raises because of the ledger, as `settle`.
         """
-        if not reservation.budgets or reservation.call_id in self._unsettled:
-            return
-        try:
-            with self._ledger._transaction() as connection:
-                _release(connection, reservation.call_id)
-        except LedgerError:
-            self._unsettled.setdefault(reservation.call_id, 0)
+        self.release_later(reservation)
+        self.write_waiting()
+
+    def settle_later(self, reservation: Reservation, actual_nanousd: int) -> None:
+        """`settle` in the next transaction, whatever that is for: for who has many."""
+        if not 0 <= actual_nanousd <= MOST_NANOUSD:
+            raise ValueError(f"actual_nanousd must be from 0 to {MOST_NANOUSD}, not {actual_nanousd}")
+        if reservation.budgets:
+            with self._waiting_lock:
+                self._waiting[reservation.call_id] = actual_nanousd
+
+    def release_later(self, reservation: Reservation) -> None:
+        """`release` in the next transaction."""
+        if reservation.budgets:
+            with self._waiting_lock:
+                self._waiting.setdefault(reservation.call_id, None)
+
+    def write_waiting(self) -> bool:
+        """Writes what waits, in one transaction; False where the ledger does not take it now."""
+        if self._waiting:
+            try:
+                with self._ledger._transaction() as connection:
+                    written = self._write_waiting(connection)
+            except LedgerError:
+                return False
+            self._forget(written)
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """Calls whose settlement or release is not in the database yet."""
+        return len(self._waiting)
 
     # Setting and showing them
 
@@ -400,16 +405,21 @@ class Budgets:
                     answer = _try_to_reserve(connection, request, budgets, now_ms, self._ledger._this_writer)
         return answer
 
-    def _settle_waiting(self, connection: sqlite3.Connection) -> dict[str, int]:
-        waiting = self._unsettled.copy()
+    def _write_waiting(self, connection: sqlite3.Connection) -> dict[str, int | None]:
+        with self._waiting_lock:
+            waiting = self._waiting.copy()
         for call_id, actual in waiting.items():
-            _settle(connection, call_id, actual)
+            if actual is None:
+                _release(connection, call_id)
+            else:
+                _settle(connection, call_id, actual)
         return waiting
 
-    def _forget(self, settled: dict[str, int]) -> None:
-        for call_id, actual in settled.items():
-            if self._unsettled.get(call_id) == actual:
-                self._unsettled.pop(call_id, None)
+    def _forget(self, written: dict[str, int | None]) -> None:
+        with self._waiting_lock:
+            for call_id, actual in written.items():
+                if self._waiting.get(call_id, -1) == actual:  # not if another figure has come meanwhile
+                    del self._waiting[call_id]
 
 
 # SQL, in the caller's transaction
