@@ -51,6 +51,25 @@ def test_single_bytes_change_nothing() -> None:
     assert parse(*(STREAM[i : i + 1] for i in range(len(STREAM)))) == EVENTS
 
 
+def test_an_event_says_where_the_stream_goes_on() -> None:
+    """Behind the line end of its blank line; what whoever feeds the parser keeps back counts too."""
+    stream = b": c\ndata: 1\n\nid: 2\r\ndata: 2\r\n\r\n\ndata: 3\n\n"
+    ends = [stream.index(b"id"), stream.index(b"\ndata: 3"), len(stream)]
+    inside_crlf = [ends[0], ends[1] - 1, ends[2]]  # a chunk ended in CR, which ends a line by itself
+    for size, expected in ((1, inside_crlf), (3, inside_crlf), (7, ends), (100, ends)):
+        parser = SseParser()
+        assert not parser.between_events
+        events = [e for i in range(0, len(stream), size) for e in parser.feed(stream[i : i + size])]
+        assert [event.end for event in events] == expected
+        assert parser.between_events
+        parser.offset += 100
+        assert parser.feed(b"data: 4\n\n")[0].end == len(stream) + 109
+    parser.feed(b": comment\n")
+    assert parser.between_events
+    parser.feed(b"data: 5\n")
+    assert not parser.between_events
+
+
 @given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=30))
 def test_any_chunking_gives_the_same_events(cuts: list[int]) -> None:
     """Any number of chunks of any size, empty ones too."""

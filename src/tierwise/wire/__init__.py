@@ -1,6 +1,7 @@
 """The wire, sans-io: bytes and dicts in, values out.
 
-`sse` cuts a byte stream into events; `anthropic` folds a Messages stream into one message and reads its usage;
+`sse` cuts a byte stream into events, `sieve` only into those that matter; `tap` watches a stream that flows by and
+`endings` ends one that broke; `anthropic` folds a Messages stream into one message and reads its usage;
 `openai` translates to and from chat/completions; `adapt` changes a request into what its target model accepts.
 Nothing here opens a socket, so everything here can be tested at every byte.
 """

@@ -9,7 +9,7 @@ character may be cut anywhere.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["MAX_EVENT_BYTES", "ServerSentEvent", "SseError", "SseParser"]
 
@@ -26,11 +26,16 @@ class SseError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """One event. `event` is "message" where the stream names none; `id` is the last one seen, if any."""
+    """One event. `event` is "message" where the stream names none; `id` is the last one seen, if any.
+
+    `end` is where the stream goes on after it: the count of bytes up to and with the line end of its blank line
+    (without the LF of a CRLF that came in the next chunk).
+    """
 
     event: str
     data: str
     id: str | None = None
+    end: int = field(default=0, compare=False)
 
 
 class SseParser:
@@ -41,6 +46,7 @@ class SseParser:
     """
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.offset = 0  # bytes of the stream so far; whoever keeps whole events from the parser adds their size
         self._max = max_event_bytes
         self._fragments: list[bytes] = []  # of the line that has not ended yet
         self._size = 0  # bytes of the event so far
@@ -55,6 +61,11 @@ class SseParser:
         """Whether bytes of an unfinished event are held: at the end of a stream, a sign that it was cut."""
         return bool(self._fragments or self._data or self._event)
 
+    @property
+    def between_events(self) -> bool:
+        """Whether what comes next begins an event, so that whole events may be kept from the parser."""
+        return not (self._fragments or self._data or self._event or self._after_cr or self._first_line)
+
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """The events that `chunk` completes, in order."""
         if not chunk:
@@ -64,6 +75,8 @@ class SseParser:
             self._after_cr = False
             if chunk[0] == 0x0A:
                 start = 1
+        before = self.offset
+        self.offset += len(chunk)
         events: list[ServerSentEvent] = []
         for match in _LINE_END.finditer(chunk, start):
             piece = chunk[start : match.start()]
@@ -73,7 +86,7 @@ class SseParser:
                 self._fragments.append(piece)
                 piece = b"".join(self._fragments)
                 self._fragments.clear()
-            event = self._line(piece)
+            event = self._line(piece, before + start)
             if event is not None:
                 events.append(event)
         if chunk[-1] == 0x0D:
@@ -89,12 +102,12 @@ class SseParser:
         if self._size > self._max:
             raise SseError(f"one event of the stream is longer than {self._max} bytes; giving up on it")
 
-    def _line(self, raw: bytes) -> ServerSentEvent | None:
+    def _line(self, raw: bytes, end: int) -> ServerSentEvent | None:
         if self._first_line:
             self._first_line = False
             raw = raw.removeprefix(_BOM)
         if not raw:
-            return self._dispatch()
+            return self._dispatch(end)
         name, colon, value = raw.partition(b":")
         if not name:  # a comment; some servers keep connections alive with them, so they must not add up
             self._size -= len(raw) + 1
@@ -112,8 +125,10 @@ class SseParser:
                 pass
         return None
 
-    def _dispatch(self) -> ServerSentEvent | None:
-        event = ServerSentEvent(self._event or "message", "\n".join(self._data), self._id) if self._data else None
+    def _dispatch(self, end: int) -> ServerSentEvent | None:
+        event = None
+        if self._data:
+            event = ServerSentEvent(self._event or "message", "\n".join(self._data), self._id, end)
         self._event = ""
         self._data.clear()
         self._size = 0
