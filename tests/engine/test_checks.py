@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from tierwise.core.decisions import OutcomeKind
 from tierwise.core.errors import InvalidTask
 from tierwise.core.tasks import Task
-from tierwise.engine.checks import Checked, check_reply, check_schema, parse_json, schema_problem
+from tierwise.engine.checks import (
+    Checked,
+    check_message,
+    check_reply,
+    check_schema,
+    check_tool_call,
+    parse_json,
+    schema_problem,
+    tool_schemas,
+)
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -311,3 +320,107 @@ def test_checks_see_what_the_caller_gets_and_stop_at_the_first_no() -> None:
     assert seen == ['{"name": "a"}']
     _checked("not JSON", seen.append, json_schema=PERSON)
     assert len(seen) == 1
+
+
+def test_a_number_beyond_any_float_is_a_rejection_not_a_crash() -> None:
+    """An integer that the validator cannot compute with is what is wrong with the reply."""
+    checked = _checked("9" * 400, json_schema={"multipleOf": 0.5})
+    assert (checked.kind, checked.problem) == (OutcomeKind.REJECTED, "the JSON holds a number that is too large")
+
+
+# ------------------------------------------------------------------ whole messages
+
+
+def _message(*blocks: Any, stop: Any = "end_turn", **usage: int) -> Any:
+    return {"content": list(blocks), "stop_reason": stop, "usage": {"input_tokens": 1, "output_tokens": 9, **usage}}
+
+
+def _text(text: str) -> Any:
+    return {"type": "text", "text": text}
+
+
+def _call(name: Any, given: Any) -> Any:
+    return {"type": "tool_use", "id": "t", "name": name, "input": given}
+
+
+ASKED: Any = {"max_tokens": 100, "messages": []}
+AS_JSON: Any = {**ASKED, "output_config": {"format": {"type": "json_schema", "schema": PERSON}}}
+WITH_TOOLS: Any = {
+    **ASKED,
+    "tools": [{"name": "add", "input_schema": PERSON}, {"type": "bash_20250124", "name": "bash"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("message", "body", "kind"),
+    [
+        (_message(_text("Hello")), ASKED, OutcomeKind.ACCEPTED),
+        ({"content": "Hello"}, ASKED, OutcomeKind.ACCEPTED),
+        (_message(), ASKED, OutcomeKind.REJECTED),
+        ({"content": None}, ASKED, OutcomeKind.REJECTED),
+        ({}, {}, OutcomeKind.REJECTED),
+        (_message(7, None, _text(" ")), ASKED, OutcomeKind.REJECTED),
+        (_message({"type": "thinking", "thinking": "hm"}), ASKED, OutcomeKind.REJECTED),
+        (_message({"type": "server_tool_use"}, stop="pause_turn"), AS_JSON, OutcomeKind.ACCEPTED),
+        (_message(_text("Sure"), stop="refusal"), ASKED, OutcomeKind.REFUSED),
+        (_message(_text('{"name": "a"}')), AS_JSON, OutcomeKind.ACCEPTED),
+        (_message(_text(' {"name": "a"}\n')), AS_JSON, OutcomeKind.ACCEPTED),
+        (_message(_text('```json\n{"name": "a"}\n```')), AS_JSON, OutcomeKind.REJECTED),
+        (_message(_text('{"name": 1}')), AS_JSON, OutcomeKind.REJECTED),
+        (_message(_text("Hello")), AS_JSON, OutcomeKind.REJECTED),
+        (_message(_text("[" * 100_000)), AS_JSON, OutcomeKind.REJECTED),
+        (_message(_text('{"name": 1}')), {**ASKED, "output_format": {"schema": PERSON}}, OutcomeKind.REJECTED),
+        (_message(_text("Hello")), {**ASKED, "output_config": {"effort": "low"}}, OutcomeKind.ACCEPTED),
+        (_message(_text('{"name"'), stop="max_tokens", output_tokens=100), AS_JSON, OutcomeKind.ACCEPTED),
+        (_message(stop="max_tokens", output_tokens=99), AS_JSON, OutcomeKind.ACCEPTED),
+        (_message(_text("a"), stop="max_tokens", output_tokens=50), ASKED, OutcomeKind.TRUNCATED),
+        (_message(_text("a"), stop="max_tokens"), {}, OutcomeKind.TRUNCATED),
+        ({"content": [_text("a")], "stop_reason": "max_tokens"}, ASKED, OutcomeKind.ACCEPTED),
+        (_message(_text("a"), stop="model_context_window_exceeded"), ASKED, OutcomeKind.TRUNCATED),
+        (_message(_text("a"), _call("add", {"name": "x"}), stop="tool_use"), WITH_TOOLS, OutcomeKind.ACCEPTED),
+        (_message(_call("bash", {"anything": 1})), WITH_TOOLS, OutcomeKind.ACCEPTED),
+        (_message(_call("add", {"name": 1})), WITH_TOOLS, OutcomeKind.REJECTED),
+        (_message(_call("bash", {}), _call("add", {})), WITH_TOOLS, OutcomeKind.REJECTED),
+        (_message(_call("bash", '{"half')), WITH_TOOLS, OutcomeKind.REJECTED),
+        (_message(_call("fly", {})), WITH_TOOLS, OutcomeKind.REJECTED),
+        (_message(_call(["add"], {})), WITH_TOOLS, OutcomeKind.REJECTED),
+        (_message(_call("add", {})), ASKED, OutcomeKind.REJECTED),
+    ],
+)  # fmt: skip
+def test_a_message_answers_its_request(message: Any, body: Any, kind: OutcomeKind) -> None:
+    """What a client asked for is what it gets: words, its JSON, its tools; cut off only where it said so itself."""
+    checked = check_message(message, body)
+    assert checked.kind is kind
+    assert bool(checked.problem) == bool(checked.note) == (kind is not OutcomeKind.ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "objekt"},
+        {"$ref": "#/nope"},
+        {"$ref": "http://127.0.0.1:9/s"},
+        {"pattern": "("},
+        {"$schema": 5},
+        {"$id": 5},
+    ],
+)
+def test_a_schema_that_cannot_be_used_rejects_nothing(schema: Any) -> None:
+    """It is the client's mistake, or beyond this validator: no reason to climb."""
+    assert check_tool_call(_call("t", {"a": 1}), {"t": schema}).kind is OutcomeKind.ACCEPTED
+    body = {**ASKED, "output_config": {"format": {"schema": schema}}}
+    assert check_message(_message(_text("{}")), body).kind is OutcomeKind.ACCEPTED
+
+
+def test_tools_are_read_from_any_request() -> None:
+    """By name, with {} where a tool brings no schema; what is no tool is passed over."""
+    tools: Any = [{"name": "a", "input_schema": PERSON}, {"name": "b"}, {"name": 5}, None, {"type": "x"}]
+    assert tool_schemas({"tools": tools}) == {"a": PERSON, "b": {}}
+    assert tool_schemas({}) == tool_schemas({"tools": None}) == {}
+
+
+@given(json_values, json_values)
+def test_no_message_and_no_request_breaks_the_check(content: Any, part: Any) -> None:
+    """Whatever an upstream or a client sends, the check says something."""
+    message = {"content": [content, {"type": "text", "text": part}], "stop_reason": part, "usage": content}
+    assert check_message(message, {"tools": content, "max_tokens": part, "output_config": part}).kind

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,11 +17,22 @@ from tierwise.core.decisions import OutcomeKind
 from tierwise.core.errors import InvalidTask
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.tasks import Task
+from tierwise.wire.anthropic import message_text, usage_from_message
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-__all__ = ["Checked", "UserCheck", "check_reply", "check_schema", "parse_json", "schema_problem"]
+__all__ = [
+    "Checked",
+    "UserCheck",
+    "check_message",
+    "check_reply",
+    "check_schema",
+    "check_tool_call",
+    "parse_json",
+    "schema_problem",
+    "tool_schemas",
+]
 
 UserCheck: TypeAlias = Callable[[str], object]
 """Takes the reply's text; returns None or True when it is fine, False or a string (what is wrong) when it is not.
@@ -30,6 +41,8 @@ and ends the call."""
 
 _FENCE = re.compile(r"\A\s*```[A-Za-z0-9_-]*[ \t]*\n(?P<inner>.*?)\n?```\s*\Z", re.DOTALL)
 _MAX_PROBLEM = 300
+_CUT_OFF = ("max_tokens", "model_context_window_exceeded")
+_NO_ANSWER = ("text", "thinking", "redacted_thinking")  # blocks in which, without a word of text, nothing is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +70,9 @@ def check_reply(
 ) -> Checked:
     """Runs every check that applies to `task` over a complete reply."""
     if stop_reason == "refusal":
-        problem = "the model declined to answer"
-        return Checked(OutcomeKind.REFUSED, text, problem=problem, note=problem)
-    if stop_reason in {"max_tokens", "model_context_window_exceeded"}:
-        problem = "the reply was cut off at the limit of output tokens"
-        return Checked(OutcomeKind.TRUNCATED, text, problem=problem, note=problem)
+        return _refused(text)
+    if stop_reason in _CUT_OFF:
+        return _truncated(text)
     if stop_reason == "tool_use" and _has_tool_use(message):
         return Checked(OutcomeKind.ACCEPTED, text)
     if not text.strip():
@@ -87,6 +98,117 @@ def check_reply(
             name = getattr(check, "__name__", type(check).__name__)
             return _rejected(text, said, f"the check {name} refused it")
     return Checked(OutcomeKind.ACCEPTED, text, value)
+
+
+def check_message(message: JsonObject, body: JsonObject) -> Checked:
+    """Whether a model's message answers a client's Messages request, so that it may be handed on as it is.
+
+    Stricter than `check_reply` in one way: JSON in a Markdown fence is rejected where a schema was given, since
+    nobody takes the fence off. A schema that cannot be used (it refers to elsewhere, it is none) rejects nothing.
+
+    Args:
+        message: the whole message.
+        body: the request as the client made it: its `max_tokens` is the client's wish, and a reply that is cut off
+            there is what was asked for. One that is cut off earlier met a limit of the model.
+    """
+    text = message_text(message)
+    stop_reason = message.get("stop_reason")
+    if stop_reason == "refusal":
+        return _refused(text)
+    if stop_reason in _CUT_OFF:
+        if stop_reason == "max_tokens" and _met_own_limit(message, body):
+            return Checked(OutcomeKind.ACCEPTED, text)
+        return _truncated(text)
+    content = message.get("content")
+    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+    calls = [block for block in blocks if block.get("type") == "tool_use"]
+    if calls:
+        schemas = tool_schemas(body)
+        for call in calls:
+            checked = check_tool_call(call, schemas)
+            if checked.kind is not OutcomeKind.ACCEPTED:
+                return checked
+        return Checked(OutcomeKind.ACCEPTED, text)
+    if not text.strip():
+        if any(block.get("type") not in _NO_ANSWER for block in blocks):
+            return Checked(OutcomeKind.ACCEPTED, text)  # a server's tool, or what is not known yet
+        return _rejected(text, "the reply was empty")
+    schema = _output_schema(body)
+    if schema is None or stop_reason == "pause_turn":
+        return Checked(OutcomeKind.ACCEPTED, text)
+    parsed = _parsed(text)
+    if isinstance(parsed, str) or parsed[0] != text.strip():
+        wrong_with_it = parsed if isinstance(parsed, str) else "it stands in a Markdown fence"
+        return _rejected(text, f"the reply must be one JSON document and nothing else: {wrong_with_it}")
+    value = parsed[1]
+    found = _usable_schema_problem(value, schema)
+    return Checked(OutcomeKind.ACCEPTED, text, value) if found is None else _rejected(text, *found)
+
+
+def tool_schemas(body: JsonObject) -> dict[str, JsonObject]:
+    """The tools that a Messages request offers, by name, with what their input must satisfy; {} is anything."""
+    tools = body.get("tools")
+    found: dict[str, JsonObject] = {}
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict) and isinstance(name := tool.get("name"), str):
+            schema = tool.get("input_schema")
+            found[name] = schema if isinstance(schema, dict) else {}
+    return found
+
+
+def check_tool_call(block: JsonObject, schemas: Mapping[str, JsonObject]) -> Checked:
+    """Whether a tool_use block calls a tool that there is, with arguments that satisfy its schema."""
+    name, given = block.get("name"), block.get("input")
+    schema = schemas.get(name) if isinstance(name, str) else None
+    if schema is None:
+        problem = f"there is no tool {name!r}; the tools are: {', '.join(schemas)}"
+        return _rejected("", problem, "it calls a tool that was not offered")
+    if not isinstance(given, dict):
+        problem = "the arguments of a tool call are not a JSON object"
+        return _rejected("", f"{problem}: {name}", problem)
+    found = _usable_schema_problem(given, schema)
+    if found is not None:
+        return _rejected("", f"the arguments of {name}: {found[0]}", f"the arguments of a tool call: {found[1]}")
+    return Checked(OutcomeKind.ACCEPTED, "", given)
+
+
+def _usable_schema_problem(value: Json, schema: JsonObject) -> tuple[str, str] | None:
+    """As `schema_problem`; nothing where the schema cannot be used: it is the client's fault and not the model's."""
+    from jsonschema.exceptions import SchemaError  # noqa: PLC0415  as in `_validator`
+
+    if not schema or not isinstance(schema.get("$schema", ""), str):
+        return None
+    try:
+        return schema_problem(value, schema)
+    except (InvalidTask, SchemaError):
+        return None
+
+
+def _output_schema(body: JsonObject) -> JsonObject | None:
+    match body:
+        case {"output_config": {"format": {"schema": dict(schema)}}} | {"output_format": {"schema": dict(schema)}}:
+            return schema
+        case _:
+            return None
+
+
+def _met_own_limit(message: JsonObject, body: JsonObject) -> bool:
+    asked = body.get("max_tokens")
+    if not isinstance(asked, int):
+        return False
+    usage = usage_from_message(message)
+    # One less: some servers do not count the token that was one too many. Uncounted, it is the only limit known.
+    return usage.estimated or usage.output_tokens >= asked - 1
+
+
+def _refused(text: str) -> Checked:
+    problem = "the model declined to answer"
+    return Checked(OutcomeKind.REFUSED, text, problem=problem, note=problem)
+
+
+def _truncated(text: str) -> Checked:
+    problem = "the reply was cut off at the limit of output tokens"
+    return Checked(OutcomeKind.TRUNCATED, text, problem=problem, note=problem)
 
 
 def _rejected(text: str, problem: str, note: str | None = None) -> Checked:
@@ -208,6 +330,9 @@ def schema_problem(value: Json, schema: JsonObject) -> tuple[str, str] | None:
         raise InvalidTask(_missing(unresolvable.ref)) from None
     except RecursionError:
         problem = "the JSON is nested too deeply"
+        return problem, problem
+    except OverflowError:
+        problem = "the JSON holds a number that is too large"
         return problem, problem
     if error is None:
         return None
