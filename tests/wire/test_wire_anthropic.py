@@ -70,6 +70,20 @@ def test_a_folded_stream_equals_the_whole_message(content: list[Any], data: st.D
     assert accumulator.usage == usage_from_message(anthropic_message(reply, BODY, 1))
 
 
+def test_one_block_is_read_before_the_message_is_whole() -> None:
+    """A tool call is whole when its block has stopped; a block that never began is none."""
+    call = {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "name": "n", "input": {}}}
+    piece = {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "input_json_delta", "partial_json": '{"a": 1}'},
+    }
+    accumulator = fold(START, *text_block("hello"), call, piece, {"type": "content_block_stop", "index": 1})
+    assert accumulator.block(0) == {"type": "text", "text": "hello"}
+    assert accumulator.block(1) == {"type": "tool_use", "name": "n", "input": {"a": 1}}
+    assert accumulator.block(2) is None
+
+
 def test_the_last_cumulative_count_wins() -> None:
     """Counts are totals so far: never added up, and a class that is not told again keeps its last count."""
     accumulator = fold(

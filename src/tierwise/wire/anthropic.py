@@ -233,6 +233,13 @@ class MessageAccumulator:
         content: list[Json] = [dict(self._blocks[index]) for index in sorted(self._blocks)]
         return {**self._message, "content": content, "usage": dict(self._usage)}
 
+    def block(self, index: int) -> JsonObject | None:
+        """The block of that number as far as it came; whole once its content_block_stop did. None: it never began."""
+        if index not in self._blocks:
+            return None
+        self._join_strings()
+        return dict(self._blocks[index])
+
     @property
     def text(self) -> str:
         """All text received so far."""
