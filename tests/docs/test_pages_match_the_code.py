@@ -13,6 +13,8 @@ import pytest
 
 from tierwise.core.decisions import OutcomeKind
 from tierwise.testing import Fault
+from tierwise.wire.chat.errors import error_body
+from tierwise.wire.chat.request import LEFT_OUT, PASSED_ON, REFUSED, TRANSLATED
 
 from .pages import DOCS, ROOT, blocks
 
@@ -74,3 +76,26 @@ def test_every_fault_is_told_of() -> None:
     text = (DOCS / "how-to" / "test-your-code.md").read_text("utf-8")
     faults = {name for name, value in vars(Fault).items() if isinstance(value, classmethod)}
     assert faults == set(re.findall(r"`Fault\.(\w+)\(", text))
+
+
+def test_every_parameter_of_chat_completions_is_told_of() -> None:
+    """chat-completions.md has each parameter where the code has it: translated, left out, or refused."""
+    text = (DOCS / "reference" / "chat-completions.md").read_text("utf-8")
+    parameters = text.partition("## Parameters")[2].partition("## Messages")[0]
+    table, _, rest = parameters.partition("Left out, because")
+    left_out, _, refused = rest.partition("Refused where")
+    translated = re.findall(r"^\| (`[^|]+`) \|", table, flags=re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(translated))) == TRANSLATED | set(PASSED_ON)
+    assert set(re.findall(r"`(\w+)`", left_out)) == set(LEFT_OUT)
+    assert set(re.findall(r"`(\w+)`", refused)) == set(REFUSED)
+
+
+def test_errors_of_chat_completions_are_as_told() -> None:
+    """Each row of the table of errors in chat-completions.md is what the code answers, by type and by status."""
+    text = (DOCS / "reference" / "chat-completions.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d, ]+) \| `(\w+)` \| (?:`(\w+)`|none)", text, flags=re.MULTILINE)
+    assert len(rows) == 11
+    for kind, statuses, told, code in rows:
+        for status in statuses.split(", "):
+            expected = {"error": {"message": "m", "type": told, "param": None, "code": code or None}}
+            assert error_body(int(status), kind, "m") == error_body(int(status), "", "m") == expected
