@@ -8,8 +8,6 @@ import socket
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from provider_helpers import HAIKU, KEY, request_for, settings_for
 from tierwise.core.decisions import OutcomeKind
 from tierwise.core.errors import ConfigError
 from tierwise.core.money import Usage
-from tierwise.providers._http import failure_kind, is_loopback, retry_after_seconds
+from tierwise.providers._http import failure_kind, is_loopback
 from tierwise.providers.anthropic import AnthropicProvider, build
 from tierwise.providers.base import ProviderFailure, spent_before_cancel
 from tierwise.testing import Fault, StandInReply, StandInUpstream
@@ -289,37 +287,6 @@ async def test_retry_after_reaches_the_climb(upstream: StandInUpstream) -> None:
     assert failure.retry_after_seconds == 7.5
     assert failure.status == 429
     assert failure.request_id == "req_standin_000001"
-
-
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "3"}, 3.0),
-        ({"retry-after": "0.25"}, 0.25),
-        ({"retry-after": "-4"}, 0.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"x-retry-after-ms": "20"}, 0.02),
-        ({"retry-after": format_datetime(NOW + timedelta(seconds=90), usegmt=True)}, 90.0),
-        ({"retry-after": format_datetime(NOW - timedelta(seconds=90), usegmt=True)}, 0.0),
-        (
-            {
-                "retry-after": format_datetime(NOW + timedelta(hours=1, seconds=5), usegmt=True),
-                "date": format_datetime(NOW + timedelta(hours=1), usegmt=True),
-            },
-            5.0,
-        ),
-    ],
-)
-def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
-    """Seconds, milliseconds and dates; a date against the server's clock; nonsense is no wait."""
-    assert retry_after_seconds(headers, now=NOW) == seconds
 
 
 def test_no_credit_is_not_worth_a_retry() -> None:

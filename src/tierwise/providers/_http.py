@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-import math
 import re
 import ssl
 import time
@@ -25,13 +24,13 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tierwise.core.decisions import OutcomeKind
 from tierwise.core.errors import ConfigError
+from tierwise.core.headers import retry_after_seconds
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Usage
 from tierwise.core.settings import ProviderSettings
@@ -40,7 +39,7 @@ from tierwise.providers.base import ProviderFailure, note_spent
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Deadline", "Progress", "Upstream", "failure_kind", "is_loopback", "retry_after_seconds", "scrub"]
+__all__ = ["Deadline", "Progress", "Upstream", "failure_kind", "is_loopback", "scrub"]
 
 QUOTED_CHARS = 300
 # A reply that is not streamed has no first token to wait for; this bounds it where the caller sets no limit.
@@ -470,36 +469,6 @@ def failure_kind(status: int, error_type: str = "", message: str = "") -> Outcom
             return OutcomeKind.TOO_LARGE
         case _:
             return _BY_TYPE.get(error_type, OutcomeKind.SERVER_ERROR)
-
-
-def retry_after_seconds(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """How long the server asks to wait: `retry-after-ms`, or `retry-after` in seconds or as an HTTP date.
-
-    A date is measured against the server's own `date` header where there is one, because clocks differ. Never
-    negative; None where nothing (or nothing readable) is asked.
-    """
-    for name, scale in (("retry-after-ms", 0.001), ("x-retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = headers.get(name)
-        if text is None:
-            continue
-        try:
-            seconds = float(text) * scale
-        except ValueError:
-            moment = _http_date(text)
-            if moment is None:
-                continue
-            seconds = (moment - (_http_date(headers.get("date", "")) or now)) / timedelta(seconds=1)
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
-    return None
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _named(error_type: str) -> str:
