@@ -20,6 +20,7 @@ __all__ = [
     "PolicyRule",
     "PolicySettings",
     "ProviderSettings",
+    "RateLimit",
     "Role",
     "Settings",
 ]
@@ -125,6 +126,24 @@ class LimitSettings:
     max_retry_after_seconds: float = 120.0  # a server that asks for more is not waited for, even on the last rung
     circuit_failures: int = 5  # in a row, until a model's circuit opens
     circuit_open_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit:
+    """What may be sent to one family of models in a minute; None where only the provider's headers say.
+
+    It holds until the provider's headers tell a lower limit, and is never exceeded where they tell a higher one.
+    """
+
+    requests_per_minute: int | None = None
+    input_tokens_per_minute: int | None = None  # cache reads do not count
+    output_tokens_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}; leave it out where there is no limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
