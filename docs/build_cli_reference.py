@@ -128,6 +128,12 @@ BUDGET = {
 }
 TIMING = {"texts": 400, "p50_us": 74.0, "p99_us": 188.0, "texts_per_second": 12600}
 SHAPES: dict[str, Any] = {
+    "serve": {
+        "url": "http://127.0.0.1:8484",
+        "mode": "route",
+        "routed_models": ["claude-tierwise-auto"],
+        "upstream": "anthropic",
+    },
     "demo": {
         "steps": [
             {
@@ -313,6 +319,12 @@ SHAPES: dict[str, Any] = {
 }
 
 NOTES = {
+    "serve": """\
+Ctrl-C and SIGTERM let running calls finish; SIGHUP, or a change of a file, reads the configuration anew. More:
+[the gateway](../how-to/gateway.md).""",
+    "claude": """\
+Its own options come before the verb: `tierwise --config FILE claude -p "…"`. Exit code: that of `claude`; 2 where
+there is none, or the gateway cannot be started.""",
     "classify": """\
 One line for each line of input, in order; `id` comes back where the input has one. `tier` is null where no model takes
 so long a text. A line that cannot be used gives `{"error": "line 7: …", "line": 7}`.

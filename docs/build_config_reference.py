@@ -72,6 +72,12 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], str]] = {
     "[[overrides.patterns]]": (schema.PatternSection, "Texts that match go to a tier."),
     "[limits]": (schema.LimitsSection, "Bounds of one call."),
     "[ledger]": (schema.LedgerSection, "Where calls are recorded."),
+    "[gateway]": (schema.GatewaySection, "How `tierwise serve` serves."),
+    "[gateway.limits.FAMILY]": (
+        schema.RateLimitSection,
+        "What may be sent to a family of models (`opus`, `sonnet`, `haiku`, `fable`, or a model's id) in a minute. The "
+        "provider's own headers are followed anyway; these are ceilings.",
+    ),
     "[[prices]]": (
         schema.DatedPrice,
         "The price of a model from a day on, in US$ per million tokens. From the day of a model's first private price "
@@ -94,6 +100,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "classifier": "What recognises task types: the trained models, or the rules alone.",
         "limits": "See [limits].",
         "ledger": "See [ledger].",
+        "gateway": "See [gateway].",
         "prices": "See [[prices]].",
         "task_types": "See [task_types.NAME].",
     },
@@ -145,8 +152,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "roles": "Which tier plays which role of the tree: `local`, `processing`, `judgment`, `top`. `@top` is the "
         "highest tier, whichever that is.",
         "too_low_costs": "How many times worse it is to send work too low than to send it one tier too high, at three "
-        "boundaries: processing that must be right the first time, judgment, critical work. Stricter work that is likelier "
-        "than 1 / (1 + cost) counts. Higher is more careful and dearer.",
+        "boundaries: processing that must be right the first time, judgment, critical work. Stricter work that is "
+        "likelier than 1 / (1 + cost) counts. Higher is more careful and dearer.",
         "confident_above": "For the rules: below it, the strictest plausible alternative counts too.",
         "consider_alternatives_above": "For the rules: an alternative at least this likely is plausible.",
         "local_max_prompt_tokens": "Larger prompts do not go to the local role.",
@@ -212,6 +219,27 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "cache_read": "Without it, as fresh input.",
         "cache_write_5m": "Without it, as fresh input.",
         "cache_write_1h": "Without it, as fresh input.",
+    },
+    "[gateway]": {
+        "host": "The address to listen on. Anything but loopback demands keys.",
+        "port": "0: any free one.",
+        "mode": "`route`, or `observe`: routes nothing and records what it would have done.",
+        "upstream": "The provider that requests for a concrete model go to.",
+        "routed_models": "Names of models that are routed; every other name passes through untouched.",
+        "switch_margin": "A conversation moves to a cheaper model only where that saves this share of what the rest "
+        "of it would cost.",
+        "max_body_bytes": "A larger request is refused.",
+        "max_connections": "More at once are refused with 503.",
+        "body_timeout_seconds": "Time that a client has to send its request.",
+        "rate_limit_wait_seconds": "Time that a call may wait for a rate limit where no other tier is left; then it "
+        "gets 429 with a true `retry-after`.",
+        "limits": "See [gateway.limits.FAMILY].",
+        "drain_seconds": "Time that running calls get when the gateway is told to stop.",
+    },
+    "[gateway.limits.FAMILY]": {
+        "requests_per_minute": "Requests.",
+        "input_tokens_per_minute": "Fresh input and cache writes; cache reads do not count.",
+        "output_tokens_per_minute": "Output.",
     },
     "[task_types.NAME]": {
         "family": "A built-in family, or one of your own.",
@@ -313,16 +341,16 @@ def _type(node: Mapping[str, Any], document: Mapping[str, Any]) -> str:
         name = node["$ref"].rpartition("/")[2]
         target = document["$defs"][name]
         return _type(target, document) if "enum" in target else "table"
-    arms = [arm for arm in node.get("anyOf", ()) if arm.get("type") != "null"]
-    if {arm.get("type") for arm in arms} == {"number", "string"} and len(arms) == 2:
-        return f"decimal{_bounds(node)}"
-    if arms:
-        return " or ".join(_type(arm, document) for arm in arms)
+    if arms := [arm for arm in node.get("anyOf", ()) if arm.get("type") != "null"]:
+        decimal = {arm.get("type") for arm in arms} == {"number", "string"} and len(arms) == 2
+        return f"decimal{_bounds(node)}" if decimal else " or ".join(_type(arm, document) for arm in arms)
     if "const" in node:
         return f"`{node['const']}`"
     if "enum" in node:
         return ", ".join(f"`{value}`" for value in node["enum"])
     match node.get("type"):
+        case "array" if "prefixItems" in node:
+            return f"list of {len(node['prefixItems'])}: {_type(node['prefixItems'][0], document)}"
         case "array":
             inner = {"table": "tables", "string": "strings"}.get(one := _type(node["items"], document), one)
             return f"list of {inner}" + (", not empty" if node.get("minItems") else "")

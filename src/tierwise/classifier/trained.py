@@ -234,7 +234,8 @@ class TrainedClassifier:
         best = ranked[0]
         evidence: list[str] = [] if scored.encoded else ["clear from its words"]
         if scored.strange:
-            # What noise resembles says nothing; the policy sends an abstention up by itself.
+            # What noise resembles says nothing; the policy sends an abstention up by itself, not to the very top.
+            best = next(k for k in ranked if levels[k] < TOP_LEVEL)
             named: list[int] = []
             at_least = (0.0, 0.0, 0.0)
             evidence.append("unlike anything that it was trained on")

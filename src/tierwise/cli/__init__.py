@@ -32,6 +32,8 @@ VERBS = {
     "classify": "Say what texts ask for: task type, confidence, needs, tier.",
     "eval": "Measure on labelled data of yours how good the classifier is.",
     "run": "Run a task on the cheapest tier that does it well.",
+    "serve": "Serve tools that can set a base URL: Claude Code, the Anthropic and OpenAI SDKs.",
+    "claude": "Run the Claude Code CLI through the gateway, which is started if none runs.",
     "estimate": "What a workload costs a day and a month, before and after routing.",
     "report": "What was spent and saved, from the ledger.",
     "export": "Write the ledger out as JSON Lines or CSV.",

@@ -16,6 +16,7 @@ from tierwise.core.catalog import Capabilities, Catalog, Model, StructuredOutput
 from tierwise.core.errors import ConfigError
 from tierwise.core.money import Price, PriceBand, amount
 from tierwise.core.settings import (
+    GatewaySettings,
     LedgerSettings,
     LimitSettings,
     Overrides,
@@ -23,6 +24,7 @@ from tierwise.core.settings import (
     PolicyRule,
     PolicySettings,
     ProviderSettings,
+    RateLimit,
     Role,
     Settings,
 )
@@ -167,7 +169,20 @@ def build_settings(
         project=env.get("TIERWISE_PROJECT") or config.project,
         sources=sources,
         classifier=_given(config.classifier),
+        gateway=_gateway(config, providers, where),
     )
+
+
+def _gateway(config: ConfigFile, providers: Mapping[str, ProviderSettings], where: str) -> GatewaySettings:
+    given = {} if config.gateway is None else config.gateway.model_dump(exclude_none=True)
+    limits = {family: RateLimit(**limit) for family, limit in given.pop("limits", {}).items()}
+    gateway = GatewaySettings(**given, limits=limits)
+    upstream = providers.get(gateway.upstream)
+    if upstream is None:
+        raise ConfigError(
+            f"gateway.upstream in {where} is {gateway.upstream!r}; use one of the providers {', '.join(providers)}"
+        )
+    return gateway
 
 
 def _env_usd(env: Mapping[str, str], name: str) -> Decimal:

@@ -221,6 +221,7 @@ def _allowed_keys(loc: list[str]) -> list[str]:
         "overrides": schema.OverridesSection,
         "limits": schema.LimitsSection,
         "ledger": schema.LedgerSection,
+        "gateway": schema.GatewaySection,
         "prices": schema.DatedPrice,
         "task_types": schema.TaskTypeSection,
     }
@@ -228,6 +229,8 @@ def _allowed_keys(loc: list[str]) -> list[str]:
         section: type[Any] = schema.RuleSection
     elif loc[0] == "overrides" and "patterns" in loc:
         section = schema.PatternSection
+    elif loc[0] == "gateway" and "limits" in loc:
+        section = schema.RateLimitSection
     elif loc[0] == "prices" and "bands" in loc:
         section = schema.PriceSection
     else:

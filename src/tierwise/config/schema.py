@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tierwise.core.catalog import StructuredOutput, Thinking
-from tierwise.core.settings import Role
+from tierwise.core.settings import GatewayMode, Role
 from tierwise.core.tasks import Needs, Stakes
 
 __all__ = ["ConfigFile", "DatedPrice", "is_http_url"]
@@ -217,6 +217,31 @@ class TaskTypeSection(_Section):
     description: str = ""
 
 
+class RateLimitSection(_Section):
+    """What may be sent to a family of models in a minute."""
+
+    requests_per_minute: Positive | None = None
+    input_tokens_per_minute: Positive | None = None
+    output_tokens_per_minute: Positive | None = None
+
+
+class GatewaySection(_Section):
+    """How `tierwise serve` serves."""
+
+    host: str | None = None
+    port: Annotated[int, Field(ge=0, le=65_535, strict=True)] | None = None
+    mode: GatewayMode | None = None
+    upstream: str | None = None
+    routed_models: tuple[str, ...] | None = None
+    switch_margin: Share | None = None
+    max_body_bytes: Positive | None = None
+    max_connections: Positive | None = None
+    body_timeout_seconds: PositiveSeconds | None = None
+    drain_seconds: Seconds | None = None
+    rate_limit_wait_seconds: Seconds | None = None
+    limits: dict[str, RateLimitSection] | None = None
+
+
 def _tier(value: object) -> object:
     if isinstance(value, str):
         raise ValueError(f'list the models: ["{value}"]')
@@ -236,5 +261,6 @@ class ConfigFile(_Section):
     overrides: OverridesSection | None = None
     limits: LimitsSection | None = None
     ledger: LedgerSection | None = None
+    gateway: GatewaySection | None = None
     prices: tuple[DatedPrice, ...] | None = None
     task_types: dict[str, TaskTypeSection] | None = None

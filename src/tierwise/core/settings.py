@@ -13,6 +13,8 @@ from tierwise.core.money import Price
 from tierwise.core.tasks import TaskType
 
 __all__ = [
+    "GatewayMode",
+    "GatewaySettings",
     "LedgerSettings",
     "LimitSettings",
     "Overrides",
@@ -129,6 +131,16 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSettings:
+    """Where calls are recorded."""
+
+    path: Path
+    synchronous: str = "normal"  # "full" survives a power cut too, at about a tenth of the speed
+    busy_timeout_ms: int = 500
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
     """What may be sent to one family of models in a minute; None where only the provider's headers say.
 
@@ -146,14 +158,29 @@ class RateLimit:
                 raise ValueError(f"{name} must be at least 1, not {value}; leave it out where there is no limit")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerSettings:
-    """Where calls are recorded."""
+class GatewayMode(StrEnum):
+    """What the gateway does with a request to one of the names in `routed_models`."""
 
-    path: Path
-    synchronous: str = "normal"  # "full" survives a power cut too, at about a tenth of the speed
-    busy_timeout_ms: int = 500
-    enabled: bool = True
+    ROUTE = "route"
+    OBSERVE = "observe"  # routes nothing, and records what it would have done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """How `tierwise serve` serves."""
+
+    host: str = "127.0.0.1"
+    port: int = 8484
+    mode: GatewayMode = GatewayMode.ROUTE
+    upstream: str = "anthropic"  # the provider that requests for a concrete model go to
+    routed_models: tuple[str, ...] = ("claude-tierwise-auto",)
+    switch_margin: float = 0.2  # a conversation moves down only where that is cheaper by this share
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_connections: int = 2_000
+    body_timeout_seconds: float = 60.0  # to receive a request
+    drain_seconds: float = 600.0  # that running calls get when it is told to stop
+    rate_limit_wait_seconds: float = 30.0  # that a call may wait for a rate limit where no other tier is left
+    limits: Mapping[str, RateLimit] = field(default_factory=dict)  # by family of models: opus, sonnet, haiku, …
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,4 +197,5 @@ class Settings:
     task_types: tuple[TaskType, ...] = ()  # the user's own
     project: str | None = None
     classifier: str = "trained"  # or "rules"
+    gateway: GatewaySettings = GatewaySettings()
     sources: tuple[Path, ...] = ()

@@ -155,7 +155,7 @@ class AsyncRouter:
         self._given = frozenset(self._providers)  # these need no key of ours
         self._clock: Clock = clock or _SystemClock()
         self._random = random
-        self._circuits = Circuits(settings.limits.circuit_failures, settings.limits.circuit_open_seconds)
+        self.circuits = Circuits(settings.limits.circuit_failures, settings.limits.circuit_open_seconds)
         self._availability: dict[str, tuple[float, Availability]] = {}
         self._speeds: dict[str, tuple[float, float]] | None = None
 
@@ -203,13 +203,13 @@ class AsyncRouter:
 
     async def route_checked(self, task: str | Task, **options: Any) -> Decision:
         """As `route`, after asking whether the local models are there and which keys are set."""
-        decision, _ = await self._plan_available(as_task(task, options))
+        decision, _ = await self.plan_available(as_task(task, options))
         return decision
 
     def _plan(
         self, task: Task, unavailable: Mapping[str, str], classification: Classification | None = None
     ) -> Decision:
-        closed = self._circuits.open_now(self._clock.monotonic())
+        closed = self.circuits.open_now(self._clock.monotonic())
         return self.planner.plan(
             task,
             self._today(),
@@ -245,13 +245,22 @@ class AsyncRouter:
         provider = self.settings.providers.get(model.provider)
         return provider is not None and provider.local
 
-    async def _plan_available(self, task: Task) -> tuple[Decision, dict[str, str]]:
-        """Plans with what can really be reached: where the way starts at a model that is not there, plans again."""
-        classification = self.planner.classify(task)
+    async def plan_available(
+        self, task: Task, classification: Classification | None = None, *, keyed: frozenset[str] = frozenset()
+    ) -> tuple[Decision, dict[str, str]]:
+        """Plans with what can really be reached: where the way starts at a model that is not there, plans again.
+
+        `keyed` names providers whose key comes with the request and need not be configured.
+
+        Returns the decision, and why each model that was left out cannot be used. Raises as `route` does.
+        """
+        if classification is None:
+            classification = self.planner.classify(task)
         unavailable = {
             model.id: f"no API key: set {provider.api_key_env}"
             for model in self.settings.catalog.models
-            if model.provider not in self._given and (provider := self.settings.providers[model.provider]).key_missing
+            if model.provider not in self._given | keyed
+            and (provider := self.settings.providers[model.provider]).key_missing
         }
         while True:
             decision = self._plan(task, unavailable, classification)
@@ -270,7 +279,7 @@ class AsyncRouter:
         known = self._availability.get(model.id)
         if known is not None and now < known[0]:
             return known[1]
-        found = await self._provider(model.provider).check(model)
+        found = await self.provider(model.provider).check(model)
         self._availability[model.id] = (now + (_AVAILABLE_SECONDS if found.ok else _UNAVAILABLE_SECONDS), found)
         return found
 
@@ -280,7 +289,8 @@ class AsyncRouter:
             model.id: await self._available(model) for model in self.settings.catalog.models if self._is_local(model)
         }
 
-    def _provider(self, name: str) -> Provider:
+    def provider(self, name: str) -> Provider:
+        """The provider of that name, built when it is first needed."""
         provider = self._providers.get(name)
         if provider is None:
             from tierwise.providers.registry import build_provider  # noqa: PLC0415
@@ -313,7 +323,7 @@ class AsyncRouter:
         _check_callables(checks)
         call_id = new_call_id(int(self._clock.now().timestamp() * 1000))
         try:
-            decision, unavailable = await self._plan_available(wanted)
+            decision, unavailable = await self.plan_available(wanted)
         except NoRouteError as error:
             self._not_run(call_id, wanted, error)
         call = self._open_call(call_id, wanted, decision, checks, started)
@@ -402,7 +412,7 @@ class AsyncRouter:
             feedback=attempt.feedback,
         )
         body, call.notes = adapt(body, model)
-        provider = self._provider(model.provider)  # what cannot be built is not recorded as sent
+        provider = self.provider(model.provider)  # what cannot be built is not recorded as sent
         record = call.recording.attempt_starts(attempt, clock.now())
         began = clock.monotonic()
         deadline = call.decision.deadline_seconds
@@ -438,7 +448,7 @@ class AsyncRouter:
                 began=began,
             )
             raise
-        self._circuits.note(model.id, OutcomeKind.ACCEPTED, clock.monotonic())
+        self.circuits.note(model.id, OutcomeKind.ACCEPTED, clock.monotonic())
         call.reply = reply
         record = replace(record, ttft_ms=reply.ttft_ms, request_id=reply.request_id, reported_model=reply.model)
         try:
@@ -477,7 +487,7 @@ class AsyncRouter:
 
     def _note_failure(self, model: Model, failure: ProviderFailure) -> None:
         now = self._clock.monotonic()
-        self._circuits.note(model.id, failure.kind, now)
+        self.circuits.note(model.id, failure.kind, now)
         if failure.kind is OutcomeKind.UNAVAILABLE:
             self._availability[model.id] = (now + _UNAVAILABLE_SECONDS, Availability(False, str(failure)))
 

@@ -39,7 +39,7 @@ from tierwise.providers.base import ProviderFailure, note_spent
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Deadline", "Progress", "Upstream", "failure_kind", "is_loopback", "scrub"]
+__all__ = ["Deadline", "Progress", "Upstream", "error_body", "failure_kind", "is_loopback", "scrub"]
 
 QUOTED_CHARS = 300
 # A reply that is not streamed has no first token to wait for; this bounds it where the caller sets no limit.
@@ -315,7 +315,7 @@ class Upstream:
         self, status: int, headers: Mapping[str, str], content: bytes, progress: Progress
     ) -> ProviderFailure:
         """What an HTTP status other than 200 means."""
-        error_type, message = _error_body(content)
+        error_type, message = error_body(content)
         kind = failure_kind(status, error_type, message)
         words = f"{self.settings.name} answered {status}"
         if 300 <= status < 400:
@@ -401,8 +401,8 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _error_body(content: bytes) -> tuple[str, str]:
-    """The error's type and message, in Anthropic's, OpenAI's and llama.cpp's shapes; else the text as it is."""
+def error_body(content: bytes) -> tuple[str, str]:
+    """An error's type and message, in Anthropic's, OpenAI's and llama.cpp's shapes; else the text as it is."""
     text = content.decode("utf-8", "replace")
     try:
         parsed: Json = json.loads(text)

@@ -1,0 +1,123 @@
+"""`tierwise serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tierwise.cli.options import settings_of
+from tierwise.cli.output import console, echo_json, json_option
+
+if TYPE_CHECKING:
+    from tierwise.core.settings import GatewaySettings, Settings
+
+__all__ = ["command"]
+
+
+@click.command("serve")
+@click.option("--host", metavar="ADDRESS", help="Listen there. Anything but loopback demands keys.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Listen on this port; 0 takes any free one.")
+@click.option(
+    "--mode", type=click.Choice(["route", "observe"]), help="observe routes nothing and records what it would do."
+)
+@click.option("--check", is_flag=True, help="Say what would be served, and end.")
+@click.option("--log-level", type=click.Choice(["error", "warning", "info"]), default="warning", show_default=True)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    host: str | None,
+    port: int | None,
+    mode: str | None,
+    check: bool,
+    log_level: str,
+    as_json: bool,
+) -> None:
+    """Serve tools that can set a base URL: Claude Code, the Anthropic and OpenAI SDKs.
+
+    ANTHROPIC_BASE_URL=http://127.0.0.1:8484 claude. A request for `claude-tierwise-auto` is routed; one for any other
+    model passes through untouched. Both are priced and recorded.
+    """
+    from tierwise.config import config_paths
+    from tierwise.core.errors import ConfigError
+    from tierwise.core.settings import GatewayMode
+    from tierwise.gateway.extra import check_installed
+
+    check_installed()
+    from tierwise.gateway.app import LOOPBACK, Gateway
+    from tierwise.gateway.server import GatewayServer, check_upstreams, listen
+    from tierwise.ledger import Ledger
+    from tierwise.ledger.keys import Keys
+
+    def read() -> Settings:
+        settings = settings_of(ctx)
+        gateway = settings.gateway
+        return replace(
+            settings,
+            gateway=replace(
+                gateway,
+                host=host or gateway.host,
+                port=gateway.port if port is None else port,
+                mode=GatewayMode(mode) if mode else gateway.mode,
+            ),
+        )
+
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = read()
+    where = settings.gateway
+    if where.host not in LOOPBACK:
+        with Ledger.of(settings.ledger) as ledger:
+            if not Keys(ledger).exist(time.time_ns() // 1_000_000):
+                raise ConfigError(
+                    f"gateway.host is {where.host}, where others can reach it, and there is no key: make one with "
+                    "`tierwise keys create NAME`, or listen on 127.0.0.1"
+                )
+    if check:
+        _tell(where, where.port, settings.providers[where.upstream].name, as_json=as_json)
+        return
+    sock = listen(where.host, where.port)
+    at = sock.getsockname()[1]
+    try:
+        check_upstreams(settings, at)
+        named = ctx.obj
+        watched = config_paths(os.environ, Path.cwd(), Path(named) if named else None)
+        server = GatewayServer(Gateway(settings), sock, reload=read, watched=watched)
+    except BaseException:
+        sock.close()
+        raise
+    _tell(where, at, settings.providers[where.upstream].name, as_json=as_json)
+    server.run()
+
+
+def _tell(where: GatewaySettings, port: int, upstream: str, *, as_json: bool) -> None:
+    url = f"http://{where.host}:{port}"
+    if as_json:
+        echo_json(
+            {
+                "url": url,
+                "mode": where.mode.value,
+                "routed_models": list(where.routed_models),
+                "upstream": upstream,
+            }
+        )
+        sys.stdout.flush()
+        return
+    out = console()
+    out.print(f"[bold]tierwise[/] serves {url} until Ctrl-C   [dim]mode {where.mode.value}[/]")
+    for client, setting in (
+        ("Claude Code", f"ANTHROPIC_BASE_URL={url} claude --model {where.routed_models[0]}"),
+        ("OpenAI SDK", f"base_url={url}/v1"),
+    ):
+        out.print(f"  {client:<12} {setting}", soft_wrap=True, highlight=False)
+    names = ", ".join(where.routed_models)
+    out.print(f"  [dim]{names} is routed; every other model passes through to {upstream}[/]", soft_wrap=True)
+    sys.stdout.flush()

@@ -1,0 +1,448 @@
+"""The ASGI application: paths, access, errors in the client's dialect; what all calls share lives here.
+
+    POST /v1/messages                 Anthropic's dialect, JSON and SSE
+    POST /v1/messages/count_tokens    passed on
+    GET  /v1/models                   the upstream's, and the routed names
+    POST /v1/chat/completions         OpenAI's dialect, JSON and SSE
+    GET  /tierwise/calls/{id}         the receipt of a call
+    GET  /healthz /readyz /metrics    for whoever operates it
+    HEAD / /api/hello                 Claude Code asks whether somebody is there
+
+Upstreams are configuration, never a request's choice. Nothing of a request's text is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from tierwise.core.catalog import Model
+from tierwise.core.errors import LedgerError, TierwiseError
+from tierwise.core.json import Json, JsonObject
+from tierwise.core.money import nanousd_to_usd
+from tierwise.core.settings import ProviderSettings, Settings
+from tierwise.engine.router import AsyncRouter
+from tierwise.gateway.admission import Admission
+from tierwise.gateway.asgi import (
+    NOT_PASSED_ON,
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_error,
+    send_json,
+    send_whole,
+)
+from tierwise.gateway.conversations import Conversations
+from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_incoming
+from tierwise.gateway.metrics import Metrics
+from tierwise.gateway.planning import Planning
+from tierwise.gateway.run import Run
+from tierwise.ledger import Ledger
+from tierwise.ledger.budgets import Budgets
+from tierwise.ledger.desk import BudgetDesk
+from tierwise.ledger.keys import ApiKey, Keys, KeyScope
+from tierwise.ledger.store import StoredCall
+from tierwise.ledger.writer import LedgerWriter
+from tierwise.policy.ratelimits import Family, Limits, family_of
+from tierwise.providers.anthropic import DEFAULT_BASE_URL
+from tierwise.providers.passthrough import Answer, Endpoint, PassThrough, UpstreamFailed
+from tierwise.wire.chat import ChatError, messages_request
+from tierwise.wire.endings import Dialect
+from tierwise.wire.splice import SpliceError, splice
+
+__all__ = ["LOOPBACK", "Gateway", "receipt"]
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+KEY_PREFIX = b"tw-"
+_log = logging.getLogger("tierwise.gateway")
+_DEFAULT_URLS = {"anthropic": DEFAULT_BASE_URL, "ollama": "http://127.0.0.1:11434"}
+
+
+class Gateway:
+    """An ASGI application. Its life is the server's: `lifespan` opens and closes what it holds.
+
+    Args:
+        settings: the configuration.
+        ledger: where calls are recorded; the configured one when None.
+    """
+
+    def __init__(self, settings: Settings, *, ledger: Ledger | None = None) -> None:
+        self.settings = settings
+        self.ledger = (
+            ledger if ledger is not None else (Ledger.of(settings.ledger) if settings.ledger.enabled else None)
+        )
+        self.writer = LedgerWriter(self.ledger) if self.ledger is not None else None
+        self.router = AsyncRouter(settings, record=False)
+        self.upstream = PassThrough()
+        self.conversations = Conversations()
+        self.planning = Planning(settings, self.router, self.conversations)
+        self.keys = Keys(self.ledger) if self.ledger is not None else None
+        self.desk = BudgetDesk(Budgets(self.ledger)) if self.ledger is not None else None
+        self.admission: Admission | None = None  # belongs to the event loop, so it begins with it
+        self.keys_required = settings.gateway.host not in LOOPBACK
+        self.version = importlib.metadata.version("tierwise")
+        self.running = 0
+        self.draining = False
+        self._endpoints: dict[str, Endpoint] = {}
+        self._retired: list[AsyncRouter] = []  # of configurations before, whose calls may still run
+        self.metrics = Metrics(
+            {
+                "tierwise_running_calls": ("Calls that run now.", lambda: self.running),
+                "tierwise_waiting_calls": (
+                    "Calls that wait for a rate limit.",
+                    lambda: self.admission.waiting if self.admission is not None else 0,
+                ),
+                "tierwise_records_waiting": (
+                    "Records not yet in the ledger.",
+                    lambda: self.writer.waiting if self.writer is not None else 0,
+                ),
+                "tierwise_ledger_healthy": (
+                    "1 where the last write reached the ledger.",
+                    lambda: 1.0 if self.ledger is None or self.ledger.healthy else 0.0,
+                ),
+            }
+        )
+
+    # ------------------------------------------------------------------ life
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.admission = Admission(Limits(self.settings.gateway.limits), asyncio.get_running_loop())
+                await asyncio.get_running_loop().run_in_executor(None, self._open)
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def _open(self) -> None:
+        if self.writer is not None:
+            self.writer.start()
+        if self.desk is not None:
+            self.desk.start()
+
+    def reload(self, settings: Settings) -> None:
+        """Goes on with another configuration: for new calls. What listens, and the ledger, stay as they are."""
+        before, self._retired = self.planning, [*self._retired, self.router]
+        self.router = AsyncRouter(settings, record=False)
+        self.planning = Planning(settings, self.router, self.conversations)
+        self.settings = settings
+        self._endpoints = {}
+        before.close()
+
+    async def aclose(self) -> None:
+        """Closes what it holds; every record is written first."""
+        await self.upstream.aclose()
+        for router in (*self._retired, self.router):
+            await router.aclose()
+        self.planning.close()
+        loop = asyncio.get_running_loop()
+        if self.desk is not None:
+            await loop.run_in_executor(None, self.desk.close)
+        if self.writer is not None:
+            await loop.run_in_executor(None, self.writer.close)
+        if self.ledger is not None:
+            await loop.run_in_executor(None, self.ledger.close)
+
+    # ------------------------------------------------------------------ what calls share
+
+    def endpoint(self, provider: ProviderSettings) -> Endpoint:
+        """Where a provider is reached."""
+        found = self._endpoints.get(provider.name)
+        if found is None:
+            url = provider.base_url or _DEFAULT_URLS.get(provider.kind, DEFAULT_BASE_URL)
+            found = self._endpoints[provider.name] = Endpoint.of(url)
+        return found
+
+    def upstream_headers(
+        self, raw_headers: Sequence[tuple[bytes, bytes]], provider: ProviderSettings
+    ) -> list[tuple[bytes, bytes]]:
+        """The client's headers as they go on: its own key only to Anthropic, ours in its place where one is set."""
+        own = (provider.api_key or "").encode("latin-1", "ignore")
+        theirs = provider.kind == "anthropic" and not own and _secret(raw_headers) is None
+        headers = forwarded(raw_headers, credentials=theirs)
+        if own:
+            headers.append((b"authorization", b"Bearer " + own) if provider.auth == "bearer" else (b"x-api-key", own))
+        names = {name for name, _ in headers}
+        if b"anthropic-version" not in names:
+            headers.append((b"anthropic-version", b"2023-06-01"))
+        if b"content-type" not in names:
+            headers.append((b"content-type", b"application/json"))
+        headers += [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in provider.headers.items()]
+        return headers
+
+    def family(self, model: Model) -> Family:
+        """Whose rate limits a model shares."""
+        return Family(model.provider, family_of(model.id))
+
+    def learn(self, model: Model, headers: Mapping[str, str], status: int) -> None:
+        """What an upstream's answer tells of its limits (names of headers in lower case)."""
+        if self.admission is not None:
+            self.admission.learn(self.family(model), headers, status=status)
+
+    def authenticate(self, headers: Iterable[tuple[bytes, bytes]], scope: KeyScope) -> ApiKey | None:
+        """The key of ours that a client identifies itself with; None where it does not and need not.
+
+        Raises:
+            BadRequest: a key is demanded and missing, unknown, revoked, or not for this.
+        """
+        secret = _secret(headers)
+        if secret is None:
+            if self.keys_required:
+                raise BadRequest(
+                    "this gateway demands a key of its own (tierwise keys create), as x-api-key or bearer token",
+                    status=401,
+                    kind="authentication_error",
+                )
+            return None
+        try:
+            key = self.keys.verify(secret, time.time_ns() // 1_000_000) if self.keys is not None else None
+        except LedgerError as error:
+            raise BadRequest(f"keys cannot be checked: {error}", status=503, kind="api_error") from None
+        if key is None:
+            raise BadRequest("the key is unknown or was revoked", status=401, kind="authentication_error")
+        if scope not in key.scopes:
+            raise BadRequest(f"the key {key.name!r} is not for {scope.value}", status=403, kind="permission_error")
+        return key
+
+    # ------------------------------------------------------------------ paths
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        dialect = Dialect.OPENAI if path.startswith("/v1/chat") else Dialect.ANTHROPIC
+        try:
+            key = self._admit(method, path, scope["headers"])
+            match (method, path):
+                case ("POST", "/v1/messages" | "/v1/chat/completions"):
+                    await self._call(dialect, scope, receive, send, key)
+                case ("POST", "/v1/messages/count_tokens"):
+                    await self._count_tokens(scope, receive, send)
+                case ("GET", "/v1/models"):
+                    await self._models(scope, send)
+                case ("GET", "/metrics"):
+                    text = self.metrics.text()
+                    await send_whole(send, 200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], text)
+                case ("GET", "/healthz"):
+                    await send_json(send, {"status": "ok", "version": self.version})
+                case ("GET", "/readyz"):
+                    await self._ready(send)
+                case ("HEAD" | "GET", "/" | "/api/hello"):
+                    await send_json(send, {"service": "tierwise", "version": self.version})
+                case ("GET", _) if path.startswith("/tierwise/calls/"):
+                    await self._receipt(path.removeprefix("/tierwise/calls/"), send)
+                case _:
+                    await send_error(
+                        send,
+                        dialect,
+                        status=404,
+                        kind="not_found_error",
+                        message=f"tierwise: no {method} {path[:100]} here",
+                    )
+        except BadRequest as error:
+            await send_error(send, dialect, status=error.status, kind=error.kind, message=f"tierwise: {error}")
+        except ClientGone:
+            return
+
+    def _admit(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> ApiKey | None:
+        """Who asks, where it matters who does."""
+        if path.startswith("/v1/"):
+            return self.authenticate(headers, KeyScope.CALLS)
+        if path.startswith("/tierwise/"):
+            return self.authenticate(headers, KeyScope.RECEIPTS)
+        if path == "/metrics":
+            return self.authenticate(headers, KeyScope.METRICS)
+        return None
+
+    async def _call(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send, key: ApiKey | None) -> None:
+        if self.draining or self.running >= self.settings.gateway.max_connections:
+            why = "the gateway is stopping" if self.draining else "too many calls at once (gateway.max_connections)"
+            await send_error(
+                send,
+                dialect,
+                status=503,
+                kind="overloaded_error",
+                message=f"tierwise: {why}",
+                headers=[(b"retry-after", b"1")],
+            )
+            return
+        self.running += 1
+        try:
+            incoming = await self._read(dialect, scope, receive, key)
+            try:
+                plan = await self.planning.plan(incoming, time.time())
+            except TierwiseError as error:
+                raise BadRequest(str(error)) from None
+            await Run(self, incoming, plan, send, receive).go()
+        finally:
+            self.running -= 1
+
+    async def _read(self, dialect: Dialect, scope: Scope, receive: Receive, key: ApiKey | None = None) -> Incoming:
+        limits = self.settings.gateway
+        body = await read_body(receive, most_bytes=limits.max_body_bytes, seconds=limits.body_timeout_seconds)
+        query = scope.get("query_string", b"").decode("latin-1")
+        incoming = read_incoming(dialect, body, query, scope["headers"], key=key)
+        if dialect is Dialect.ANTHROPIC:
+            return incoming
+        try:
+            value, _ = messages_request(incoming.value)
+        except ChatError as error:
+            raise BadRequest(str(error), status=error.status) from None
+        kept = [(name, text) for name, text in incoming.raw_headers if not name.startswith(b"openai-")]
+        return replace(incoming, value=value, query="", raw_headers=kept)
+
+    # ------------------------------------------------------------------ passed on
+
+    async def _count_tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = await self._read(Dialect.ANTHROPIC, scope, receive)
+        body = incoming.body
+        if self.planning.is_routed(incoming.model):
+            # Nobody knows yet where it would go: counted as the baseline counts.
+            try:
+                body = splice(body, {"model": json.dumps(self.settings.catalog.baseline.id).encode()})
+            except SpliceError as error:
+                raise BadRequest(str(error)) from None
+        query = f"?{incoming.query}" if incoming.query else ""
+        answer = await self._ask("POST", f"/v1/messages/count_tokens{query}", incoming.raw_headers, body)
+        await self._hand_on(send, answer)
+
+    async def _models(self, scope: Scope, send: Send) -> None:
+        query = scope.get("query_string", b"").decode("latin-1")
+        first_page = "after_id=" not in query and "before_id=" not in query
+        try:
+            answer = await self._ask("GET", f"/v1/models{f'?{query}' if query else ''}", scope["headers"], b"")
+            content = await answer.read(4 * 1024 * 1024)
+            page = json.loads(content) if answer.status == 200 else None
+        except (BadRequest, UpstreamFailed, ValueError) as error:
+            _log.warning("the upstream's models cannot be listed: %s", type(error).__name__)
+            answer, page, content = None, {"data": [], "has_more": False}, b""
+        if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+            status = answer.status if answer is not None else 502
+            await send_whole(send, status, [(b"content-type", b"application/json")], content)
+            return
+        if first_page:
+            own: list[Json] = [
+                {
+                    "type": "model",
+                    "id": name,
+                    "display_name": f"tierwise: {name}",
+                    "created_at": "2026-11-28T00:00:00Z",
+                }
+                for name in self.settings.gateway.routed_models
+            ]
+            page = {**page, "data": [*own, *page["data"]], "first_id": self.settings.gateway.routed_models[0]}
+            if page.get("last_id") is None:
+                page["last_id"] = self.settings.gateway.routed_models[-1]
+        await send_json(send, page)
+
+    async def _ask(self, method: str, target: str, raw_headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer:
+        provider = self.settings.providers[self.settings.gateway.upstream]
+        headers = self.upstream_headers(raw_headers, provider)
+        try:
+            return await self.upstream.request(self.endpoint(provider), method, target, headers, body=body)
+        except UpstreamFailed as failure:
+            raise BadRequest(str(failure), status=502, kind="api_error") from None
+
+    @staticmethod
+    async def _hand_on(send: Send, answer: Answer) -> None:
+        try:
+            content = await answer.read(64 * 1024 * 1024)
+        except UpstreamFailed as failure:
+            raise BadRequest(str(failure), status=502, kind="api_error") from None
+        headers = [(name, value) for name, value in answer.headers if name not in NOT_PASSED_ON]
+        await send_whole(send, answer.status, headers, content)
+
+    # ------------------------------------------------------------------ about itself
+
+    async def _ready(self, send: Send) -> None:
+        ok = not self.draining
+        problem = self.ledger.problem if self.ledger is not None else None
+        value: JsonObject = {"ready": ok, "running": self.running, "ledger": problem or "ok"}
+        await send_json(send, value, status=200 if ok else 503)
+
+    async def _receipt(self, call_id: str, send: Send) -> None:
+        found: StoredCall | None = None
+        if self.ledger is not None and len(call_id) < 64:
+            try:
+                found = await asyncio.get_running_loop().run_in_executor(None, self.ledger.get, call_id)
+            except LedgerError as error:
+                await send_error(send, Dialect.ANTHROPIC, status=503, kind="api_error", message=f"tierwise: {error}")
+                return
+        if found is None:
+            await send_error(
+                send, Dialect.ANTHROPIC, status=404, kind="not_found_error", message="tierwise: no call of that id"
+            )
+            return
+        await send_json(send, receipt(found))
+
+
+def _secret(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The key of ours among a client's credentials: it is never sent on."""
+    for name, value in headers:
+        if name == b"x-api-key" and value.startswith(KEY_PREFIX):
+            return value.decode("latin-1")
+        if name == b"authorization" and value[7:].lstrip().startswith(KEY_PREFIX) and value[:7].lower() == b"bearer ":
+            return value[7:].strip().decode("latin-1")
+    return None
+
+
+def receipt(found: StoredCall) -> JsonObject:
+    """A call as JSON: what it was, where it went, what each attempt cost."""
+    call = found.call
+    costs = [attempt.cost_nanousd for attempt in found.attempts]
+    total = None if any(cost is None for cost in costs) else sum(cost or 0 for cost in costs)
+    return {
+        "call_id": call.call_id,
+        "started_at": datetime.fromtimestamp(call.started_at_ms / 1000, UTC).isoformat(),
+        "status": call.status.value,
+        "task_type": call.task_type,
+        "confidence": call.confidence,
+        "tier": call.tier,
+        "model": call.model,
+        "planned_tier": call.planned_tier,
+        "session": call.session,
+        "project": call.project,
+        "tags": dict(call.tags),
+        "cost_usd": None if total is None else str(nanousd_to_usd(total)),
+        "baseline_model": call.baseline_model,
+        "baseline_cost_usd": None if call.baseline_nanousd is None else str(nanousd_to_usd(call.baseline_nanousd)),
+        "latency_ms": call.latency_ms,
+        "error": call.error,
+        "reasons": [{"step": reason.step, "text": reason.text} for reason in call.reasons],
+        "attempts": [
+            {
+                "number": attempt.number,
+                "tier": attempt.tier,
+                "model": attempt.model,
+                "outcome": attempt.outcome.value,
+                "detail": attempt.detail,
+                "cost_usd": None if attempt.cost_nanousd is None else str(nanousd_to_usd(attempt.cost_nanousd)),
+                "estimated": attempt.usage.estimated,
+                "input_tokens": attempt.usage.input_tokens,
+                "output_tokens": attempt.usage.output_tokens,
+                "cache_read_tokens": attempt.usage.cache_read_tokens,
+                "cache_write_5m_tokens": attempt.usage.cache_write_5m_tokens,
+                "cache_write_1h_tokens": attempt.usage.cache_write_1h_tokens,
+                "thinking_tokens": attempt.usage.thinking_tokens,
+                "latency_ms": attempt.latency_ms,
+                "ttft_ms": attempt.ttft_ms,
+            }
+            for attempt in found.attempts
+        ],
+    }

@@ -1,0 +1,174 @@
+"""A request as it came: its bytes, what of it routing needs, and the headers that are meant for us.
+
+The body is parsed once and never written out again: what goes upstream is the bytes that came, with single values
+spliced (`tierwise.wire.splice`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tierwise.core.json import JsonObject
+from tierwise.ledger.keys import ApiKey
+from tierwise.wire.endings import Dialect
+
+__all__ = ["BadRequest", "Directions", "Incoming", "directions", "forwarded", "read_incoming"]
+
+_TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}=[^,=\x00-\x1f]{0,128}")
+_NAME = re.compile(r"[A-Za-z0-9_.:@/ -]{1,128}")
+# Of this connection and not of the request, or set anew by whoever sends it on.
+_HOP_BY_HOP = frozenset(
+    {
+        b"accept-encoding",
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
+
+
+class BadRequest(Exception):
+    """The request cannot be worked with; the message says what is wrong with it."""
+
+    def __init__(self, message: str, *, status: int = 400, kind: str = "invalid_request_error") -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """What the `x-tierwise-*` headers of a request say."""
+
+    min_tier: str | None = None
+    max_tier: str | None = None
+    project: str | None = None
+    task_type: str | None = None
+    deadline_seconds: float | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    no_route: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One request. `headers` are in lower case, the last of a name wins; `raw_headers` are as they came."""
+
+    dialect: Dialect
+    body: bytes
+    value: JsonObject  # the body, parsed; for the OpenAI dialect, as an Anthropic Messages request
+    model: str  # as asked for
+    stream: bool
+    query: str
+    headers: Mapping[str, str]
+    raw_headers: Sequence[tuple[bytes, bytes]]
+    directions: Directions
+    key: ApiKey | None = None  # of ours, where the client identified itself with one
+
+    @property
+    def project(self) -> str | None:
+        """Whose project the call counts to: the request's own word, else its key's."""
+        return self.directions.project or (self.key.project if self.key is not None else None)
+
+
+def read_incoming(
+    dialect: Dialect,
+    body: bytes,
+    query: str,
+    raw_headers: Sequence[tuple[bytes, bytes]],
+    *,
+    key: ApiKey | None = None,
+) -> Incoming:
+    """A request, checked as far as routing needs it; everything else is the upstream's to judge.
+
+    Raises:
+        BadRequest: no JSON object, or no name of a model.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {str(error)[:120]}") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body must be a JSON object")
+    model = value.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("model: a model's name is required")
+    headers = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in raw_headers}
+    return Incoming(
+        dialect=dialect,
+        body=body,
+        value=value,
+        model=model,
+        stream=value.get("stream") is True,
+        query=query,
+        headers=headers,
+        raw_headers=raw_headers,
+        directions=directions(headers),
+        key=key,
+    )
+
+
+def directions(headers: Mapping[str, str]) -> Directions:
+    """What the headers that are meant for us say.
+
+    Raises:
+        BadRequest: one of them cannot be read; names it.
+    """
+    found = {name[11:]: value.strip() for name, value in headers.items() if name.startswith("x-tierwise-")}
+    if not found:
+        return _NO_DIRECTIONS
+    deadline = found.get("deadline")
+    seconds: float | None = None
+    if deadline is not None:
+        try:
+            seconds = float(deadline)
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds <= 86_400:
+            raise BadRequest(f"x-tierwise-deadline is {deadline!r}; give seconds, such as 30")
+    tags = []
+    for part in filter(None, (part.strip() for part in found.get("tags", "").split(","))):
+        if not _TAG.fullmatch(part):
+            raise BadRequest("x-tierwise-tags cannot be read; give name=value, separated by commas")
+        name, _, text = part.partition("=")
+        tags.append((name, text))
+    project = found.get("project")
+    if project is not None and not _NAME.fullmatch(project):
+        raise BadRequest("x-tierwise-project cannot be read; give a name of letters, digits and ._:@/- only")
+    return Directions(
+        min_tier=found.get("min-tier"),
+        max_tier=found.get("max-tier"),
+        project=project,
+        task_type=found.get("task-type"),
+        deadline_seconds=seconds,
+        tags=tuple(tags),
+        no_route=found.get("no-route", "").lower() in ("1", "true", "yes"),
+    )
+
+
+_NO_DIRECTIONS = Directions()
+
+
+def forwarded(raw_headers: Sequence[tuple[bytes, bytes]], *, credentials: bool) -> list[tuple[bytes, bytes]]:
+    """The headers that go on: all but those of this connection and those for us.
+
+    Args:
+        credentials: whether the client's own key goes on too (to Anthropic only).
+    """
+    return [
+        (name, value)
+        for name, value in raw_headers
+        if name not in _HOP_BY_HOP and not name.startswith(b"x-tierwise-") and (credentials or name not in _CREDENTIALS)
+    ]

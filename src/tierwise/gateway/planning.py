@@ -1,0 +1,316 @@
+"""Where a request goes: passed through, or routed by its ask, its conversation and the policy.
+
+Theory of operation. A request for a concrete model passes through. One for a routed name is classified by the last
+thing a person asked, and decided like any task. A conversation has a model: it stays there unless quality demands
+going up, or unless moving down pays *with* the cache that it throws away (`tierwise.policy.switching`). In the middle
+of a turn (tool results going back and forth) it never moves. Side calls of a client (titles, summaries) and subagents
+are conversations of their own; a client's safety classifier is never moved.
+
+Classifying takes milliseconds where the encoder is asked, so it happens in a thread, and is remembered by the ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from hashlib import blake2b
+
+from tierwise.core.catalog import Model, Tier
+from tierwise.core.decisions import Decision, Reason, Rung
+from tierwise.core.errors import TierwiseError, UnpricedModel
+from tierwise.core.json import JsonObject
+from tierwise.core.money import Price, Usage, format_usd
+from tierwise.core.settings import GatewayMode, Settings
+from tierwise.core.tasks import Classification, Task
+from tierwise.engine.router import AsyncRouter
+from tierwise.gateway.conversations import (
+    CallKind,
+    Conversation,
+    ConversationKey,
+    Conversations,
+    has_images,
+    has_tools,
+    history_of,
+    identify,
+    kind_of,
+    last_ask,
+)
+from tierwise.gateway.incoming import Incoming
+from tierwise.policy.switching import can_take, weigh
+from tierwise.prices.book import Conditions
+
+__all__ = ["Plan", "Planning", "Target", "conditions_of"]
+
+_REMEMBERED = 4_096
+_CHARS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model that a request goes to, and what that is expected to cost; `price` is None where none is known."""
+
+    tier: str
+    model: Model
+    price: Price | None
+    estimated: Usage
+
+    @classmethod
+    def of(cls, rung: Rung) -> Target:
+        """A rung of a ladder."""
+        return cls(rung.tier.name, rung.model, rung.price, rung.estimated_usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done with a request.
+
+    `decision` is None where it passes through to `target`; what it is is then found out meanwhile.
+    """
+
+    kind: CallKind
+    key: ConversationKey
+    ask: str
+    target: Target  # the first
+    reasons: tuple[Reason, ...]
+    decision: Decision | None = None
+    observed: bool = False  # passes through, and what would have been done is recorded
+    project: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """Whether a conversation moves down, and why."""
+
+    moves: bool
+    reasons: tuple[Reason, ...]
+
+
+class Planning:
+    """Decides for requests. Belongs to one event loop.
+
+    Args:
+        settings: the configuration.
+        router: classifies, decides, knows what is available.
+        conversations: what is known of them.
+    """
+
+    def __init__(self, settings: Settings, router: AsyncRouter, conversations: Conversations) -> None:
+        self.settings = settings
+        self.router = router
+        self.conversations = conversations
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tierwise-classifier")
+        self._known: OrderedDict[bytes, Classification] = OrderedDict()
+        self._models: dict[str, tuple[Tier, Model]] = {
+            model.id: (spec.tier, model) for spec in settings.catalog for model in spec.models
+        }
+
+    def close(self) -> None:
+        """Ends the thread once what was handed to it is done."""
+        self._thread.shutdown(wait=False)
+
+    def is_routed(self, model: str) -> bool:
+        """Whether this name is one of those that are routed."""
+        return model in self.settings.gateway.routed_models
+
+    async def plan(self, incoming: Incoming, now: float) -> Plan:
+        """Where a request goes.
+
+        Raises:
+            TierwiseError: it cannot go anywhere (an unknown tier in a header, no model that can take it).
+        """
+        body, headers = incoming.value, incoming.headers
+        kind = kind_of(headers, body)
+        key = identify(headers, body)
+        ask = last_ask(body)
+        project = incoming.project or self.settings.project
+        routed = self.is_routed(incoming.model)
+        if not routed:
+            target = self._concrete(incoming.model, incoming)
+            return Plan(kind, key, ask, target, (), project=project, observed=self._observes)
+        observes = self._observes or incoming.directions.no_route
+        if observes or not kind.may_move:
+            baseline = self.settings.catalog.baseline
+            why = "not routed, as asked: the baseline model" if observes else "a safety call is never moved"
+            target = self._concrete(baseline.id, incoming)
+            return Plan(kind, key, ask, target, (Reason("not_routed", why),), project=project, observed=observes)
+        decision = await self._decide(incoming, kind, key, ask, now)
+        return Plan(kind, key, ask, Target.of(decision.first), decision.reasons, decision, project=project)
+
+    @property
+    def _observes(self) -> bool:
+        return self.settings.gateway.mode is GatewayMode.OBSERVE
+
+    async def classify(self, task: Task) -> Classification:
+        """What a request asks for; remembered by its ask."""
+        digest = blake2b(
+            repr((task.text, task.labels, task.json_schema is not None, task.task_type)).encode("utf-8", "replace"),
+            digest_size=16,
+        ).digest()
+        known = self._known.get(digest)
+        if known is not None:
+            self._known.move_to_end(digest)
+            return known
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._thread, self.router.planner.classify, task)
+        self._known[digest] = found
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return found
+
+    async def observe(self, incoming: Incoming, plan: Plan) -> tuple[Classification, tuple[Reason, ...]]:
+        """What a request that passes through is, and where it would have gone; for the record."""
+        task = self._task(incoming, plan.key, plan.ask)
+        classification = await self.classify(task)
+        if not plan.observed:
+            return classification, ()
+        try:
+            decision = self.router.planner.plan(task, _today(), classification=classification)
+        except TierwiseError as error:
+            return classification, (Reason("observed", f"would have gone nowhere: {error}"),)
+        said = Reason(
+            "observed",
+            f"would have gone to {decision.tier} ({decision.model.id}), estimated at "
+            f"{format_usd(decision.estimated_cost_usd)}",
+        )
+        return classification, (said, *decision.reasons)
+
+    # ------------------------------------------------------------------ routed
+
+    async def _decide(self, incoming: Incoming, kind: CallKind, key: ConversationKey, ask: str, now: float) -> Decision:
+        task = self._task(incoming, key, ask)
+        classification = await self.classify(task)
+        keyed = self._keyed(incoming)
+        decision, _ = await self.router.plan_available(task, classification, keyed=keyed)
+        known = self.conversations.get(key) if kind.converses else None
+        current = None if known is None else self._models.get(known.model_id)
+        if known is None or current is None:
+            return decision
+        tier, model = current
+        if model.id == decision.model.id:
+            return _with(decision, Reason("conversation", f"the conversation is on {model.id} and stays there"))
+        history = history_of(incoming.value, prompt_tokens=known.prompt_tokens, tokenizer_factor=model.tokenizer_factor)
+        if history.in_tool_loop:
+            against = Reason("conversation", f"the conversation stays on {model.id}: in the middle of a turn")
+        elif decision.tier > tier:
+            why = f"up from {model.id}: what is asked now needs {decision.tier}"
+            return _with(decision, Reason("conversation", why))
+        else:
+            found = self._pays(known, model, decision.model, can_take(history, decision.model), now)
+            if found.moves:
+                return _with(decision, *found.reasons)
+            reasons = found.reasons
+            stays = await self._staying(task, classification, tier, keyed)
+            return _with(stays, Reason("conversation", f"the conversation stays on {model.id}"), *reasons)
+        return _with(await self._staying(task, classification, tier, keyed), against)
+
+    async def _staying(self, task: Task, classification: Classification, tier: Tier, keyed: frozenset[str]) -> Decision:
+        decision, _ = await self.router.plan_available(
+            replace(task, tier=tier.name, min_tier=None, max_tier=None), classification, keyed=keyed
+        )
+        return decision
+
+    def _keyed(self, incoming: Incoming) -> frozenset[str]:
+        """Providers that the client's own credential is sent to."""
+        if incoming.key is not None or not ({"x-api-key", "authorization"} & incoming.headers.keys()):
+            return frozenset()
+        return frozenset(name for name, provider in self.settings.providers.items() if provider.kind == "anthropic")
+
+    def _pays(self, known: Conversation, model: Model, target: Model, against: str | None, now: float) -> _Weighed:
+        """Whether moving down is possible, and cheaper with all that it throws away."""
+        if against is not None:
+            return _Weighed(False, (Reason("conversation", f"{target.id} cannot take it: {against}"),))
+        today = _today()
+        try:
+            prices = {one.id: self.router.planner.prices.price(one, today) for one in (model, target)}
+        except UnpricedModel as error:
+            return _Weighed(False, (Reason("conversation", str(error)),))
+        move = weigh(
+            model,
+            target,
+            prices=prices,
+            warm=known.warm,
+            turn=known.next_turn(),
+            turns_to_come=self.conversations.expected_turns(known.turns + 1),
+            now=now,
+            margin=self.settings.gateway.switch_margin,
+        )
+        return _Weighed(move.moves, move.reasons)
+
+    def _task(self, incoming: Incoming, key: ConversationKey, ask: str) -> Task:
+        body, said = incoming.value, incoming.directions
+        return Task(
+            text=ask or "(nothing is said)",
+            json_schema=_schema(body),
+            has_tools=has_tools(body),
+            has_images=has_images(body),
+            tokens_in=self._tokens(len(incoming.body)),
+            min_tier=self._stricter(said.min_tier, incoming.key.policy.min_tier if incoming.key else None, up=True),
+            max_tier=self._stricter(said.max_tier, incoming.key.policy.max_tier if incoming.key else None, up=False),
+            task_type=said.task_type,
+            max_latency_seconds=said.deadline_seconds,
+            session=key.session,
+            project=incoming.project,
+            tags=dict(said.tags),
+        )
+
+    def _stricter(self, asked: str | None, ruled: str | None, *, up: bool) -> str | None:
+        """Of what a request asks for and what its key allows, the narrower bound."""
+        if asked is None or ruled is None:
+            return asked or ruled
+        pick = max if up else min
+        return pick(self.settings.catalog.tier(name).tier for name in (asked, ruled)).name
+
+    def _tokens(self, body_bytes: int) -> int:
+        """A prompt's tokens, as the baseline counts them, by the size of the request: only sizes matter here."""
+        return int(Decimal(body_bytes // _CHARS_PER_TOKEN) * self.settings.catalog.baseline.tokenizer_factor)
+
+    # ------------------------------------------------------------------ passed through
+
+    def _concrete(self, name: str, incoming: Incoming) -> Target:
+        """Where a request passes through to: a model that is known, or one that is only a name."""
+        known = self._models.get(name)
+        if known is None:
+            unknown = Model(id=name, provider=self.settings.gateway.upstream, context_tokens=0, max_output_tokens=0)
+            known = (_OTHER, unknown)
+        tier, model = known
+        try:
+            price: Price | None = self.router.planner.prices.price(model, _today(), conditions_of(incoming.value))
+        except UnpricedModel:
+            price = None
+        usage = Usage(input_tokens=self._tokens(len(incoming.body)), estimated=True)
+        return Target(tier.name, model, price, usage)
+
+
+_OTHER = Tier(-1, "other")  # of models that are in no tier
+
+
+def conditions_of(body: JsonObject, usage: JsonObject | None = None) -> Conditions:
+    """What changes the price of a request: what it asks for, and what the answer says that it got."""
+    told: Mapping[str, object] = usage or {}
+    geo = told.get("inference_geo", body.get("inference_geo"))
+    speed = told.get("speed", body.get("speed"))
+    return Conditions(
+        inference_geo=geo if isinstance(geo, str) and geo not in ("", "global", "not_available") else None,
+        fast=speed == "fast",
+        batch=told.get("service_tier") == "batch",
+    )
+
+
+def _with(decision: Decision, *reasons: Reason) -> Decision:
+    return replace(decision, reasons=(*decision.reasons, *reasons))
+
+
+def _schema(body: JsonObject) -> JsonObject | None:
+    config = body.get("output_config")
+    wanted = config.get("format") if isinstance(config, dict) else None
+    schema = wanted.get("schema") if isinstance(wanted, dict) else None
+    return schema if isinstance(schema, dict) else None
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()

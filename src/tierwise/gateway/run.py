@@ -1,0 +1,802 @@
+"""One call of the gateway, carried out: attempts, what of them reaches the client and when, and the record of all.
+
+Theory of operation. Where a request goes through several models, the climb (`tierwise.engine.climb`) says what to try
+next, as everywhere else. An attempt whose model may still be left holds its answer back until that is worth committing
+(`tierwise.engine.holding`); from then on everything flows as it arrives. The last model's answer is never held.
+
+Nothing is lost and nothing is told too early: the record of an attempt is durable before its request leaves, and that
+of the call before the client has its last byte. A stream that breaks after it was committed ends with an error in the
+client's dialect, and as a failure in the ledger. A client that hangs up ends the attempt, and what that had used by
+then is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import time
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from tierwise.core.decisions import Attempt, CallRecord, CallStatus, Outcome, OutcomeKind, Reason
+from tierwise.core.errors import LedgerError, UnpricedModel
+from tierwise.core.headers import retry_after_seconds
+from tierwise.core.json import Json, JsonObject
+from tierwise.core.money import Price, Usage, nanousd_to_usd, usd_to_nanousd
+from tierwise.core.settings import ProviderSettings
+from tierwise.engine.checks import Checked, tool_schemas
+from tierwise.engine.climb import Climbed, Ending, climb
+from tierwise.engine.holding import Hold, Holding, check_message, hold_mode
+from tierwise.gateway.admission import Ticket, WouldWait
+from tierwise.gateway.asgi import NOT_PASSED_ON, Receive, Send, error_body, send_error, send_whole
+from tierwise.gateway.conversations import CallKind
+from tierwise.gateway.incoming import Incoming
+from tierwise.gateway.planning import Plan, Target, conditions_of
+from tierwise.gateway.records import CallLog
+from tierwise.ledger import new_call_id
+from tierwise.ledger.budgets import BudgetExceeded, Reservation, ReservationRequest
+from tierwise.prices.book import Conditions
+from tierwise.providers._http import error_body as read_error
+from tierwise.providers._http import failure_kind
+from tierwise.providers.base import ModelRequest, ProviderFailure
+from tierwise.providers.passthrough import Answer, Timeouts, UpstreamFailed, UpstreamTimeout
+from tierwise.wire.adapt import adapt
+from tierwise.wire.anthropic import estimate_prompt_tokens, usage_from_message
+from tierwise.wire.chat import ChatChunks, completion
+from tierwise.wire.endings import Dialect, error_event
+from tierwise.wire.events import message_events, sse
+from tierwise.wire.splice import SpliceError, compact, splice_changes
+from tierwise.wire.sse import SseError, SseParser
+from tierwise.wire.tap import StreamTap
+
+if TYPE_CHECKING:
+    from tierwise.gateway.app import Gateway
+
+__all__ = ["Run"]
+
+Header = tuple[bytes, bytes]
+
+_MOST_ERROR_BYTES = 1024 * 1024
+_MOST_REPLY_BYTES = 256 * 1024 * 1024
+_STANDARD = Conditions()
+_SPEAKS_MESSAGES = frozenset({"anthropic", "ollama"})  # kinds of providers that serve /v1/messages over HTTP
+_LONGEST_RETRY_AFTER = 3_600.0
+_SIGNATURE = ("signature", "bound to a different", "thinking block")
+
+
+class _Refused(Exception):
+    """An answer to hand on as it is if nothing better comes: an upstream's own error, or one of ours in its place."""
+
+    def __init__(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = [(name, value) for name, value in headers if name not in NOT_PASSED_ON]
+        self.body = body
+
+
+@dataclass(slots=True)
+class _Running:
+    """An attempt that runs."""
+
+    target: Target
+    sent: JsonObject
+    last: bool  # no other model comes after it
+    began: float  # monotonic
+    answer: Answer | None = None
+
+    @property
+    def request_id(self) -> str | None:
+        """The upstream's."""
+        return None if self.answer is None else _text(self.answer.header(b"request-id"))
+
+
+class Run:
+    """Carries one call out. Use it once: `await Run(…).go()`."""
+
+    def __init__(self, gateway: Gateway, incoming: Incoming, plan: Plan, send: Send, receive: Receive) -> None:
+        self.gateway = gateway
+        # As they were when the call came: the configuration may be read anew meanwhile.
+        self.settings, self.router, self.planning = gateway.settings, gateway.router, gateway.planning
+        self.incoming = incoming
+        self.plan = plan
+        self._send = send
+        self._receive = receive
+        self._started = time.monotonic()
+        self._committed = False  # the client has a byte of an answer
+        self._gone = False  # the client hung up
+        self._answer: Answer | None = None
+        self._refused: _Refused | None = None
+        self._stripped = False  # thinking blocks were stripped after a signature error
+        self._observing: asyncio.Task[None] | None = None
+        self._reservation: Reservation | None = None
+        self._ticket: Ticket | None = None
+        now_ms = time.time_ns() // 1_000_000
+        decision = plan.decision
+        classification = None if decision is None else decision.classification
+        self.log = CallLog(
+            gateway.writer,
+            CallRecord(
+                call_id=new_call_id(now_ms),
+                started_at_ms=now_ms,
+                status=CallStatus.OPEN,
+                task_type=classification.task_type.name if classification else "unknown",
+                family=classification.family if classification else "unknown",
+                needs=classification.needs.value if classification else "unknown",
+                confidence=classification.confidence if classification else 0.0,
+                abstained=classification.abstained if classification else True,
+                tier=plan.target.tier,
+                model=plan.target.model.id,
+                planned_tier=plan.target.tier,
+                baseline_model=(decision.baseline_model if decision else self.settings.catalog.baseline).id,
+                baseline_nanousd=None,
+                session=plan.key.session,
+                project=plan.project,
+                tags=tuple(sorted({"kind": plan.kind.value, **dict(incoming.directions.tags)}.items())),
+                reasons=plan.reasons,
+            ),
+        )
+        self._last_target = plan.target
+        self._chat = (
+            ChatChunks(
+                id=self.log.call.call_id,
+                model=incoming.model,
+                created=now_ms // 1000,
+                include_usage=_wants_usage(incoming.body),
+            )
+            if incoming.dialect is Dialect.OPENAI and incoming.stream
+            else None
+        )
+        self._chat_parser = SseParser() if self._chat is not None else None
+
+    @property
+    def call_id(self) -> str:
+        """The call's id in the ledger."""
+        return self.log.call.call_id
+
+    async def go(self) -> None:
+        """Answers the client. Never raises for what an upstream does."""
+        watcher = asyncio.ensure_future(self._watch())
+        if self.plan.decision is None:
+            self._observing = asyncio.ensure_future(self._observe())
+        try:
+            if self.plan.decision is None:
+                outcome = await self._attempt(self.plan.target, last=True)
+                await self._passed(outcome)
+            else:
+                await self._climbed(await self._climb(self.plan.decision.ladder))
+        except BaseException as error:
+            await self._interrupted(error)
+            raise
+        finally:
+            self._settle()
+            watcher.cancel()
+            if self._observing is not None:
+                self._observing.cancel()
+
+    def _settle(self) -> None:
+        """What was set aside gives way to what was spent."""
+        if self._ticket is not None:
+            self._ticket.cancel()
+        reservation, desk = self._reservation, self.gateway.desk
+        if reservation is not None and desk is not None:
+            # What is not priced counts as what was set aside for it.
+            desk.settle(reservation, sum(attempt.cost_nanousd or 0 for attempt in self.log.attempts))
+
+    async def _watch(self) -> None:
+        """Notices that the client hung up, also while nothing flows."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._gone = True
+                if self._answer is not None:
+                    self._answer.close()
+                return
+
+    async def _observe(self) -> None:
+        """Finds out, while the upstream answers, what a request is that passes through."""
+        classification, reasons = await self.planning.observe(self.incoming, self.plan)
+        self.log.classified(classification, reasons)
+
+    # ------------------------------------------------------------------ the climb
+
+    async def _climb(self, ladder: Sequence[object]) -> Climbed:
+        decision = self.plan.decision
+        assert decision is not None  # noqa: S101  only routed calls climb
+        generator: Generator[Attempt, Outcome, Climbed] = climb(
+            decision,
+            self.settings.limits,
+            random=random.random,
+            fixed_max_output_tokens=1,  # the client's own limit: a reply cut there is its wish
+        )
+        outcome: Outcome | None = None
+        while True:
+            try:
+                attempt = next(generator) if outcome is None else generator.send(outcome)
+            except StopIteration as stop:
+                climbed: Climbed = stop.value
+                return climbed
+            if attempt.wait_seconds > 0:
+                await asyncio.sleep(attempt.wait_seconds)
+            if self.log.attempts:
+                self.log.goes_on()
+            last = attempt.rung is ladder[-1]
+            outcome = await self._attempt(Target.of(attempt.rung), last=last, attempt=attempt)
+            if self._committed and outcome.kind is not OutcomeKind.ACCEPTED:
+                # The client has a part of it: there is no going on, whatever the climb would do.
+                return Climbed(Ending.CANCELLED, attempt.rung, outcome.detail)
+
+    async def _climbed(self, climbed: Climbed) -> None:
+        if climbed.ending is Ending.ACCEPTED or self._committed:
+            return
+        refused = self._refused
+        status = CallStatus.CANCELLED if self._gone else CallStatus.FAILED
+        await _done(self.log.finish(status, error=climbed.why))
+        if self._gone:
+            return
+        if refused is not None:
+            await self._send_refusal(refused)
+            return
+        code, kind = (504, "timeout_error") if climbed.ending is Ending.DEADLINE else (502, "api_error")
+        await send_error(
+            self._send,
+            self.incoming.dialect,
+            status=code,
+            kind=kind,
+            message=f"tierwise: no acceptable answer: {climbed.why}",
+            headers=self._headers(),
+        )
+
+    async def _passed(self, outcome: Outcome) -> None:
+        if self._committed:
+            return
+        await self._classified()
+        failed = CallStatus.CANCELLED if self._gone else CallStatus.FAILED
+        await _done(self.log.finish(failed, error=outcome.detail))
+        if self._gone:
+            return
+        if self._refused is not None:
+            await self._send_refusal(self._refused)
+            return
+        status, kind = (504, "timeout_error") if outcome.kind is OutcomeKind.TIMEOUT else (502, "api_error")
+        await send_error(
+            self._send,
+            self.incoming.dialect,
+            status=status,
+            kind=kind,
+            message=f"tierwise: {outcome.detail}",
+            headers=self._headers(),
+        )
+
+    async def _send_refusal(self, refused: _Refused) -> None:
+        if self.incoming.dialect is Dialect.OPENAI:
+            kind, message = read_error(refused.body)
+            await send_error(
+                self._send,
+                Dialect.OPENAI,
+                status=refused.status,
+                kind=kind or "api_error",
+                message=message,
+                headers=[*(h for h in refused.headers if h[0] == b"retry-after"), *self._headers()],
+            )
+            return
+        await send_whole(self._send, refused.status, [*refused.headers, *self._headers()], refused.body)
+
+    async def _interrupted(self, error: BaseException) -> None:
+        """Something broke in (a stop, a fault of ours): what was open is written down."""
+        if self.log.call.status is not CallStatus.OPEN:
+            return
+        cancelled = isinstance(error, asyncio.CancelledError)
+        self.log.finish(
+            CallStatus.CANCELLED if cancelled else CallStatus.FAILED,
+            error="interrupted" if cancelled else f"{type(error).__name__} in the gateway",
+        )
+
+    # ------------------------------------------------------------------ one attempt
+
+    async def _attempt(self, target: Target, *, last: bool, attempt: Attempt | None = None) -> Outcome:
+        self._last_target = target
+        model = target.model
+        provider = self.settings.providers[model.provider]
+        body, sent = self._body(target)
+        refused = await self._reserved(target, sent) or await self._admitted(target, sent, last=last)
+        if refused is not None:
+            return refused
+        await _done(
+            self.log.begins(
+                tier=target.tier,
+                model=model.id,
+                provider=model.provider,
+                price=target.price,
+                estimated=target.estimated,
+                detail=attempt.why if attempt is not None and attempt.number > 1 else "",
+                wait_seconds=attempt.wait_seconds if attempt is not None else 0.0,
+            )
+        )
+        running = _Running(target, sent, last, time.monotonic())
+        if provider.kind not in _SPEAKS_MESSAGES:
+            return await self._through_provider(running)
+        try:
+            answer = await self.gateway.upstream.request(
+                self.gateway.endpoint(provider),
+                "POST",
+                "/v1/messages" + (f"?{self.incoming.query}" if self.incoming.query else ""),
+                self._upstream_headers(provider),
+                body=body,
+                timeouts=Timeouts(
+                    connect=provider.connect_timeout_seconds,
+                    first_byte=self._left(provider.first_token_timeout_seconds if provider.local else 600.0),
+                    idle=provider.idle_timeout_seconds,
+                ),
+            )
+        except UpstreamFailed as failure:
+            return self._failed(running, _kind_of(failure), str(failure))
+        running.answer = self._answer = answer
+        if self._gone:
+            answer.close()
+        try:
+            if answer.status != 200:
+                return await self._refusal(running, answer)
+            if (answer.header(b"content-type") or b"").startswith(b"text/event-stream"):
+                return await self._stream(running, answer)
+            return await self._whole(running, answer)
+        finally:
+            self._answer = None
+            answer.close()
+
+    async def _reserved(self, target: Target, sent: JsonObject) -> Outcome | None:
+        """Sets aside what the attempt may cost at most; an outcome where a hard budget has no room for it."""
+        desk = self.gateway.desk
+        if desk is None or target.price is None:
+            return None
+        most = Usage(input_tokens=target.estimated.prompt_tokens, output_tokens=_most_output(sent, target))
+        request = ReservationRequest(
+            call_id=self.call_id,
+            amount_nanousd=usd_to_nanousd(target.price.cost_usd(most)),
+            key_id=self.incoming.key.key_id if self.incoming.key is not None else None,
+            project=self.plan.project,
+        )
+        try:
+            answer = await desk.reserve(request, time.time_ns() // 1_000_000)
+        except LedgerError as error:
+            # A budget that cannot be kept is not spent: better no answer than an unbounded bill.
+            answer_text, status, kind = f"budgets cannot be checked: {error}", 503, "api_error"
+        else:
+            if not isinstance(answer, BudgetExceeded):
+                self._reservation = answer
+                return None
+            answer_text, status, kind = str(answer), 402, "billing_error"
+        body = compact(error_body(Dialect.ANTHROPIC, kind, f"tierwise: {answer_text}"))
+        self._refused = _Refused(status, [(b"content-type", b"application/json")], body)
+        return Outcome(
+            kind=OutcomeKind.UNAUTHORIZED,
+            detail=answer_text,
+            elapsed_seconds=time.monotonic() - self._started,
+        )
+
+    async def _admitted(self, target: Target, sent: JsonObject, *, last: bool) -> Outcome | None:
+        """Waits for the model's rate limits; an outcome where they have no room in time."""
+        admission = self.gateway.admission
+        if admission is None:
+            return None
+        known = self.gateway.conversations.get(self.plan.key)
+        warm = known.warm.get(target.model.id) if known is not None else None
+        cached = warm.tokens_at(time.time()) if warm is not None else 0
+        try:
+            self._ticket = await admission.admit(
+                self.gateway.family(target.model),
+                self.plan.key.session,
+                interactive=self.plan.kind is not CallKind.SUBAGENT,
+                input_tokens=max(0, target.estimated.prompt_tokens - cached),
+                output_tokens=target.estimated.output_tokens,
+                deadline_seconds=self._left(self.settings.gateway.rate_limit_wait_seconds if last else 0.0),
+            )
+        except WouldWait as refused:
+            seconds = min(refused.retry_after_seconds, _LONGEST_RETRY_AFTER)
+            body = compact(error_body(Dialect.ANTHROPIC, "rate_limit_error", f"tierwise: {refused}"))
+            headers = [(b"content-type", b"application/json"), (b"retry-after", b"%d" % math.ceil(seconds))]
+            self._refused = _Refused(429, headers, body)
+            return Outcome(
+                kind=OutcomeKind.RATE_LIMITED,
+                detail=str(refused),
+                elapsed_seconds=time.monotonic() - self._started,
+                retry_after_seconds=seconds,
+            )
+        return None
+
+    def _body(self, target: Target) -> tuple[bytes, JsonObject]:
+        """What goes upstream: the bytes that came, but for what this model needs; and what it says."""
+        incoming = self.incoming
+        value = incoming.value
+        if self.plan.decision is None and target.model.id == incoming.model:
+            return incoming.body if incoming.dialect is Dialect.ANTHROPIC else compact(value), value
+        # Thinking blocks are signed for the model that the conversation is on, not for the name that was asked for.
+        state = self.gateway.conversations.get(self.plan.key)
+        signed_for = "" if self._stripped or state is None else state.model_id
+        after, _ = adapt({**value, "model": signed_for or incoming.model}, target.model)
+        if incoming.dialect is Dialect.OPENAI:
+            return compact(after), after
+        try:
+            return splice_changes(incoming.body, value, after), after
+        except SpliceError:
+            return compact(after), after
+
+    def _upstream_headers(self, provider: ProviderSettings) -> list[Header]:
+        return self.gateway.upstream_headers(self.incoming.raw_headers, provider)
+
+    def _left(self, seconds: float) -> float:
+        deadline = self.plan.decision.deadline_seconds if self.plan.decision is not None else None
+        deadline = deadline or self.incoming.directions.deadline_seconds
+        return seconds if deadline is None else max(0.05, min(seconds, deadline - (time.monotonic() - self._started)))
+
+    # ------------------------------------------------------------------ answers
+
+    async def _refusal(self, running: _Running, answer: Answer) -> Outcome:
+        """An answer that is none: what it means for the climb. It is kept for the client, if nothing better comes."""
+        try:
+            content = await answer.read(_MOST_ERROR_BYTES)
+        except UpstreamFailed as failure:
+            return self._failed(running, _kind_of(failure), str(failure))
+        headers = _as_text(answer.headers)
+        provider, model = running.target.model.provider, running.target.model
+        self.gateway.learn(model, headers, answer.status)
+        error_type, message = read_error(content)
+        kind = failure_kind(answer.status, error_type, message)
+        if kind is OutcomeKind.INVALID_REQUEST and self._is_signature(message):
+            # Thinking that this model cannot read: once more without it.
+            self._stripped = True
+            self._failed(running, kind, "thinking blocks are signed for another model; left out")
+            self.log.goes_on()
+            return await self._attempt(running.target, last=running.last)
+        self._refused = _Refused(answer.status, answer.headers, content)
+        named = f" ({error_type})" if error_type.isidentifier() else ""
+        return self._failed(
+            running,
+            kind,
+            f"{provider} answered {answer.status}{named}",
+            request_id=headers.get("request-id"),
+            retry_after_seconds=retry_after_seconds(headers, now=datetime.now(UTC)),
+        )
+
+    def _is_signature(self, message: str) -> bool:
+        """Whether an error speaks of thinking blocks that routing could have moved to a model they are not for."""
+        return (
+            not self._stripped
+            and self.plan.decision is not None
+            and any(word in message.lower() for word in _SIGNATURE)
+        )
+
+    async def _stream(self, running: _Running, answer: Answer) -> Outcome:
+        tap = StreamTap()
+        holding = self._holding(last=running.last)
+        first: float | None = None
+        failure: UpstreamFailed | None = None
+        try:
+            async for piece in answer:
+                tap.feed(piece)
+                if first is None and tap.first_content:
+                    first = time.monotonic() - running.began
+                out = piece if holding is None else holding.feed(piece)
+                if tap.stopped and holding is not None:
+                    out += holding.end()
+                if holding is not None and _refuses(holding.verdict):
+                    break
+                if tap.stopped:
+                    # Its record is safe before its last bytes go.
+                    await self._accepted(running, tap.usage, tap.stop_reason, tap.model, first=first)
+                    await self._put(answer, out, end=True)
+                    return self._outcome(OutcomeKind.ACCEPTED)
+                if out:
+                    await self._put(answer, out)
+        except UpstreamFailed as error:
+            failure = error
+        answer.close()
+        verdict = None if holding is None else holding.verdict
+        kind, detail = self._why_broken(running, tap, verdict, failure)
+        self.log.ends(
+            kind,
+            usage=tap.usage if tap.stopped else (tap.usage_so_far(running.sent) or Usage()),
+            detail=detail,
+            seconds=time.monotonic() - running.began,
+            ttft_seconds=first,
+            request_id=_text(answer.header(b"request-id")),
+            reported_model=tap.model,
+            price=self._price(running, None),
+        )
+        if self._committed:
+            await self._broken_off(answer, detail, told=tap.error is not None, mid_event=tap.mid_event)
+        return self._outcome(kind, detail)
+
+    def _why_broken(
+        self, running: _Running, tap: StreamTap, verdict: Checked | None, failure: UpstreamFailed | None
+    ) -> tuple[OutcomeKind, str]:
+        """Why a stream did not come to its end, or was not let through."""
+        if self._gone:
+            return OutcomeKind.CANCELLED, "the client hung up"
+        if verdict is not None and _refuses(verdict):
+            return verdict.kind, verdict.note
+        if tap.error is not None:
+            kind = failure_kind(200, tap.error.type, tap.error.message)
+            named = f" ({tap.error.type})" if tap.error.type.isidentifier() else ""
+            return kind, f"{running.target.model.provider} broke off{named}"
+        if failure is not None:
+            return _kind_of(failure), str(failure)
+        return OutcomeKind.CONNECTION, "the stream was cut before its end"
+
+    async def _broken_off(self, answer: Answer, detail: str, *, told: bool, mid_event: bool) -> None:
+        """A stream that the client has a part of ends: with an error that is well formed, and as a failure."""
+        await self._classified()
+        status = CallStatus.CANCELLED if self._gone else CallStatus.FAILED
+        await _done(self.log.finish(status, error=detail))
+        self.gateway.metrics.call(self.log.call)
+        if not self._gone:
+            event = error_event(self.incoming.dialect, "api_error", f"tierwise: {detail}", mid_event=mid_event)
+            await self._put(answer, b"" if told else event, end=True, raw=True)
+
+    async def _whole(self, running: _Running, answer: Answer) -> Outcome:
+        unknown = Usage(input_tokens=estimate_prompt_tokens(running.sent), estimated=True)
+        try:
+            content = await answer.read(_MOST_REPLY_BYTES)
+            message = json.loads(content)
+        except UpstreamFailed as failure:
+            return self._failed(running, _kind_of(failure), str(failure), usage=unknown)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            return self._failed(running, OutcomeKind.SERVER_ERROR, "an answer that is no JSON object", usage=unknown)
+        return await self._judge(running, message, content)
+
+    async def _through_provider(self, running: _Running) -> Outcome:
+        """A model that is not reached by Messages over HTTP: through its provider, in one piece."""
+        model = running.target.model
+        body = {key: value for key, value in running.sent.items() if key != "stream"}
+        request = ModelRequest(model=model, body=body, timeout_seconds=self._left(600.0))
+        try:
+            reply = await self.router.provider(model.provider).send(request)
+        except ProviderFailure as failure:
+            return self._failed(
+                running,
+                failure.kind,
+                failure.note,
+                usage=failure.usage,
+                retry_after_seconds=failure.retry_after_seconds,
+            )
+        return await self._judge(running, {**reply.message, "model": reply.message.get("model") or model.id}, None)
+
+    async def _judge(self, running: _Running, message: JsonObject, content: bytes | None) -> Outcome:
+        """A whole message: checked where its model may be left, and handed on, as the bytes that came if there are."""
+        usage = usage_from_message(message)
+        price = self._price(running, message.get("usage"))
+        model, stop = message.get("model"), message.get("stop_reason")
+        reported = model if isinstance(model, str) else None
+        if not running.last:
+            checked = check_message(message, self.incoming.value)
+            if _refuses(checked):
+                self.log.ends(
+                    checked.kind,
+                    usage=usage,
+                    detail=checked.note,
+                    seconds=time.monotonic() - running.began,
+                    request_id=running.request_id,
+                    reported_model=reported,
+                    price=price,
+                )
+                return self._outcome(checked.kind, checked.note)
+        await self._accepted(running, usage, stop if isinstance(stop, str) else None, reported, price=price)
+        await self._hand_on(running.answer, message, content)
+        return self._outcome(OutcomeKind.ACCEPTED)
+
+    async def _hand_on(self, answer: Answer | None, message: JsonObject, content: bytes | None) -> None:
+        """A whole message, as the client asked for it."""
+        if self.incoming.stream:
+            await self._put(answer, b"".join(sse(event) for event in message_events(message)), end=True)
+            return
+        json_type = [(b"content-type", b"application/json")]
+        if self.incoming.dialect is Dialect.OPENAI:
+            created = self.log.call.started_at_ms // 1000
+            value = completion(message, model=self.incoming.model, created=created, id=self.call_id)
+            await self._reply(compact(value), json_type)
+        elif content is None or answer is None:
+            await self._reply(compact(message), json_type)
+        else:
+            await self._reply(content, [h for h in answer.headers if h[0] not in NOT_PASSED_ON])
+
+    # ------------------------------------------------------------------ what reaches the client
+
+    def _holding(self, *, last: bool) -> Holding | None:
+        decision = self.plan.decision
+        if decision is None or last:
+            return None
+        asked = self.incoming.value
+        mode = hold_mode(
+            decision.classification.task_type,
+            asked,
+            may_climb=True,
+            expected_output_tokens=decision.first.estimated_usage.output_tokens,
+        )
+        if mode is Hold.NONE:
+            return None
+        return Holding(mode, check=lambda message: check_message(message, asked), tool_schemas=tool_schemas(asked))
+
+    async def _put(self, answer: Answer | None, out: bytes, *, end: bool = False, raw: bool = False) -> None:
+        """Bytes of a stream for the client, which begin its answer where they are the first."""
+        if self._chat is not None and not raw:
+            out = self._as_chat(out)
+            if end:
+                out += self._chat.end()
+        if not self._committed:
+            self._committed = True
+            headers = (
+                [h for h in answer.headers if h[0] not in NOT_PASSED_ON]
+                if answer is not None and self.incoming.dialect is Dialect.ANTHROPIC
+                else [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+            )
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*headers, *self._headers()]})
+        if out or end:
+            await self._send({"type": "http.response.body", "body": out, "more_body": not end})
+
+    def _as_chat(self, out: bytes) -> bytes:
+        assert self._chat is not None and self._chat_parser is not None  # noqa: S101  the OpenAI dialect has both
+        pieces: list[bytes] = []
+        with suppress(SseError, ValueError):  # what is no event says nothing in the other dialect either
+            pieces.extend(self._chat.feed(json.loads(event.data)) for event in self._chat_parser.feed(out))
+        return b"".join(pieces)
+
+    async def _reply(self, body: bytes, headers: Sequence[Header]) -> None:
+        self._committed = True
+        await send_whole(self._send, 200, [*headers, *self._headers()], body)
+
+    def _headers(self) -> list[Header]:
+        """What every answer says of its call."""
+        call = self.log.call
+        headers = [
+            (b"x-tierwise-call-id", call.call_id.encode("ascii")),
+            (b"x-tierwise-task-type", call.task_type.encode("ascii", "replace")),
+            (b"x-tierwise-tier", self._last_target.tier.encode("ascii", "replace")),
+            (b"x-tierwise-model", self._last_target.model.id.encode("ascii", "replace")),
+        ]
+        cost = self.log.cost_nanousd
+        if call.status is not CallStatus.OPEN and cost is not None:
+            headers.append((b"x-tierwise-cost-usd", str(nanousd_to_usd(cost)).encode("ascii")))
+        return headers
+
+    # ------------------------------------------------------------------ what is written down
+
+    async def _accepted(
+        self,
+        running: _Running,
+        usage: Usage,
+        stop_reason: str | None,
+        reported: str | None,
+        *,
+        first: float | None = None,
+        price: Price | None = None,
+    ) -> None:
+        """The answer stands: it is recorded, and what calls share learns of it."""
+        gateway, model = self.gateway, running.target.model
+        if self._ticket is not None:
+            self._ticket.settle(usage)
+        if running.answer is not None:
+            gateway.learn(model, _as_text(running.answer.headers), 200)
+        ended = self.log.ends(
+            OutcomeKind.REFUSED if stop_reason == "refusal" else OutcomeKind.ACCEPTED,
+            usage=usage,
+            seconds=time.monotonic() - running.began,
+            ttft_seconds=first,
+            request_id=running.request_id,
+            reported_model=reported,
+            price=price or self._price(running, None),
+        )
+        if self.plan.kind.converses:
+            gateway.conversations.note(self.plan.key, model.id, usage, time.time())
+        self.router.circuits.note(model.id, OutcomeKind.ACCEPTED, time.monotonic())
+        gateway.metrics.attempt(ended)
+        await self._classified()
+        await _done(self.log.finish(CallStatus.ANSWERED, baseline_nanousd=self._baseline(running.target, usage)))
+        gateway.metrics.call(self.log.call)
+
+    async def _classified(self) -> None:
+        """What passes through is classified meanwhile; the record waits for it, the request never does."""
+        observing, self._observing = self._observing, None
+        if observing is not None:
+            try:
+                await observing
+            except Exception as error:  # noqa: BLE001  a fault of the classifier must not lose an answer
+                self.log.call = replace(
+                    self.log.call, reasons=(*self.log.call.reasons, Reason("unclassified", type(error).__name__))
+                )
+
+    def _failed(
+        self,
+        running: _Running,
+        kind: OutcomeKind,
+        detail: str,
+        *,
+        usage: Usage | None = None,
+        request_id: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> Outcome:
+        """An attempt without an answer."""
+        if self._gone:
+            kind, detail = OutcomeKind.CANCELLED, "the client hung up"
+        attempt = self.log.ends(
+            kind,
+            usage=usage or Usage(),
+            detail=detail,
+            seconds=time.monotonic() - running.began,
+            request_id=request_id or running.request_id,
+        )
+        self.router.circuits.note(running.target.model.id, kind, time.monotonic())
+        self.gateway.metrics.attempt(attempt)
+        return self._outcome(kind, detail, retry_after_seconds)
+
+    def _outcome(self, kind: OutcomeKind, detail: str = "", retry_after_seconds: float | None = None) -> Outcome:
+        cost = self.log.attempts[-1].cost_nanousd
+        return Outcome(
+            kind=kind,
+            detail=detail,
+            cost_usd=None if cost is None else nanousd_to_usd(cost),
+            elapsed_seconds=time.monotonic() - self._started,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+    def _price(self, running: _Running, usage: Json) -> Price | None:
+        """The price under the conditions that the answer tells (geography, speed), where they differ."""
+        target = running.target
+        told = conditions_of(running.sent, usage if isinstance(usage, dict) else None)
+        if target.price is not None and told == _STANDARD:
+            return target.price
+        try:
+            return self.router.planner.prices.price(target.model, datetime.now(UTC).date(), told)
+        except UnpricedModel:
+            return target.price
+
+    def _baseline(self, target: Target, usage: Usage) -> int | None:
+        """What the baseline model would have cost for the same texts."""
+        catalog = self.settings.catalog
+        price = self.router.planner.world(datetime.now(UTC).date()).prices.get(catalog.baseline.id)
+        if price is None:
+            return None
+        factor: Decimal = catalog.baseline.tokenizer_factor / target.model.tokenizer_factor
+        return usd_to_nanousd(price.cost_usd(usage.scaled(factor)))
+
+
+async def _done(written: asyncio.Future[None] | None) -> None:
+    if written is not None:
+        await written
+
+
+def _refuses(checked: Checked | None) -> bool:
+    return checked is not None and checked.kind is not OutcomeKind.ACCEPTED
+
+
+def _kind_of(failure: UpstreamFailed) -> OutcomeKind:
+    return OutcomeKind.TIMEOUT if isinstance(failure, UpstreamTimeout) else OutcomeKind.CONNECTION
+
+
+def _as_text(headers: Sequence[Header]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")[:200]
+
+
+def _most_output(sent: JsonObject, target: Target) -> int:
+    """The most that a reply may have: the client's limit, or the model's."""
+    asked = sent.get("max_tokens")
+    most = target.model.max_output_tokens or 128_000
+    return min(asked, most) if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0 else most
+
+
+def _wants_usage(body: bytes) -> bool:
+    try:
+        options = json.loads(body).get("stream_options")
+    except ValueError:
+        return False
+    return isinstance(options, dict) and options.get("include_usage") is True

@@ -1,0 +1,217 @@
+"""Runs the application: uvicorn, signals, reloading.
+
+SIGTERM and SIGINT let running calls finish (`gateway.drain_seconds`), SIGHUP reads the configuration anew, as does a
+changed file; a file that cannot be used is told of and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tierwise.core.errors import ConfigError, TierwiseError
+from tierwise.core.settings import Settings
+from tierwise.gateway.app import Gateway
+
+__all__ = ["GatewayServer", "check_upstreams", "listen"]
+
+_log = logging.getLogger("tierwise.gateway")
+_WATCH_SECONDS = 2.0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: the address cannot be used; says why and what to do.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(2048)
+    except (OSError, OverflowError) as error:
+        what = error.strerror if isinstance(error, OSError) else "the port is out of range"
+        raise ConfigError(
+            f"the gateway cannot listen on {host}:{port} ({what}); is one running already? Another port: --port"
+        ) from None
+    sock.setblocking(False)
+    return sock
+
+
+def check_upstreams(settings: Settings, port: int) -> None:
+    """Refuses an upstream that is this gateway itself: ANTHROPIC_BASE_URL may be set for its clients.
+
+    Raises:
+        ConfigError: says which provider.
+    """
+    from tierwise.providers.passthrough import Endpoint  # noqa: PLC0415
+
+    for provider in settings.providers.values():
+        if provider.base_url is None:
+            continue
+        endpoint = Endpoint.of(provider.base_url)
+        if endpoint.port == port and endpoint.host in ("127.0.0.1", "localhost", "::1", settings.gateway.host):
+            raise ConfigError(
+                f"providers.{provider.name} points at this gateway itself ({provider.base_url}); is ANTHROPIC_BASE_URL "
+                "set in this shell? Unset it for `tierwise serve`, it is meant for the gateway's clients"
+            )
+
+
+class GatewayServer:
+    """A gateway that listens.
+
+    Args:
+        gateway: the application.
+        sock: a listening socket, as `listen` makes it.
+        reload: reads the configuration anew; None: it is never reloaded.
+        watched: files whose change reloads it.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        sock: socket.socket,
+        *,
+        reload: Callable[[], Settings] | None = None,
+        watched: Sequence[Path] = (),
+    ) -> None:
+        import uvicorn  # noqa: PLC0415  the gateway's extra
+
+        self.gateway = gateway
+        self.sock = sock
+        self.port: int = sock.getsockname()[1]
+        self._reload = reload
+        self._watched = tuple(watched)
+        config = uvicorn.Config(
+            gateway,
+            http="httptools",
+            loop="asyncio" if sys.platform == "win32" else "uvloop",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=2048,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(gateway.settings.gateway.drain_seconds) or 1,
+            h11_max_incomplete_event_size=None,
+        )
+        self._server = _Server(config, gateway)
+
+    @property
+    def started(self) -> bool:
+        """Whether it takes requests."""
+        return bool(self._server.started)
+
+    def stop(self) -> None:
+        """Lets running calls finish, then ends. From any thread."""
+        self.gateway.draining = True
+        self._server.should_exit = True
+
+    def run(self) -> None:
+        """Serves until it is told to stop."""
+        self._server.config.setup_event_loop = _no_op  # the runner below chooses the loop
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        watcher = asyncio.ensure_future(self._watch())
+        try:
+            await self._server.serve(sockets=[self.sock])
+        finally:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+
+    async def _watch(self) -> None:
+        if self._reload is None:
+            return
+        asked = asyncio.Event()
+        if hasattr(signal, "SIGHUP"):
+            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+        before = _stamps(self._watched)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_SECONDS):
+                    await asked.wait()
+            now = _stamps(self._watched)
+            if not asked.is_set() and now == before:
+                continue
+            asked.clear()
+            before = now
+            try:
+                settings = await asyncio.get_running_loop().run_in_executor(None, self._reload)
+                check_upstreams(settings, self.port)
+                self.gateway.reload(settings)
+            except TierwiseError as error:
+                _log.error("the configuration cannot be used, the one before stays: %s", error)
+            else:
+                _log.warning("the configuration was read anew")
+
+
+def _stamps(paths: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:
+    found: list[tuple[int, int] | None] = []
+    for path in paths:
+        try:
+            info = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((info.st_mtime_ns, info.st_size))
+    return tuple(found)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  not on Windows
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _no_op(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _server_class() -> type[Any]:
+    import uvicorn  # noqa: PLC0415
+
+    class Server(uvicorn.Server):
+        """uvicorn's, telling the application first that it is to stop."""
+
+        def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+            super().__init__(config)
+            self._gateway = gateway
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            self._gateway.draining = True
+            super().handle_exit(sig, frame)
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            try:
+                with super().capture_signals():
+                    yield
+            except KeyboardInterrupt:
+                return  # it has stopped as it was told to
+
+    return Server
+
+
+def _Server(config: Any, gateway: Gateway) -> Any:  # noqa: N802  stands for the class above, made when uvicorn is there
+    return _server_class()(config, gateway)
