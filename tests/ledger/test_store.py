@@ -355,3 +355,18 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestRollup = AnyOrder.TestCase
 TestRollup.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+
+
+def test_lengths_of_sessions_are_told(ledger: Ledger) -> None:
+    """Answered calls by session, the latest sessions first; calls without a session do not count."""
+    ledger.record_many(
+        [
+            *((call(f"a{k}", session="a", started_at_ms=START_MS), ()) for k in range(3)),
+            *((call(f"b{k}", session="b", started_at_ms=START_MS + 1), ()) for k in range(2)),
+            (call("failed", session="b", started_at_ms=START_MS + 1, status=CallStatus.FAILED), ()),
+            (call("alone", session=None, started_at_ms=START_MS + 2), ()),
+            (call("old", session="old", started_at_ms=START_MS - 1), ()),
+        ]
+    )
+    assert ledger.session_lengths(START_MS) == [2, 3]
+    assert ledger.session_lengths(START_MS, most=1) == [2]

@@ -19,6 +19,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -62,6 +63,7 @@ __all__ = ["LOOPBACK", "Gateway", "receipt"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_PREFIX = b"tw-"
+_LEARNED_DAYS = 30  # how far back it looks to learn how long conversations are
 _log = logging.getLogger("tierwise.gateway")
 _DEFAULT_URLS = {"anthropic": DEFAULT_BASE_URL, "ollama": "http://127.0.0.1:11434"}
 
@@ -137,6 +139,10 @@ class Gateway:
             self.writer.start()
         if self.desk is not None:
             self.desk.start()
+        if self.ledger is not None and self.ledger.path.exists():
+            month_ago = time.time_ns() // 1_000_000 - _LEARNED_DAYS * 86_400_000
+            with suppress(LedgerError):  # of one in trouble nothing is learned; writing to it says why
+                self.conversations.learn(self.ledger.session_lengths(month_ago))
 
     def reload(self, settings: Settings) -> None:
         """Goes on with another configuration: for new calls. What listens, and the ledger, stay as they are."""

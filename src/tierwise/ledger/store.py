@@ -764,6 +764,20 @@ class Ledger:
             for model, prompt, prompt_ms, output, output_ms, samples in rows
         }
 
+    def session_lengths(self, since_ms: int, *, most: int = 10_000) -> list[int]:
+        """How many answered calls the sessions had that began at `since_ms` or later, at most so many of the latest.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT count(*) FROM calls WHERE started_at_ms >= ? AND session IS NOT NULL AND status = 'answered' "
+                "GROUP BY session ORDER BY max(started_at_ms) DESC LIMIT ?",
+                (since_ms, most),
+            ).fetchall()
+        return [row[0] for row in rows]
+
     # Care
 
     def rebuild_rollup(self) -> None:
