@@ -128,6 +128,12 @@ class CallLog:
         self.attempts.append(attempt)
         return attempt
 
+    def breaks_off(self, outcome: OutcomeKind, detail: str) -> None:
+        """An attempt that is open is given up: it may have been sent, so it keeps its expected cost."""
+        if self._open is not None:
+            self.attempts.append(replace(self._open, outcome=outcome, detail=detail))
+            self._open = None
+
     def goes_on(self) -> None:
         """The call goes on after an attempt: what became of that is written meanwhile."""
         if self.writer is not None and self.attempts:

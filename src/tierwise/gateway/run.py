@@ -198,6 +198,10 @@ class Run:
                     self._answer.close()
                 return
 
+    def _hung_up(self) -> bool:
+        """Whether the client did; a call, since it may happen at every `await`."""
+        return self._gone
+
     async def _observe(self) -> None:
         """Finds out, while the upstream answers, what a request is that passes through."""
         classification, reasons = await self.planning.observe(self.incoming, self.plan)
@@ -235,8 +239,8 @@ class Run:
         if climbed.ending is Ending.ACCEPTED or self._committed:
             return
         refused = self._refused
-        status = CallStatus.CANCELLED if self._gone else CallStatus.FAILED
-        await _done(self.log.finish(status, error=climbed.why))
+        await _done(self.log.finish(self._unanswered, error=climbed.why))
+        self.gateway.metrics.call(self.log.call)
         if self._gone:
             return
         if refused is not None:
@@ -256,8 +260,8 @@ class Run:
         if self._committed:
             return
         await self._classified()
-        failed = CallStatus.CANCELLED if self._gone else CallStatus.FAILED
-        await _done(self.log.finish(failed, error=outcome.detail))
+        await _done(self.log.finish(self._unanswered, error=outcome.detail))
+        self.gateway.metrics.call(self.log.call)
         if self._gone:
             return
         if self._refused is not None:
@@ -272,6 +276,13 @@ class Run:
             message=f"tierwise: {outcome.detail}",
             headers=self._headers(),
         )
+
+    @property
+    def _unanswered(self) -> CallStatus:
+        """How a call ended that nobody answered."""
+        if self._gone:
+            return CallStatus.CANCELLED
+        return CallStatus.FAILED if self.log.attempts else CallStatus.NOT_RUN
 
     async def _send_refusal(self, refused: _Refused) -> None:
         if self.incoming.dialect is Dialect.OPENAI:
@@ -292,15 +303,16 @@ class Run:
         if self.log.call.status is not CallStatus.OPEN:
             return
         cancelled = isinstance(error, asyncio.CancelledError)
-        self.log.finish(
-            CallStatus.CANCELLED if cancelled else CallStatus.FAILED,
-            error="interrupted" if cancelled else f"{type(error).__name__} in the gateway",
-        )
+        why = "interrupted" if cancelled else f"{type(error).__name__} in the gateway"
+        self.log.breaks_off(OutcomeKind.CANCELLED if cancelled else OutcomeKind.SERVER_ERROR, why)
+        self.log.finish(CallStatus.CANCELLED if cancelled else CallStatus.FAILED, error=why)
 
     # ------------------------------------------------------------------ one attempt
 
     async def _attempt(self, target: Target, *, last: bool, attempt: Attempt | None = None) -> Outcome:
-        self._last_target = target
+        self._last_target, self._refused = target, None
+        if self._hung_up():
+            return self._unsent(OutcomeKind.CANCELLED, "the client hung up")
         model = target.model
         provider = self.settings.providers[model.provider]
         body, sent = self._body(target)
@@ -373,11 +385,7 @@ class Run:
             answer_text, status, kind = str(answer), 402, "billing_error"
         body = compact(error_body(Dialect.ANTHROPIC, kind, f"tierwise: {answer_text}"))
         self._refused = _Refused(status, [(b"content-type", b"application/json")], body)
-        return Outcome(
-            kind=OutcomeKind.UNAUTHORIZED,
-            detail=answer_text,
-            elapsed_seconds=time.monotonic() - self._started,
-        )
+        return self._unsent(OutcomeKind.UNAUTHORIZED, answer_text)
 
     async def _admitted(self, target: Target, sent: JsonObject, *, last: bool) -> Outcome | None:
         """Waits for the model's rate limits; an outcome where they have no room in time."""
@@ -401,13 +409,17 @@ class Run:
             body = compact(error_body(Dialect.ANTHROPIC, "rate_limit_error", f"tierwise: {refused}"))
             headers = [(b"content-type", b"application/json"), (b"retry-after", b"%d" % math.ceil(seconds))]
             self._refused = _Refused(429, headers, body)
-            return Outcome(
-                kind=OutcomeKind.RATE_LIMITED,
-                detail=str(refused),
-                elapsed_seconds=time.monotonic() - self._started,
-                retry_after_seconds=seconds,
-            )
+            return self._unsent(OutcomeKind.RATE_LIMITED, str(refused), seconds)
         return None
+
+    def _unsent(self, kind: OutcomeKind, detail: str, retry_after_seconds: float | None = None) -> Outcome:
+        """What is found out before anything is sent: it costs nothing, and is no attempt."""
+        return Outcome(
+            kind=kind,
+            detail=detail,
+            elapsed_seconds=time.monotonic() - self._started,
+            retry_after_seconds=retry_after_seconds,
+        )
 
     def _body(self, target: Target) -> tuple[bytes, JsonObject]:
         """What goes upstream: the bytes that came, but for what this model needs; and what it says."""
@@ -488,7 +500,8 @@ class Run:
                     break
                 if tap.stopped:
                     # Its record is safe before its last bytes go.
-                    await self._accepted(running, tap.usage, tap.stop_reason, tap.model, first=first)
+                    price = self._price(running, tap.raw_usage)
+                    await self._accepted(running, tap.usage, tap.stop_reason, tap.model, first=first, price=price)
                     await self._put(answer, out, end=True)
                     return self._outcome(OutcomeKind.ACCEPTED)
                 if out:
@@ -506,7 +519,7 @@ class Run:
             ttft_seconds=first,
             request_id=_text(answer.header(b"request-id")),
             reported_model=tap.model,
-            price=self._price(running, None),
+            price=self._price(running, tap.raw_usage),
         )
         if self._committed:
             await self._broken_off(answer, detail, told=tap.error is not None, mid_event=tap.mid_event)

@@ -130,6 +130,11 @@ class StreamTap:
         """Usage as last told; `estimated` where nothing, or nothing readable, was told."""
         return self._folded.usage
 
+    @property
+    def raw_usage(self) -> Json:
+        """The `usage` object as last told, with what is no count: geography, speed, service tier."""
+        return self._folded.message().get("usage") if self.started else None
+
     def usage_so_far(self, body: JsonObject) -> Usage | None:
         """What a stream that died has used; None if it had not begun. As `MessageAccumulator.usage_so_far`.
 
