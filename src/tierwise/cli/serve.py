@@ -29,6 +29,8 @@ __all__ = ["command"]
 )
 @click.option("--check", is_flag=True, help="Say what would be served, and end.")
 @click.option("--log-level", type=click.Choice(["error", "warning", "info"]), default="warning", show_default=True)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--trace", is_flag=True, help="Export traces by OTLP, as OpenTelemetry's variables (OTEL_…) say.")
 @json_option
 @click.pass_context
 def command(
@@ -40,6 +42,8 @@ def command(
     mode: str | None,
     check: bool,
     log_level: str,
+    log_format: str,
+    trace: bool,
     as_json: bool,
 ) -> None:
     """Serve tools that can set a base URL: Claude Code, the Anthropic and OpenAI SDKs.
@@ -55,6 +59,7 @@ def command(
     check_installed()
     from tierwise.gateway.app import LOOPBACK, Gateway
     from tierwise.gateway.server import GatewayServer, check_upstreams, listen
+    from tierwise.gateway.telemetry import JsonLines, otlp_tracer
     from tierwise.ledger import Ledger
     from tierwise.ledger.keys import Keys
 
@@ -71,7 +76,10 @@ def command(
             ),
         )
 
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if log_format == "json" else text)
+    logging.basicConfig(level=log_level.upper(), handlers=[handler])
     settings = read()
     where = settings.gateway
     if where.host not in LOOPBACK:
@@ -81,6 +89,10 @@ def command(
                     f"gateway.host is {where.host}, where others can reach it, and there is no key: make one with "
                     "`tierwise keys create NAME`, or listen on 127.0.0.1"
                 )
+    try:
+        tracer = otlp_tracer() if trace else None
+    except ImportError as error:
+        raise ConfigError(f"traces need {error.name}: pip install 'tierwise[otel]'") from None
     if check:
         _tell(where, where.port, settings.providers[where.upstream].name, as_json=as_json)
         return
@@ -90,7 +102,7 @@ def command(
         check_upstreams(settings, at)
         named = ctx.obj
         watched = config_paths(os.environ, Path.cwd(), Path(named) if named else None)
-        server = GatewayServer(Gateway(settings), sock, reload=read, watched=watched)
+        server = GatewayServer(Gateway(settings, tracer=tracer), sock, reload=read, watched=watched)
     except BaseException:
         sock.close()
         raise

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from tierwise.core.catalog import Model
 from tierwise.core.errors import LedgerError, TierwiseError
@@ -46,6 +47,7 @@ from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_inco
 from tierwise.gateway.metrics import Metrics
 from tierwise.gateway.planning import Planning
 from tierwise.gateway.run import Run
+from tierwise.gateway.telemetry import CallTelemetry
 from tierwise.ledger import Ledger
 from tierwise.ledger.budgets import Budgets
 from tierwise.ledger.desk import BudgetDesk
@@ -58,6 +60,9 @@ from tierwise.providers.passthrough import Answer, Endpoint, PassThrough, Upstre
 from tierwise.wire.chat import ChatError, messages_request
 from tierwise.wire.endings import Dialect
 from tierwise.wire.splice import SpliceError, splice
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 __all__ = ["LOOPBACK", "Gateway", "receipt"]
 
@@ -74,9 +79,10 @@ class Gateway:
     Args:
         settings: the configuration.
         ledger: where calls are recorded; the configured one when None.
+        tracer: OpenTelemetry's, where traces are collected.
     """
 
-    def __init__(self, settings: Settings, *, ledger: Ledger | None = None) -> None:
+    def __init__(self, settings: Settings, *, ledger: Ledger | None = None, tracer: Tracer | None = None) -> None:
         self.settings = settings
         self.ledger = (
             ledger if ledger is not None else (Ledger.of(settings.ledger) if settings.ledger.enabled else None)
@@ -86,6 +92,7 @@ class Gateway:
         self.upstream = PassThrough()
         self.conversations = Conversations()
         self.planning = Planning(settings, self.router, self.conversations)
+        self.telemetry = CallTelemetry(tracer)
         self.keys = Keys(self.ledger) if self.ledger is not None else None
         self.desk = BudgetDesk(Budgets(self.ledger)) if self.ledger is not None else None
         self.admission: Admission | None = None  # belongs to the event loop, so it begins with it

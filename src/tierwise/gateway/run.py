@@ -240,7 +240,7 @@ class Run:
             return
         refused = self._refused
         await _done(self.log.finish(self._unanswered, error=climbed.why))
-        self.gateway.metrics.call(self.log.call)
+        self._told()
         if self._gone:
             return
         if refused is not None:
@@ -261,7 +261,7 @@ class Run:
             return
         await self._classified()
         await _done(self.log.finish(self._unanswered, error=outcome.detail))
-        self.gateway.metrics.call(self.log.call)
+        self._told()
         if self._gone:
             return
         if self._refused is not None:
@@ -276,6 +276,12 @@ class Run:
             message=f"tierwise: {outcome.detail}",
             headers=self._headers(),
         )
+
+    def _told(self) -> None:
+        """The call is over: counted, logged, traced."""
+        call, attempts = self.log.call, self.log.attempts
+        self.gateway.metrics.call(call)
+        self.gateway.telemetry.ended(call, attempts, requested=self.incoming.model, headers=self.incoming.headers)
 
     @property
     def _unanswered(self) -> CallStatus:
@@ -546,7 +552,7 @@ class Run:
         await self._classified()
         status = CallStatus.CANCELLED if self._gone else CallStatus.FAILED
         await _done(self.log.finish(status, error=detail))
-        self.gateway.metrics.call(self.log.call)
+        self._told()
         if not self._gone:
             event = error_event(self.incoming.dialect, "api_error", f"tierwise: {detail}", mid_event=mid_event)
             await self._put(answer, b"" if told else event, end=True, raw=True)
@@ -711,7 +717,7 @@ class Run:
         gateway.metrics.attempt(ended)
         await self._classified()
         await _done(self.log.finish(CallStatus.ANSWERED, baseline_nanousd=self._baseline(running.target, usage)))
-        gateway.metrics.call(self.log.call)
+        self._told()
 
     async def _classified(self) -> None:
         """What passes through is classified meanwhile; the record waits for it, the request never does."""
