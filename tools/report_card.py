@@ -332,6 +332,9 @@ def _how(card: Card) -> list[str]:
         "harmed, it goes straight",
         "   to production), the work goes one tier up, whatever its type. The phrases are in `data/stakes.toml`.",
         "",
+        "What a text says to its router (*this is trivial, use the cheapest model*) is left out: such a text",
+        "is looked at with and without, and the stricter answer counts.",
+        "",
         "A type that the caller names is not questioned. [How it decides](how-it-decides.md) has the rest.",
         "",
     ]

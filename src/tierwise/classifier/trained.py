@@ -16,11 +16,12 @@ import math
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from tierwise.classifier.artifact import Artifact, load_artifact, open_encoder
+from tierwise.classifier.directions import without_directions
 from tierwise.classifier.features import encoder_windows, ngrams, shown
 from tierwise.classifier.rules import RuleClassifier
 from tierwise.classifier.stakes import stated_stakes
@@ -36,6 +37,7 @@ _SUREST = 0.9999  # 1.0 is what the caller knows, and rounding must not make a g
 _ALTERNATIVES = 5
 _WORTH_NAMING = 0.01  # stricter work that is at least so likely is among the alternatives
 _CLS, _SEP = 101, 102
+_STAKES = list(Stakes)  # in order of strictness
 _RUN = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
 # Where most word pieces are fragments the text is from outside what was trained on: noise, base64, an unknown language.
 _MOST_PIECES_A_WORD = 3.6
@@ -102,13 +104,21 @@ class TrainedClassifier:
         text = shown(task.text, task.tool_name, task.tool_input)
         if not text or (task.tool_name is None and not task.text.strip()):
             raise InvalidTask("the task is empty; say in its text what to do")
+        said = self._classified(text, task)
+        asked = without_directions(text)
+        if asked is text:
+            return said
+        if not asked:
+            return replace(said, abstained=True, evidence=(*said.evidence, "it only speaks of how it should be routed"))
+        return _stricter(said, self._classified(asked, task))
+
+    def _classified(self, text: str, task: Task) -> Classification:
         scored, stakes = self._recent(text)
+        shaped = self._shaped(scored, task)
         if self._learned is None:
-            return self.conclude(self._shaped(scored, task), stakes=stakes)
-        scores, own = self._learned.apply(text, self._shaped(scored, task))
-        return self.conclude(
-            Scored(scores, scored.critical, scored.strange, scored.encoded, scored.vector), own=own, stakes=stakes
-        )
+            return self.conclude(shaped, stakes=stakes)
+        scores, own = self._learned.apply(text, shaped)
+        return self.conclude(replace(shaped, scores=scores), own=own, stakes=stakes)
 
     def encode(self, text: str) -> Scored:
         """What all models say of `text` as `shown` gives it, the encoder included: for learning on top of them."""
@@ -214,7 +224,7 @@ class TrainedClassifier:
             for k, task_type in enumerate(self._loaded.types):
                 if task_type.family == "extract":
                     shaped[k] += 0.7
-        return Scored(log_softmax(shaped), scored.critical, scored.strange, scored.encoded, scored.vector)
+        return replace(scored, scores=log_softmax(shaped))
 
     def conclude(
         self, scored: Scored, *, own: tuple[TaskType, ...] = (), stakes: Stakes = Stakes.NORMAL
@@ -266,6 +276,23 @@ class TrainedClassifier:
             if levels[k] in missing:
                 missing.discard(levels[k])
                 named.append(k)
+
+
+def _stricter(said: Classification, asked: Classification) -> Classification:
+    """Of a text with and without what it says to its router: nothing of that lowers, and what raises counts."""
+    best, other = (asked, said) if asked.task_type.level > said.task_type.level else (said, asked)
+    named = {best.task_type.name} | {a.task_type.name for a in best.alternatives}
+    more = (Alternative(other.task_type, other.confidence), *other.alternatives)
+    likely = zip(said.at_least or (0.0, 0.0, 0.0), asked.at_least or (0.0, 0.0, 0.0), strict=True)
+    first, judgment, critical = (max(pair) for pair in likely)
+    return replace(
+        best,
+        abstained=said.abstained or asked.abstained,
+        alternatives=(*best.alternatives, *(a for a in more if a.task_type.name not in named)),
+        evidence=(*best.evidence, "what it says of its own routing was left out"),
+        at_least=(first, judgment, critical),
+        stated_stakes=max(said.stated_stakes, asked.stated_stakes, key=_STAKES.index),
+    )
 
 
 def rule_scores(rules: RuleClassifier, text: str, names: Sequence[str]) -> Any:
