@@ -44,6 +44,7 @@ train: $(VENV)/.dev requirements/train.txt requirements/train-encoder.txt ## Tra
 	@$(PIP) -r requirements/train.txt
 	@$(PIP) --no-deps -r requirements/train-encoder.txt
 	$(BIN)/python tools/train_classifier.py
+	$(BIN)/python tools/background.py
 
 bench: $(VENV)/.dev ## Every benchmark, with its floor
 	$(BIN)/python benchmarks/decision.py
