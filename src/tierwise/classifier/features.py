@@ -47,13 +47,21 @@ def shown(text: str, tool_name: str | None = None, tool_input: Json = None) -> s
             given = ""
         named = f"{tool_name[:_TOOL_INPUT_CHARS]} {given}"
         text = named if text == f"Tool call: {tool_name}" else f"{text[:_ENCODER_HEAD_CHARS]}\n{named}"
-    if len(text) > _ENCODER_HEAD_CHARS + _ENCODER_TAIL_CHARS:
+    if len(text) > _ENCODER_HEAD_CHARS + _ENCODER_TAIL_CHARS and not _is_cut(text):
         if text[0].isspace():
             text = text.lstrip()  # a page of blanks in front must not hide what follows
         if len(text) > _ENCODER_HEAD_CHARS + _ENCODER_TAIL_CHARS:
             text = f"{text[:_ENCODER_HEAD_CHARS]}\n…\n{text[-_ENCODER_TAIL_CHARS:]}"
     text = text.strip().replace("\x00", " ")
     return text if text.isascii() else _LONE_SURROGATE.sub(" ", text)
+
+
+def _is_cut(text: str) -> bool:
+    """Whether the text is what `shown` gave before: kept and shown again, it must stay what it is."""
+    if len(text) > _ENCODER_HEAD_CHARS + _ENCODER_TAIL_CHARS + len("\n…\n"):
+        return False
+    head, cut, tail = text.partition("\n…\n")
+    return bool(cut) and len(head) <= _ENCODER_HEAD_CHARS and len(tail) <= _ENCODER_TAIL_CHARS
 
 
 def encoder_windows(text: str) -> tuple[str, str]:

@@ -59,8 +59,8 @@ class Scored:
 class Learned(Protocol):
     """What a user taught on top of the shipped models: types of their own, corrections from feedback."""
 
-    def apply(self, text: str, scored: Scored) -> tuple[Any, tuple[TaskType, ...]]:
-        """Log-probabilities of the artifact's types and then of the user's, and the latter as values."""
+    def apply(self, text: str, scored: Scored) -> tuple[Scored, tuple[TaskType, ...]]:
+        """Scores of the artifact's types and then of the user's, and the latter as values."""
         ...
 
 
@@ -117,8 +117,8 @@ class TrainedClassifier:
         shaped = self._shaped(scored, task)
         if self._learned is None:
             return self.conclude(shaped, stakes=stakes)
-        scores, own = self._learned.apply(text, shaped)
-        return self.conclude(replace(shaped, scores=scores), own=own, stakes=stakes)
+        taught, own = self._learned.apply(text, shaped)
+        return self.conclude(taught, own=own, stakes=stakes)
 
     def encode(self, text: str) -> Scored:
         """What all models say of `text` as `shown` gives it, the encoder included: for learning on top of them."""
