@@ -222,3 +222,4 @@ class CallRecord:
     tags: tuple[tuple[str, str], ...] = ()
     reasons: tuple[Reason, ...] = ()
     error: str | None = None
+    captured_text: str | None = None  # what the classifier saw; only where the user chose to keep it. Write-only

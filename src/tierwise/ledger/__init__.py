@@ -6,6 +6,7 @@ docs/reference/ledger.md.
 
 from __future__ import annotations
 
+from tierwise.ledger.feedback import Feedback, FeedbackCounts, Judgement
 from tierwise.ledger.ids import new_call_id
 from tierwise.ledger.recovery import RecoveryReport, recover
 from tierwise.ledger.rollup import Totals
@@ -14,7 +15,10 @@ from tierwise.ledger.store import Abandoned, Dimension, Filter, Ledger, ModelSpe
 __all__ = [
     "Abandoned",
     "Dimension",
+    "Feedback",
+    "FeedbackCounts",
     "Filter",
+    "Judgement",
     "Ledger",
     "ModelSpeed",
     "RecoveryReport",

@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tierwise.core.money import Price
 from tierwise.ledger import codec
 from tierwise.ledger.budgets import rebuild_state
 from tierwise.ledger.connection import connect_read_only, open_database
+from tierwise.ledger.feedback import FEEDBACK_COLUMNS, feedback_from_row
 from tierwise.ledger.pages import rows_on_pages
 from tierwise.ledger.schema import APPLICATION_ID, LATEST
 from tierwise.ledger.store import Ledger
@@ -138,6 +139,8 @@ def _copy_rows(ledger: Path, damaged: Path, fresh: Path, problems: list[str]) ->
         except (ValueError, TypeError, IndexError, AttributeError):
             unreadable += 1
         else:
+            text = found["captured"].get(call.call_id)
+            call = replace(call, captured_text=None if text is None else text[2])
             entries.append((call, tuple(attempts.pop(call.call_id, ()))))
     entries.extend((None, tuple(alone)) for alone in attempts.values())
     with Ledger(fresh, spool_dirs=(), on_problem=problems.append) as target:
@@ -145,6 +148,7 @@ def _copy_rows(ledger: Path, damaged: Path, fresh: Path, problems: list[str]) ->
             target.write_entries(entries[start : start + _BATCH])
         if not target.healthy:
             raise OSError(target.problem)
+        unreadable += _copy_feedback(target, found["feedback"].values())
     connection = open_database(fresh, synchronous="full", busy_timeout_ms=1000)
     _copy_access(damaged, connection, problems)
     # Back into one file: the -wal would be left behind.
@@ -174,8 +178,27 @@ def _copy_access(damaged: Path, target: sqlite3.Connection, problems: list[str])
         source.close()
 
 
+def _copy_feedback(target: Ledger, rows: Iterable[Sequence[Any]]) -> int:
+    """Writes what was said of calls; how many rows say nothing that is known."""
+    unreadable = 0
+    for row in rows:
+        try:
+            said = feedback_from_row(row)
+        except ValueError:
+            unreadable += 1
+        else:
+            target.give_feedback(said)
+    return unreadable
+
+
 # What a cell of each column may be: Text, Integer, Real; a small letter where it may be empty.
-_SHAPES = {"prices": "TTT", "calls": "TITTTTRITTTTiittTTtt", "attempts": "TITTTITTIIIIIIIItiiiItt"}
+_SHAPES = {
+    "prices": "TTT",
+    "calls": "TITTTTRITTTTiittTTtt",
+    "attempts": "TITTTITTIIIIIIIItiiiItt",
+    "feedback": "TIttT",
+    "captured": "TIT",
+}
 _KINDS: dict[str, type | tuple[type, ...]] = {"T": str, "I": int, "R": (int, float)}
 
 
@@ -192,7 +215,13 @@ def _table_of(row: Sequence[object]) -> str | None:
 
 def _salvage(damaged: Path, problems: list[str]) -> dict[str, dict[Any, Sequence[Any]]]:
     """Rows by key and table, as far as they can be read."""
-    columns = {"prices": ("digest", "model", "price"), "calls": codec.CALL_COLUMNS, "attempts": codec.ATTEMPT_COLUMNS}
+    columns = {
+        "prices": ("digest", "model", "price"),
+        "calls": codec.CALL_COLUMNS,
+        "attempts": codec.ATTEMPT_COLUMNS,
+        "feedback": FEEDBACK_COLUMNS,
+        "captured": ("call_id", "at_ms", "text"),
+    }
     found: dict[str, dict[Any, Sequence[Any]]] = {name: {} for name in columns}
     log = Path(f"{damaged}-wal")
     pages, log_pages = damaged.read_bytes(), log.read_bytes() if log.exists() else b""
@@ -204,6 +233,8 @@ def _salvage(damaged: Path, problems: list[str]) -> dict[str, dict[Any, Sequence
                     if _table_of(row) == table:
                         found[table][_key(table, row)] = row
             except (sqlite3.Error, UnicodeError) as error:
+                if table in {"feedback", "captured"} and str(error).startswith("no such table"):
+                    continue  # a ledger from before there was any
                 problems.append(f"{table}: {error}")
     finally:
         connection.close()
@@ -212,7 +243,7 @@ def _salvage(damaged: Path, problems: list[str]) -> dict[str, dict[Any, Sequence
             name = _table_of(row)
             if name is not None:
                 old = found[name].setdefault(_key(name, row), row)
-                state = {"prices": 0, "calls": 2, "attempts": 6}[name]
+                state = {"calls": 2, "attempts": 6}.get(name, 0)
                 if old[state] == "open" != row[state]:
                     found[name][_key(name, row)] = row  # an older state of the page had it still open
     return found

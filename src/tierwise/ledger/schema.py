@@ -187,5 +187,24 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX reservations_open ON reservations (call_id) WHERE settled_nanousd IS NULL",
         ),
     ),
+    Migration(
+        5,
+        "what people say of a call afterwards, so that the classifier can learn from it; and, only where capture_text "
+        "is switched on, what the classifier saw of its prompt, without which there is nothing to learn from",
+        (
+            """CREATE TABLE feedback (
+                call_id TEXT NOT NULL PRIMARY KEY,
+                at_ms INTEGER NOT NULL,
+                verdict TEXT,
+                task_type TEXT,
+                source TEXT NOT NULL
+            ) STRICT, WITHOUT ROWID""",
+            """CREATE TABLE captured (
+                call_id TEXT NOT NULL PRIMARY KEY,
+                at_ms INTEGER NOT NULL,
+                text TEXT NOT NULL
+            ) STRICT, WITHOUT ROWID""",
+        ),
+    ),
 )
 LATEST = MIGRATIONS[-1].number

@@ -35,6 +35,7 @@ from tierwise.ledger import codec
 from tierwise.ledger.budgets import settle_what_is_left
 from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
 from tierwise.ledger.connection import connect_read_only, explain, open_database, rebuild, transaction_failed
+from tierwise.ledger.feedback import FEEDBACK_COLUMNS, Feedback, FeedbackCounts, feedback_from_row, feedback_row
 from tierwise.ledger.process import is_alive, this_process
 from tierwise.ledger.rollup import ADD, DROP_IF_EMPTY, KEY, MS_PER_DAY, SCAN, SUMS, Totals, contributions, difference
 from tierwise.ledger.schema import LATEST
@@ -61,6 +62,13 @@ _CHANGE_ATTEMPT = (
     "WHERE call_id = ? AND number = ?"
 )
 _PUT_PRICE = "INSERT OR IGNORE INTO prices (digest, model, price) VALUES (?, ?, ?)"
+_PUT_TEXT = "INSERT OR IGNORE INTO captured (call_id, at_ms, text) VALUES (?, ?, ?)"
+_REPLACE_TEXT = "INSERT OR REPLACE INTO captured (call_id, at_ms, text) VALUES (?, ?, ?)"
+_PUT_FEEDBACK = (
+    f"INSERT OR REPLACE INTO feedback ({', '.join(FEEDBACK_COLUMNS)}) "  # noqa: S608 column names only
+    f"VALUES ({', '.join('?' for _ in FEEDBACK_COLUMNS)})"
+)
+_SELECT_FEEDBACK = f"SELECT {', '.join(FEEDBACK_COLUMNS)} FROM feedback WHERE call_id = ?"  # noqa: S608 column names only
 _FADE = 0.9  # a speed is that of about the last ten attempts, weighted by their tokens
 _PUT_SPEED = (
     "INSERT INTO speeds (model, prompt_tokens, prompt_ms, output_tokens, output_ms, samples) VALUES (?, ?, ?, ?, ?, 1) "  # noqa: S608 column names only
@@ -103,10 +111,11 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class StoredCall:
-    """A call as the ledger has it, and its attempts by number."""
+    """A call as the ledger has it, its attempts by number, and what was said of it."""
 
     call: CallRecord
     attempts: tuple[AttemptRecord, ...]
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +430,8 @@ class Ledger:
                 execute(_CHANGE_CALL, (*new_call[2:], call_id))
         else:
             execute(_PUT_CALL, new_call)
+        if call is not None and call.captured_text is not None:
+            execute(_PUT_TEXT, (call_id, call.started_at_ms, call.captured_text))
 
         before = (
             {}
@@ -693,7 +704,10 @@ class Ledger:
                     if found is not None:
                         prices[digest] = codec.price_from_text(found[0])
                 attempts.append(codec.attempt_from_row(attempt, prices.get(digest) if digest is not None else None))
-            yield StoredCall(codec.call_from_row(row), tuple(attempts))
+            said = connection.execute(_SELECT_FEEDBACK, (row[0],)).fetchone()
+            yield StoredCall(
+                codec.call_from_row(row), tuple(attempts), None if said is None else feedback_from_row(said)
+            )
 
     def totals(
         self, by: Sequence[Dimension], where: Filter = Filter(), *, scan: bool | None = None
@@ -777,6 +791,66 @@ class Ledger:
                 (since_ms, most),
             ).fetchall()
         return [row[0] for row in rows]
+
+    # Feedback
+
+    def give_feedback(self, feedback: Feedback, text: str | None = None) -> bool:
+        """Note what is said of a call, in place of what was said before, and what its text was, where that is given.
+
+        Returns whether there is such a call; otherwise nothing is written. Unlike a record of a call it does not wait
+        in a spool: whoever gives it is there and can give it again.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        with self._transaction() as connection:
+            if connection.execute(_SELECT_CALL, (feedback.call_id,)).fetchone() is None:
+                return False
+            connection.execute(_PUT_FEEDBACK, feedback_row(feedback))
+            if text is not None:
+                connection.execute(_REPLACE_TEXT, (feedback.call_id, feedback.at_ms, codec.printable(text)))
+        return True
+
+    def forget_feedback(self, call_id: str) -> bool:
+        """Remove what was said of a call, and its text; whether there was any.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        with self._transaction() as connection:
+            found = [
+                connection.execute(f"DELETE FROM {table} WHERE call_id = ?", (call_id,)).rowcount  # noqa: S608 names only
+                for table in ("feedback", "captured")
+            ]
+        return any(found)
+
+    def feedback_counts(self, where: Filter = Filter()) -> FeedbackCounts:
+        """How much was said of the calls of the filter.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        condition, values = _condition(where)
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT coalesce(sum(verdict = 'good'), 0), coalesce(sum(verdict = 'bad'), 0), count(right_type) FROM "  # noqa: S608 column names only
+                "(SELECT call_id, verdict, task_type AS right_type FROM feedback) CROSS JOIN calls USING (call_id) "
+                f"WHERE {condition}",
+                values,
+            ).fetchone()
+        return FeedbackCounts(*row)
+
+    def typed_texts(self) -> list[tuple[str, str]]:
+        """What can be learned from: texts whose right task type was named, with it, the oldest call first.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._reading() as connection:
+            return connection.execute(
+                "SELECT text, task_type FROM feedback JOIN captured USING (call_id) WHERE task_type IS NOT NULL "
+                "ORDER BY call_id"
+            ).fetchall()
 
     # Care
 

@@ -45,6 +45,8 @@ _CALL: Mapping[str, Callable[[StoredCall], Cell]] = {
     "reasons": lambda s: "; ".join(reason.text for reason in s.call.reasons),
     "error": lambda s: s.call.error,
     "attempts": lambda s: len(s.attempts),
+    "feedback": lambda s: s.feedback.verdict.value if s.feedback and s.feedback.verdict else None,
+    "feedback_type": lambda s: s.feedback.task_type if s.feedback else None,
 }
 _ATTEMPT: Mapping[str, Callable[[CallRecord, AttemptRecord], Cell]] = {
     "call_id": lambda _, a: a.call_id,
