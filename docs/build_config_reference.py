@@ -160,6 +160,9 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "local_max_output_tokens": "Nor do longer answers.",
         "default_max_latency_seconds": "Time that a step may take on the local tier where the caller says nothing.",
         "output_tokens": "Expected tokens of output by task type; `default` for the rest.",
+        "second_opinion": "Ask a model of the local tier where the classifier is in doubt, before a run. It chooses "
+        "among the classifier's candidates, within 2 seconds, and never sends work lower than `too_low_costs` allows.",
+        "second_opinion_below": "In doubt: a confidence below this.",
     },
     "[[policy.rules]]": {
         "name": "Short and stable; it is the `step` of the decision's reason.",
@@ -198,6 +201,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "synchronous": "`full` survives a power cut too, and is slower.",
         "busy_timeout_ms": "How long to wait for another writer before a record goes to the spool.",
         "enabled": "`false` records nothing.",
+        "capture_text": "Also keep what the classifier saw of each prompt (1,200 characters at most), for "
+        "`tierwise train`. A decision about privacy: not taken from a file that was only found.",
     },
     "[[prices]]": {
         "model": "A model id, or `PROVIDER:MODEL`.",
@@ -352,7 +357,9 @@ def _type(node: Mapping[str, Any], document: Mapping[str, Any]) -> str:
         case "array" if "prefixItems" in node:
             return f"list of {len(node['prefixItems'])}: {_type(node['prefixItems'][0], document)}"
         case "array":
-            inner = {"table": "tables", "string": "strings"}.get(one := _type(node["items"], document), one)
+            inner = {"table": "tables", "string": "strings"}.get(
+                one := _type(node.get("items") or node["prefixItems"][0], document), one
+            )
             return f"list of {inner}" + (", not empty" if node.get("minItems") else "")
         case "object":
             inside = node.get("additionalProperties")

@@ -143,6 +143,8 @@ def build_settings(
             local_max_output_tokens=_given(policy.local_max_output_tokens),
             default_max_latency_seconds=_given(policy.default_max_latency_seconds),
             output_tokens=dict(_given(policy.output_tokens)),
+            second_opinion=_given(policy.second_opinion),
+            second_opinion_below=_given(policy.second_opinion_below),
         ),
         overrides=overrides,
         limits=LimitSettings(
@@ -160,6 +162,7 @@ def build_settings(
             synchronous=_given(ledger.synchronous),
             busy_timeout_ms=_given(ledger.busy_timeout_ms),
             enabled=_given(ledger.enabled),
+            capture_text=_given(ledger.capture_text),
         ),
         prices=_prices(private_prices, shipped_prices, where),
         task_types=tuple(

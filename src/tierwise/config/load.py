@@ -3,7 +3,7 @@
 A file found by looking around (tierwise.toml in the working directory or above it) may come with somebody else's
 repository. It can route as it likes, but it cannot send this machine's keys to another host: a provider's address
 outside loopback, its headers and the name of its key variable are only taken from the user's own file or from one
-named explicitly (`--config`, `TIERWISE_CONFIG`).
+named explicitly (`--config`, `TIERWISE_CONFIG`). So is `ledger.capture_text`, which keeps what people asked.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ def _load(sources: tuple[_Source, ...], env: Mapping[str, str]) -> Settings:
         _validate(raw, source.path)
         if not source.trusted:
             _refuse_foreign_providers(raw, source.path)
+            _refuse_foreign_capture(raw, source.path)
         dated.extend(raw.pop("prices", ()))
         merged = _merge(merged, _long_form(raw))
     where = " over ".join(str(source.path) for source in reversed(sources)) or "the defaults"
@@ -253,6 +254,15 @@ def _refuse_foreign_providers(raw: Mapping[str, Any], path: Path) -> None:
         raise ConfigError(
             f"{path}: {key} decides where this machine's keys are sent, so it is not taken from a file that was "
             f"only found here. Put it in your own configuration (~/.config/tierwise/{FILE_NAME}), or name this file: "
+            f"--config {path} or TIERWISE_CONFIG={path}"
+        )
+
+
+def _refuse_foreign_capture(raw: Mapping[str, Any], path: Path) -> None:
+    if raw.get("ledger", {}).get("capture_text"):
+        raise ConfigError(
+            f"{path}: ledger.capture_text keeps parts of your prompts, so it is not taken from a file that was only "
+            f"found here. Put it in your own configuration (~/.config/tierwise/{FILE_NAME}), or name this file: "
             f"--config {path} or TIERWISE_CONFIG={path}"
         )
 

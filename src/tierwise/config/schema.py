@@ -166,6 +166,8 @@ class PolicySection(_Section):
     local_max_output_tokens: Count | None = None
     default_max_latency_seconds: PositiveSeconds | None = None
     output_tokens: dict[str, Positive] | None = None
+    second_opinion: Flag | None = None
+    second_opinion_below: Share | None = None
 
 
 class PatternSection(_Section):
@@ -206,6 +208,7 @@ class LedgerSection(_Section):
     synchronous: Literal["normal", "full"] | None = None
     busy_timeout_ms: Count | None = None
     enabled: Flag | None = None
+    capture_text: Flag | None = None
 
 
 class TaskTypeSection(_Section):

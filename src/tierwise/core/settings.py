@@ -94,6 +94,8 @@ class PolicySettings:
     local_max_output_tokens: int
     default_max_latency_seconds: float
     output_tokens: Mapping[str, int]  # expected output by task type, "default" for the rest
+    second_opinion: bool = False  # a local model is asked where the classifier is in doubt
+    second_opinion_below: float = 0.6  # a confidence below which it is in doubt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,7 @@ class LedgerSettings:
     synchronous: str = "normal"  # "full" survives a power cut too, at about a tenth of the speed
     busy_timeout_ms: int = 500
     enabled: bool = True
+    capture_text: bool = False  # also what the classifier saw of each prompt: a decision about privacy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,3 +202,8 @@ class Settings:
     classifier: str = "trained"  # or "rules"
     gateway: GatewaySettings = GatewaySettings()
     sources: tuple[Path, ...] = ()
+
+    @property
+    def taught(self) -> tuple[Path, ...]:
+        """Where what the user taught the classifier is kept: a folder beside each file, which need not exist."""
+        return tuple(dict.fromkeys(source.parent / "tierwise.types" for source in self.sources))
