@@ -27,6 +27,7 @@ class Recording:
         call_id: the call's id.
         now: when it began (wall clock).
         project: recorded where the task names none.
+        captured_text: what the classifier saw, where the user chose to keep it.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Recording:
         call_id: str,
         now: datetime,
         project: str | None = None,
+        captured_text: str | None = None,
     ) -> None:
         classification = decision.classification
         self.ledger = ledger
@@ -62,6 +64,7 @@ class Recording:
             project=task.project or project,
             tags=tuple(sorted(task.tags.items())),
             reasons=decision.reasons,
+            captured_text=captured_text,
         )
 
     @property
@@ -69,8 +72,28 @@ class Recording:
         """The call's id."""
         return self._call.call_id
 
+    def decided_again(self, decision: Decision) -> None:
+        """Another decision takes the first one's place, before its first attempt."""
+        classification = decision.classification
+        self._call = replace(
+            self._call,
+            task_type=classification.task_type.name,
+            family=classification.family,
+            needs=classification.needs.value,
+            confidence=classification.confidence,
+            abstained=classification.abstained,
+            tier=decision.tier.name,
+            model=decision.model.id,
+            planned_tier=decision.tier.name,
+            baseline_model=decision.baseline_model.id,
+            reasons=decision.reasons,
+        )
+
     def attempt_starts(self, attempt: Attempt, now: datetime) -> AttemptRecord:
-        """Writes that an attempt is about to be sent, at its estimated cost."""
+        """Writes that an attempt is about to be sent, at its estimated cost.
+
+        Number 1 is the first of the climb; number 0, if there is one, asked what the task is.
+        """
         rung = attempt.rung
         record = AttemptRecord(
             call_id=self.call_id,
@@ -80,7 +103,7 @@ class Recording:
             provider=rung.model.provider,
             started_at_ms=_unix_ms(now),
             outcome=OutcomeKind.OPEN,
-            detail=attempt.why if attempt.number > 1 else "",
+            detail=attempt.why if attempt.number != 1 else "",
             usage=rung.estimated_usage,
             price=rung.price,
             cost_nanousd=usd_to_nanousd(rung.estimated_cost_usd),
@@ -88,7 +111,7 @@ class Recording:
         )
         self._open = record
         if self.ledger is not None:
-            if attempt.number == 1:
+            if attempt.number <= 1:
                 self.ledger.start(self._call, record)
             else:
                 self.ledger.attempt_started(record)
@@ -116,7 +139,7 @@ class Recording:
         )
         self.attempts.append(finished)
         self._open = None
-        if kind is OutcomeKind.ACCEPTED:
+        if kind is OutcomeKind.ACCEPTED and record.number > 0:
             self._unwritten = finished
         elif self.ledger is not None:
             self.ledger.attempt_finished(finished)

@@ -24,6 +24,7 @@ from tierwise.core.decisions import (
     Outcome,
     OutcomeKind,
     Reason,
+    Rung,
 )
 from tierwise.core.errors import (
     ConfigError,
@@ -38,8 +39,9 @@ from tierwise.core.errors import (
 )
 from tierwise.core.json import Json
 from tierwise.core.money import Price, Usage, format_usd, nanousd_to_usd, usd_to_nanousd
-from tierwise.core.settings import Settings
+from tierwise.core.settings import Role, Settings
 from tierwise.core.tasks import Classification, Task
+from tierwise.core.tokens import estimate_tokens
 from tierwise.engine.checks import Checked, UserCheck, check_reply, check_schema
 from tierwise.engine.circuits import Circuits
 from tierwise.engine.climb import Climbed, Ending, climb
@@ -47,6 +49,7 @@ from tierwise.engine.planner import Planner, as_task
 from tierwise.engine.recording import Recording
 from tierwise.engine.request import build_body, check_tool_input
 from tierwise.engine.result import Result, spent_usd
+from tierwise.engine.second_opinion import DETAIL, MAX_OUTPUT_TOKENS, TIMEOUT_SECONDS, in_doubt, question, reranked
 from tierwise.ledger import Ledger, new_call_id
 from tierwise.prices import PriceBook
 from tierwise.providers.base import (
@@ -144,7 +147,7 @@ class AsyncRouter:
 
             taxonomy = load_taxonomy().with_user_types(settings.task_types)
             _check_type_names(settings, taxonomy)
-            classifier = choose_classifier(taxonomy, settings.classifier)
+            classifier = choose_classifier(taxonomy, settings.classifier, settings.taught)
         self.settings = settings
         self.planner = Planner(settings, classifier, PriceBook(settings.prices, settings.providers))
         self._owns_ledger = ledger is None
@@ -332,6 +335,8 @@ class AsyncRouter:
             call.recording.call_ends(CallStatus.NOT_RUN, seconds=0.0, error=decision.blockers[0].text)
             raise CostCeilingExceeded(decision.blockers[0].text, call_id=call_id, decision=decision)
         try:
+            if in_doubt(wanted, decision.classification, self.settings.policy):
+                await self._second_opinion(call)
             climbed = await self._climb(call)
         except BaseException as error:
             # Whatever interrupts (Ctrl-C, a cancelled task, a fault of a caller's check): no record is lost.
@@ -462,6 +467,64 @@ class AsyncRouter:
         outcome = self._outcome(call, record, checked.kind, checked.note, usage=reply.usage, price=price, began=began)
         return replace(outcome, feedback=checked.problem or None)
 
+    async def _second_opinion(self, call: _Call) -> None:
+        """Asks a model of the local tier which of the classifier's candidates it is, and decides again by its answer.
+
+        Whatever goes wrong is recorded, and nothing comes of it: the decision stays.
+        """
+        decision = call.decision
+        rung = await self._opinion_rung(call)
+        if rung is None:
+            return
+        asked = question(call.task, decision.classification)
+        body, _ = adapt(build_body(asked, rung.model, max_output_tokens=MAX_OUTPUT_TOKENS), rung.model)
+        record = call.recording.attempt_starts(Attempt(rung, 0, 0, 1, why=DETAIL), self._clock.now())
+        began = self._clock.monotonic()
+        seconds = min(TIMEOUT_SECONDS, decision.deadline_seconds or TIMEOUT_SECONDS)
+        answer: str | None = None
+        try:
+            reply = await self.provider(rung.model.provider).send(
+                ModelRequest(model=rung.model, body=body, timeout_seconds=seconds)
+            )
+        except ProviderFailure as failure:
+            self._note_failure(rung.model, failure)
+            kind, why, usage = failure.kind, f": {failure.note}", failure.usage or Usage()
+        else:
+            self.circuits.note(rung.model.id, OutcomeKind.ACCEPTED, self._clock.monotonic())
+            record = replace(record, ttft_ms=reply.ttft_ms, request_id=reply.request_id, reported_model=reply.model)
+            checked = check_reply(asked, reply.text, reply.stop_reason, reply.message, ())
+            kind, why, usage = checked.kind, f": {checked.note}" if checked.note else "", reply.usage
+            answer = checked.text if kind is OutcomeKind.ACCEPTED else None
+        self._outcome(call, record, kind, f"{DETAIL}{why}", usage=usage, price=rung.price, began=began)
+        if answer is None:
+            return
+        classification = reranked(decision.classification, answer, rung.model.id)
+        try:
+            again = self._plan(call.task, call.unavailable, classification)
+        except NoRouteError:
+            return  # what could be reached for the first decision still can
+        if not again.blockers:
+            call.decision = again
+            call.recording.decided_again(again)
+
+    async def _opinion_rung(self, call: _Call) -> Rung | None:
+        """The first model of the local tier that can be asked; none where it would cost money out of a ceiling."""
+        policy, catalog = self.settings.policy, self.settings.catalog
+        prices = self.planner.world(self._today()).prices
+        spec = catalog.tier(policy.roles[Role.LOCAL])
+        for model in spec.models:
+            price = prices.get(model.id)
+            if price is None or model.id in call.unavailable:
+                continue
+            if not price.is_free and call.decision.max_cost_usd is not None:
+                continue
+            if self._is_local(model) and not (await self._available(model)).ok:
+                continue
+            asked = question(call.task, call.decision.classification)
+            usage = Usage(estimate_tokens(asked.text), MAX_OUTPUT_TOKENS, estimated=True)
+            return Rung(spec.tier, model, price, usage, price.cost_usd(usage), TIMEOUT_SECONDS, 0)
+        return None
+
     def _outcome(
         self,
         call: _Call,
@@ -500,9 +563,23 @@ class AsyncRouter:
         self, call_id: str, task: Task, decision: Decision, checks: Sequence[UserCheck], started: float
     ) -> _Call:
         recording = Recording(
-            self.ledger, task, decision, call_id=call_id, now=self._clock.now(), project=self.settings.project
+            self.ledger,
+            task,
+            decision,
+            call_id=call_id,
+            now=self._clock.now(),
+            project=self.settings.project,
+            captured_text=self._captured(task),
         )
         return _Call(task, decision, recording, started, checks)
+
+    def _captured(self, task: Task) -> str | None:
+        """What the classifier saw, where the user chose to keep it."""
+        if not self.settings.ledger.capture_text:
+            return None
+        from tierwise.classifier.features import shown  # noqa: PLC0415  only for whoever chose it
+
+        return shown(task.text, task.tool_name, task.tool_input)
 
     def _not_run(self, call_id: str, task: Task, why: NoRouteError) -> NoReturn:
         """Nothing can be reached: says what was planned, so that the caller sees what is missing."""
