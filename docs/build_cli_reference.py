@@ -126,6 +126,20 @@ BUDGET = {
     "hard": True,
     "created_at_ms": 1790000000000,
 }
+OWN_TYPE = {
+    "name": "invoice_coding",
+    "family": "extract",
+    "needs": "processing",
+    "recoverable": True,
+    "description": "ledger accounts for the lines of an invoice",
+    "declared_in": "/home/ana/project/tierwise.toml",
+    "examples": 13,
+    "recognised": 0.8462,
+    "false_alarms": 0.0014,
+    "near": [{"task_type": "field_extraction", "texts": 1}],
+    "resembles": [{"task_type": "tagging", "texts": 2}],
+}
+HELD_BACK = {"texts": 6, "right": 5, "sent_too_low": 0}
 TIMING = {"texts": 400, "p50_us": 74.0, "p99_us": 188.0, "texts_per_second": 12600}
 SHAPES: dict[str, Any] = {
     "serve": {
@@ -219,6 +233,26 @@ SHAPES: dict[str, Any] = {
         "attempts": [ATTEMPT],
         "decision": DECISION,
     },
+    "types add": {**OWN_TYPE, "duplicates": 0, "warnings": []},
+    "types list": {"types": [OWN_TYPE]},
+    "types remove": {"removed": "invoice_coding", "declared_in": "/home/ana/project/tierwise.toml"},
+    "types relearn": {"relearned": ["invoice_coding"], "correction_lost": False},
+    "feedback": {
+        "call_id": "019ab3c2-…",
+        "verdict": "bad",
+        "task_type": "code_review",
+        "text_kept": False,
+        "forgotten": False,
+    },
+    "train": {
+        "written": True,
+        "refused_because": [],
+        "folder": "/home/ana/project/tierwise.types",
+        "trained_on": 14,
+        "skipped": 0,
+        "feedback": {"before": HELD_BACK, "after": HELD_BACK},
+        "background": {"before": HELD_BACK, "after": HELD_BACK},
+    },
     "estimate": {
         "workload": "agent application of the article",
         "estimates": [
@@ -255,6 +289,7 @@ SHAPES: dict[str, Any] = {
         "until": None,
         "project": None,
         "total": TOTALS,
+        "feedback": {"good": 3, "bad": 1, "typed": 1},
         "by": {"tier": [{"tier": "local", **TOTALS}]},
     },
     "prices": {

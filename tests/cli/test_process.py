@@ -27,6 +27,9 @@ VERBS = {
     "run": ["run", "Summarise this ☕"],
     "serve": ["serve", "--check"],
     "claude": ["claude", "--version"],
+    "types": ["types", "list"],
+    "feedback": ["feedback", "CALL", "--good"],
+    "train": ["train", "--forget"],
     "estimate": ["estimate", str(EXAMPLE)],
     "report": ["report"],
     "export": ["export"],
@@ -163,7 +166,9 @@ def test_every_verb_survives_a_poor_environment(program: Tierwise, home: Path, v
     poor = {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "HOME": None}
     place = {"XDG_CONFIG_HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_STATE_HOME": str(home)}
     done = program(*VERBS[verb], env={**poor, **place})
-    assert done.code == {"run": 3, "doctor": 1, "claude": 2}.get(verb, 0)  # there is no Claude Code on the path
+    assert done.code == {"run": 3, "doctor": 1, "claude": 2, "feedback": 2}.get(
+        verb, 0
+    )  # there is no Claude Code on the path
     assert "Traceback" not in done.err
     assert done.out.isascii()
     assert "\x1b" not in done.out
@@ -172,9 +177,11 @@ def test_every_verb_survives_a_poor_environment(program: Tierwise, home: Path, v
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a directory that nobody can write, root included")
 @pytest.mark.parametrize("verb", list(VERBS))
 def test_every_verb_works_where_nothing_can_be_written(program: Tierwise, home: Path, verb: str) -> None:
-    """In a read-only working directory only `init` fails, and says so."""
+    """In a read-only working directory only those fail that would write there, and say so."""
     done = program(*VERBS[verb], cwd="/proc/self", env={"ANTHROPIC_API_KEY": None, "TIERWISE_MIN_TIER": "haiku"})
-    assert done.code == {"run": 3, "init": 2, "claude": 2}.get(verb, done.code if verb == "doctor" else 0)
+    assert done.code == {"run": 3, "init": 2, "claude": 2, "feedback": 2, "train": 2}.get(
+        verb, done.code if verb == "doctor" else 0
+    )
     assert "Traceback" not in done.err
 
 

@@ -84,6 +84,10 @@ def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
         ("budgets set", ["--all", "--per", "day", "--usd", "5"]),
         ("budgets list", []),
         ("budgets remove", ["BUDGET"]),
+        ("types add", ["invoice_coding", "--examples", "examples.txt"]),
+        ("types relearn", []),
+        ("types remove", ["declared"]),
+        ("feedback", ["CALL", "--good"]),
         ("init", ["--no-weights"]),
         ("doctor", ["--no-speed"]),
     ],
@@ -98,6 +102,12 @@ def test_documented_keys_are_those_printed(
     verb, args = case
     if "BUDGET" in args:
         args = [tierwise("budgets", "list", "--json").json["budgets"][0]["budget_id"]]
+    if "CALL" in args:
+        args = [tierwise("export", "--what", "calls").lines[0]["call_id"], *args[1:]]
+    if verb.startswith("types"):
+        with (everything / "tierwise.toml").open("a") as file:
+            file.write('[task_types.declared]\nfamily = "own"\nneeds = "judgment"\nrecoverable = false\n')
+    (everything / "examples.txt").write_text("".join(f"Ledger account of line {k}, please\n" for k in range(9)))
     (everything / "workload.toml").write_text(WORKLOAD)
     done = tierwise(*verb.split(), *args, "--json")
     assert done.code == 0

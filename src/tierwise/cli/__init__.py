@@ -3,7 +3,7 @@
 Exit codes (documented in docs/reference/cli.md, checked by a test):
 
     0    done
-    1    the task was tried and has no acceptable answer; doctor: something is broken
+    1    the task was tried and has no acceptable answer; doctor: something is broken; train: it would not help
     2    the command, the input or the configuration cannot be used
     3    not run: no API key, or no model reachable
     4    stopped at a cost ceiling or a deadline
@@ -34,6 +34,9 @@ VERBS = {
     "run": "Run a task on the cheapest tier that does it well.",
     "serve": "Serve tools that can set a base URL: Claude Code, the Anthropic and OpenAI SDKs.",
     "claude": "Run the Claude Code CLI through the gateway, which is started if none runs.",
+    "types": "Teach the classifier task types of your own, from a dozen examples.",
+    "feedback": "Say what a call really was, or whether it was good.",
+    "train": "Learn from feedback that names the right task type.",
     "estimate": "What a workload costs a day and a month, before and after routing.",
     "report": "What was spent and saved, from the ledger.",
     "export": "Write the ledger out as JSON Lines or CSV.",

@@ -69,7 +69,7 @@ class _Classifier:
         taxonomy = load_taxonomy().with_user_types(own.task_types)
         settings = shipped_settings()
         prices = PriceBook(settings.prices, settings.providers)
-        self._planner = Planner(settings, choose_classifier(taxonomy, own.classifier), prices)
+        self._planner = Planner(settings, choose_classifier(taxonomy, own.classifier, own.taught), prices)
         self._today = datetime.now(UTC).date()
         self._task = Task
 

@@ -319,7 +319,11 @@ def _classifier(settings: Settings) -> _Check:
     from tierwise.core.errors import ConfigError
     from tierwise.core.tasks import Task
 
-    classifier = choose_classifier(load_taxonomy().with_user_types(settings.task_types), settings.classifier)
+    taxonomy = load_taxonomy().with_user_types(settings.task_types)
+    try:
+        classifier = choose_classifier(taxonomy, settings.classifier, settings.taught)
+    except ConfigError as error:  # what was taught, or the artifact that it was taught on
+        return _Check("classifier", _Status.BROKEN, str(error), 'set classifier = "rules" until then', {})
     facts: dict[str, Any] = {"kind": "trained" if isinstance(classifier, TrainedClassifier) else "rules"}
     if not isinstance(classifier, TrainedClassifier):
         if settings.classifier == "rules":

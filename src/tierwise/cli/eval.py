@@ -75,7 +75,7 @@ def classify(
     shipped = shipped_settings()
     found = evaluate(
         _rows(files, taxonomy),
-        choose_classifier(taxonomy, classifier or own.classifier),
+        choose_classifier(taxonomy, classifier or own.classifier, own.taught),
         level_by_tree(shipped),
         clock_ns=time.perf_counter_ns,
         keep_mistakes=errors,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tierwise.cli.output import echo_json, json_option
+from tierwise.config.edit import quoted
 from tierwise.core.errors import ConfigError, TierwiseError
 
 if TYPE_CHECKING:
@@ -198,10 +199,10 @@ def _working(text: str, *, quiet: bool) -> Iterator[None]:
 def template(pulled: Sequence[str], ollama: str, keys: Mapping[str, bool], *, user: bool) -> str:
     """A first tierwise.toml. Every commented key is one that can be used as it stands; a test holds that."""
     usable = _in_order(name for name in pulled if not _EMBEDS.search(name))
-    listed = ", ".join(_quoted(name) for name in (*(f"ollama:{name}" for name in usable), _EMBEDDED))
+    listed = ", ".join(quoted(name) for name in (*(f"ollama:{name}" for name in usable), _EMBEDDED))
     local = f"# Found at {ollama}, in order of preference:\nmodels = [{listed}]"
     if not usable:  # left to the defaults, so that an Ollama that comes later is used
-        default = ", ".join(_quoted(name) for name in (*_PREFERRED, _EMBEDDED))
+        default = ", ".join(quoted(name) for name in (*_PREFERRED, _EMBEDDED))
         local = f"# No models of an Ollama were found at {ollama} when this was written.\n# models = [{default}]"
     set_keys = ", ".join(name for name, is_set in keys.items() if is_set) or "none"
     return f"""\
@@ -280,7 +281,7 @@ def template(pulled: Sequence[str], ollama: str, keys: Mapping[str, bool], *, us
 # deadline_seconds = 300.0
 
 [ledger]
-# Where calls are recorded (no prompts, no answers):
+# Where calls are recorded (no prompts, no answers, unless you ask for it):
 # path = "~/.local/share/tierwise/ledger.db"
 # enabled = true
 """
@@ -301,18 +302,10 @@ def _providers(ollama: str, *, user: bool) -> str:
 """
     return f"""{own if user else ""}
 [providers.ollama]
-# base_url = {_quoted(base_url)}
+# base_url = {quoted(base_url)}
 
 [providers.embedded]
 # Another model in place of the one that is installed:
 # model_path = "~/models/model.gguf"
 # threads = 2
 """
-
-
-def _quoted(text: str) -> str:
-    """A basic string of TOML."""
-    escaped = "".join(
-        f"\\{char}" if char in '"\\' else char if char.isprintable() else f"\\u{ord(char):04X}" for char in text
-    )
-    return f'"{escaped}"'

@@ -54,19 +54,22 @@ def command(
     attempts included: it can be negative. Calls with an unknown price are in neither, and are counted as unpriced;
     what attempts that never ended may have cost stands apart, as open.
     """
-    from tierwise.ledger import Totals
-    from tierwise.report.spend import ReportRow, spend
+    from tierwise.ledger import FeedbackCounts, Filter, Totals
+    from tierwise.report.spend import ReportRow, period, spend
 
     settings = settings_of(ctx)
     dimensions = [_BY[name] for name in dict.fromkeys(by or ("tier", "type"))]
     ledger = ledger_of(settings)
     sections: dict[Dimension, Report] = {}
     total = ReportRow((), Totals())
+    said = FeedbackCounts()
     if ledger is not None:
         with ledger:
             for dimension in dimensions:
                 sections[dimension] = spend(ledger, dimension, since=since, until=until, project=project)
                 total = sections[dimension].total
+            since_ms, until_ms = period(since, until)
+            said = ledger.feedback_counts(Filter(since_ms=since_ms, until_ms=until_ms, project=project))
     if as_json:
         echo_json(
             {
@@ -75,6 +78,7 @@ def command(
                 "until": until,
                 "project": project,
                 "total": _as_json(total),
+                "feedback": said,
                 "by": {
                     dimension: [
                         {dimension: row.key[0], **_as_json(row)}
@@ -93,6 +97,9 @@ def command(
     for dimension, made in sections.items():
         out.print(_table(dimension, made, levels, wide=out.width >= _WIDE))
     _notes(out, total)
+    if said != FeedbackCounts():
+        typed = f"; {said.typed:,} with the right task type" if said.typed else ""
+        out.print(f"feedback: {said.good:,} good, {said.bad:,} bad{typed}", markup=False)
 
 
 def _as_json(row: ReportRow) -> dict[str, Any]:
