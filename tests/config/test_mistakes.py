@@ -17,7 +17,7 @@ PROVIDER = "[providers.p]\nkind = 'openai'\n"
 # What is written, then parts of the message that must be there.
 MISTAKES: list[tuple[str, list[str]]] = [
     # unknown keys, at every level
-    ("basline = 'opus'", ["unknown key 'basline'", "did you mean 'baseline'?", "here: baseline, classifier, ledger"]),
+    ("basline = 'opus'", ["unknown key 'basline'", "did you mean 'baseline'?", "here: baseline, classifier, gateway"]),
     ("[tiers.haiku]\nretry = 2", ["unknown key 'tiers.haiku.retry'", "after, enabled, models, retries"]),
     ("[models.claude-x]\ncontext = 1", ["unknown key 'models.claude-x.context'", "context_tokens"]),
     ("[providers.anthropic]\napi_key = 'sk-secret'", ["'providers.anthropic.api_key'", "did you mean 'api_key_env'"]),
