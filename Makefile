@@ -48,6 +48,7 @@ train: $(VENV)/.dev requirements/train.txt requirements/train-encoder.txt ## Tra
 
 bench: $(VENV)/.dev ## Every benchmark, with its floor
 	$(BIN)/python benchmarks/decision.py
+	$(BIN)/python benchmarks/gateway.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/process.py
 
