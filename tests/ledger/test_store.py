@@ -221,6 +221,28 @@ def test_recent_speed_outweighs_old(ledger: Ledger) -> None:
     assert 10 <= speed < 11
 
 
+def test_one_transaction_moves_shared_rows_as_many_would(tmp_path: Path) -> None:
+    """Entries written together leave the sums and speeds that they leave one by one, and no empty rows."""
+    entries: list[tuple[CallRecord | None, tuple[AttemptRecord, ...]]] = []
+    for n in range(40):
+        name = str(n)
+        begun = attempt(name, model="sonnet", tier="sonnet", outcome=OutcomeKind.OPEN)
+        entries.append((call(name, status=CallStatus.OPEN, tier="sonnet", model="sonnet"), (begun,)))
+        ended = attempt(name, usage=Usage(n, 100), latency_ms=1000 + n, ttft_ms=n or None)
+        entries.append((call(name, latency_ms=n), (ended,)))
+    with Ledger(tmp_path / "together.db") as together, Ledger(tmp_path / "apart.db") as apart:
+        together.write_entries(entries)
+        for entry in entries:
+            apart.write_entries([entry])
+        by = ("tier", "model")
+        assert together.totals(by) == apart.totals(by) == together.totals(by, scan=True)
+        assert [key for key, _ in together.totals(by)] == [("haiku", "haiku")]
+        one, other = together.model_speeds()["haiku"], apart.model_speeds()["haiku"]
+        assert one.samples == other.samples == 40
+        assert one.output_tokens_per_second == pytest.approx(other.output_tokens_per_second)
+        assert one.prompt_tokens_per_second == pytest.approx(other.prompt_tokens_per_second)
+
+
 def test_odd_text_is_kept_in_escapes(opened: Callable[..., Ledger]) -> None:
     """A lone surrogate in a tag or a detail costs neither the record nor the money in it."""
     ledger = opened()

@@ -24,9 +24,10 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from operator import add
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
 from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
@@ -37,7 +38,19 @@ from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
 from tierwise.ledger.connection import connect_read_only, explain, open_database, rebuild, transaction_failed
 from tierwise.ledger.feedback import FEEDBACK_COLUMNS, Feedback, FeedbackCounts, feedback_from_row, feedback_row
 from tierwise.ledger.process import is_alive, this_process
-from tierwise.ledger.rollup import ADD, DROP_IF_EMPTY, KEY, MS_PER_DAY, SCAN, SUMS, Totals, contributions, difference
+from tierwise.ledger.rollup import (
+    ADD,
+    DROP_IF_EMPTY,
+    KEY,
+    MS_PER_DAY,
+    SCAN,
+    SUMS,
+    Key,
+    Sums,
+    Totals,
+    contributions,
+    difference,
+)
 from tierwise.ledger.schema import LATEST
 from tierwise.ledger.spool import append_line, candidate_paths, claim, default_spool_dirs, spool_files
 
@@ -71,14 +84,16 @@ _PUT_FEEDBACK = (
 _SELECT_FEEDBACK = f"SELECT {', '.join(FEEDBACK_COLUMNS)} FROM feedback WHERE call_id = ?"  # noqa: S608 column names only
 _FADE = 0.9  # a speed is that of about the last ten attempts, weighted by their tokens
 _PUT_SPEED = (
-    "INSERT INTO speeds (model, prompt_tokens, prompt_ms, output_tokens, output_ms, samples) VALUES (?, ?, ?, ?, ?, 1) "  # noqa: S608 column names only
-    "ON CONFLICT DO UPDATE SET "
+    "INSERT INTO speeds (model, prompt_tokens, prompt_ms, output_tokens, output_ms, samples) "
+    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
     + ", ".join(
-        f"{name} = {name} * {_FADE} + excluded.{name}"
+        f"{name} = {name} * ?7 + excluded.{name}"
         for name in ("prompt_tokens", "prompt_ms", "output_tokens", "output_ms")
     )
-    + ", samples = samples + 1"
+    + ", samples = samples + excluded.samples"
 )
+_Speed: TypeAlias = tuple[float, float, float, float, int]  # the columns of `speeds`
+_NO_SPEED: _Speed = (0.0, 0.0, 0.0, 0.0, 0)
 _IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
 _MOST_PRICES = 1024
 
@@ -376,24 +391,25 @@ class Ledger:
 
     def _transact(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         execute = connection.execute
-        stored: list[str] = []
+        gathered = _Gathered()
         execute("BEGIN IMMEDIATE")
         try:
             for call, attempts in entries:
-                self._apply(execute, call, attempts, stored)
+                self._apply(execute, call, attempts, gathered)
+            gathered.write(execute)
             execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
                 transaction_failed(connection)
             raise
-        self._stored_prices.update(stored)
+        self._stored_prices.update(gathered.prices)
 
     def _apply(  # noqa: PLR0912 one transaction told in one piece, on the hot path
         self,
         execute: Callable[..., sqlite3.Cursor],
         call: CallRecord | None,
         attempts: Sequence[AttemptRecord],
-        stored: list[str],
+        gathered: _Gathered,
     ) -> None:
         """Merge an entry into the tables; see the head of this module."""
         call_id = call.call_id if call is not None else attempts[0].call_id
@@ -415,7 +431,7 @@ class Ledger:
             old = old_attempts.get(attempt.number)
             if old is not None and attempt.outcome is OutcomeKind.OPEN and old[6] != "open":
                 continue
-            digest = self._price(execute, attempt.price, stored) if attempt.price is not None else None
+            digest = self._price(execute, attempt.price, gathered.prices) if attempt.price is not None else None
             row = codec.attempt_row(attempt, digest)
             if row != old:
                 new_attempts[attempt.number] = row
@@ -424,7 +440,7 @@ class Ledger:
                 else:
                     execute(_CHANGE_ATTEMPT, (*row[2:], *row[:2]))
                 if row[6] == "accepted" and (old is None or old[6] != "accepted"):
-                    _note_speed(execute, attempt)
+                    gathered.note_speed(attempt)
         if old_call is not None and new_call[1] == old_call[1]:
             if new_call != old_call:
                 execute(_CHANGE_CALL, (*new_call[2:], call_id))
@@ -440,12 +456,9 @@ class Ledger:
         )
         assert new_call is not None  # noqa: S101 an entry has a call, or attempts, which bring a placeholder
         after = contributions(codec.call_facts(new_call), map(codec.attempt_facts, new_attempts.values()))
-        for key, delta in difference(before, after).items():
-            execute(ADD, (*key, *delta))
-            if delta[0] < 0 or delta[8] < 0:  # calls, attempts
-                execute(DROP_IF_EMPTY, key)
+        gathered.move(difference(before, after))
 
-    def _price(self, execute: Callable[..., sqlite3.Cursor], price: Price, stored: list[str]) -> str:
+    def _price(self, execute: Callable[..., sqlite3.Cursor], price: Price, stored: set[str]) -> str:
         known = self._prices.get(id(price))
         if known is None or known[0] is not price:
             if len(self._prices) >= _MOST_PRICES:
@@ -455,7 +468,7 @@ class Ledger:
         _, digest, text = known
         if digest not in self._stored_prices and digest not in stored:
             execute(_PUT_PRICE, (digest, price.model, text))
-            stored.append(digest)  # counts as stored only once the transaction is through
+            stored.add(digest)  # counts as stored only once the transaction is through
         return digest
 
     def _write_unfit(self, entries: list[Entry], error: Exception) -> None:
@@ -574,14 +587,16 @@ class Ledger:
         if False not in writers.values():
             return
         error = "abandoned: its process ended before the call did; open attempts may have been charged"
+        gathered = _Gathered()
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Again, under the lock: another process may have folded in the real end meanwhile.
             for call_id, writer in connection.execute(known).fetchall():
                 if writers.get(writer) is False:
                     call = codec.call_from_row(connection.execute(_SELECT_CALL, (call_id,)).fetchone())
-                    self._apply(connection.execute, replace(call, status=CallStatus.FAILED, error=error), (), [])
+                    self._apply(connection.execute, replace(call, status=CallStatus.FAILED, error=error), (), gathered)
                     connection.execute("UPDATE calls SET writer = ? WHERE call_id = ?", (writer, call_id))
+            gathered.write(connection.execute)
             connection.execute("COMMIT")
         except BaseException:
             transaction_failed(connection)
@@ -914,16 +929,56 @@ def _placeholder(attempt: AttemptRecord) -> CallRecord:
     )
 
 
-def _note_speed(execute: Callable[..., sqlite3.Cursor], attempt: AttemptRecord) -> None:
-    total, first, usage = attempt.latency_ms, attempt.ttft_ms, attempt.usage
-    if total is None or total <= 0 or not usage.output_tokens:
-        return
-    if first is None or not 0 < first < total:
-        prompt_tokens, prompt_ms, output_ms = 0, 0, total
-    else:
-        # What a cache served took no time to read.
-        prompt_tokens, prompt_ms, output_ms = usage.prompt_tokens - usage.cache_read_tokens, first, total - first
-    execute(_PUT_SPEED, (attempt.model, prompt_tokens, prompt_ms, usage.output_tokens, output_ms))
+class _Gathered:
+    """What the entries of one transaction do to rows that they share, written once at its end.
+
+    The roll-up and the speeds have a row for many calls; moving it for each of a hundred calls costs more than the
+    calls do.
+    """
+
+    __slots__ = ("_speeds", "_sums", "prices")
+
+    def __init__(self) -> None:
+        self.prices: set[str] = set()
+        """Digests of the prices that were put; they are there once the transaction is through."""
+        self._sums: dict[Key, Sums] = {}
+        self._speeds: dict[str, _Speed] = {}
+
+    def move(self, changes: dict[Key, Sums]) -> None:
+        """Takes what an entry adds to the roll-up."""
+        for key, delta in changes.items():
+            known = self._sums.get(key)
+            self._sums[key] = delta if known is None else list(map(add, known, delta))
+
+    def note_speed(self, attempt: AttemptRecord) -> None:
+        """Takes how fast a model answered."""
+        total, first, usage = attempt.latency_ms, attempt.ttft_ms, attempt.usage
+        if total is None or total <= 0 or not usage.output_tokens:
+            return
+        if first is None or not 0 < first < total:
+            prompt_tokens, prompt_ms, output_ms = 0, 0, total
+        else:
+            # What a cache served took no time to read.
+            prompt_tokens, prompt_ms, output_ms = usage.prompt_tokens - usage.cache_read_tokens, first, total - first
+        read, read_ms, said, said_ms, samples = self._speeds.get(attempt.model, _NO_SPEED)
+        self._speeds[attempt.model] = (
+            read * _FADE + prompt_tokens,
+            read_ms * _FADE + prompt_ms,
+            said * _FADE + usage.output_tokens,
+            said_ms * _FADE + output_ms,
+            samples + 1,
+        )
+
+    def write(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+        """Writes all of it."""
+        for key, delta in self._sums.items():
+            if not any(delta):
+                continue  # added by one entry and taken off by another: there may be no such row
+            execute(ADD, (*key, *delta))
+            if delta[0] < 0 or delta[8] < 0:  # calls, attempts
+                execute(DROP_IF_EMPTY, key)
+        for model, speed in self._speeds.items():
+            execute(_PUT_SPEED, (model, *speed, _FADE ** speed[4]))
 
 
 def _condition(where: Filter) -> tuple[str, list[object]]:
