@@ -183,18 +183,24 @@ def splice_changes(document: bytes, before: JsonObject, after: JsonObject) -> by
         else:
             changes[key] = compact(value)
     unseen = {key for key in (*changes, *arrays) if key in before}
-    if unseen:
-        for member in members(document):
-            if member.key not in unseen:
-                continue
-            unseen.discard(member.key)
-            pair = arrays.get(member.key)
-            if pair is not None:
-                changes[member.key] = _array(document, member, *pair)
-            elif json.loads(document[member.start : member.end]) != before[member.key]:
-                raise SpliceError(f"the key {member.key!r} stands in the request twice")
-            if not unseen:
-                break
+    only_replaced = len(unseen) == len(changes) + len(arrays) and None not in changes.values()
+    pieces: list[bytes] = []
+    position = 0
+    for member in members(document) if unseen else ():
+        if member.key not in unseen:
+            continue
+        unseen.discard(member.key)
+        pair = arrays.get(member.key)
+        if pair is not None:
+            changes[member.key] = _array(document, member, *pair)
+        elif json.loads(document[member.start : member.end]) != before[member.key]:
+            raise SpliceError(f"the key {member.key!r} stands in the request twice")
+        pieces += (document[position : member.start], changes[member.key] or b"")
+        position = member.end
+        if not unseen:
+            break
+    if pieces and only_replaced and not unseen:  # nearly always only the model: it has been found already
+        return b"".join((*pieces, document[position:]))
     return splice(document, changes)
 
 
