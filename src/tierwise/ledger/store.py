@@ -64,6 +64,7 @@ Dimension = Literal["day", "project", "task_type", "tier", "model"]
 _SELECT_CALL = f"SELECT {', '.join(CALL_COLUMNS)} FROM calls WHERE call_id = ?"  # noqa: S608 column names only
 _SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE call_id = ?"  # noqa: S608 column names only
 _PUT_CALL = f"INSERT OR REPLACE INTO calls ({', '.join(CALL_COLUMNS)}) VALUES ({', '.join('?' for _ in CALL_COLUMNS)})"  # noqa: S608 column names only
+_PUT_NEW_CALL = _PUT_CALL.replace("OR REPLACE", "OR IGNORE", 1)
 _PUT_ATTEMPT = (
     f"INSERT OR REPLACE INTO attempts ({', '.join(ATTEMPT_COLUMNS)}) "  # noqa: S608 column names only
     f"VALUES ({', '.join('?' for _ in ATTEMPT_COLUMNS)})"
@@ -413,38 +414,41 @@ class Ledger:
     ) -> None:
         """Merge an entry into the tables; see the head of this module."""
         call_id = call.call_id if call is not None else attempts[0].call_id
-        old_call = execute(_SELECT_CALL, (call_id,)).fetchone()
+        row = None if call is None else self._row(call)
+        # An open call is nearly always new: put it, and look only where it was there.
+        is_new = call is not None and call.status is CallStatus.OPEN and execute(_PUT_NEW_CALL, row).rowcount == 1
+        old_call = None if is_new else execute(_SELECT_CALL, (call_id,)).fetchone()
         old_attempts: dict[int, tuple[Any, ...]] = {}
         if old_call is not None:
-            old_attempts = {row[1]: row for row in execute(_SELECT_ATTEMPTS, (call_id,))}
+            old_attempts = {old[1]: old for old in execute(_SELECT_ATTEMPTS, (call_id,))}
         elif call is None:
             # Its call waits in a spool, or was lost with the process: the attempt must not hang in the air.
             call = _placeholder(attempts[0])
+            row = self._row(call)
 
         new_call = old_call
         if call is not None and (old_call is None or call.status is not CallStatus.OPEN or old_call[2] == "open"):
-            new_call = codec.call_row(call, None)
-            if call.status is CallStatus.OPEN:
-                new_call = (*new_call[:-1], self._this_writer)
+            new_call = row
+        assert new_call is not None  # noqa: S101 an entry has a call, or attempts, which bring a placeholder
         new_attempts = dict(old_attempts)
         for attempt in attempts:
             old = old_attempts.get(attempt.number)
             if old is not None and attempt.outcome is OutcomeKind.OPEN and old[6] != "open":
                 continue
             digest = self._price(execute, attempt.price, gathered.prices) if attempt.price is not None else None
-            row = codec.attempt_row(attempt, digest)
-            if row != old:
-                new_attempts[attempt.number] = row
+            new = codec.attempt_row(attempt, digest)
+            if new != old:
+                new_attempts[attempt.number] = new
                 if old is None:
-                    execute(_PUT_ATTEMPT, row)
+                    execute(_PUT_ATTEMPT, new)
                 else:
-                    execute(_CHANGE_ATTEMPT, (*row[2:], *row[:2]))
-                if row[6] == "accepted" and (old is None or old[6] != "accepted"):
+                    execute(_CHANGE_ATTEMPT, (*new[2:], *new[:2]))
+                if new[6] == "accepted" and (old is None or old[6] != "accepted"):
                     gathered.note_speed(attempt)
         if old_call is not None and new_call[1] == old_call[1]:
             if new_call != old_call:
                 execute(_CHANGE_CALL, (*new_call[2:], call_id))
-        else:
+        elif not is_new:
             execute(_PUT_CALL, new_call)
         if call is not None and call.captured_text is not None:
             execute(_PUT_TEXT, (call_id, call.started_at_ms, call.captured_text))
@@ -454,9 +458,11 @@ class Ledger:
             if old_call is None
             else contributions(codec.call_facts(old_call), map(codec.attempt_facts, old_attempts.values()))
         )
-        assert new_call is not None  # noqa: S101 an entry has a call, or attempts, which bring a placeholder
         after = contributions(codec.call_facts(new_call), map(codec.attempt_facts, new_attempts.values()))
         gathered.move(difference(before, after))
+
+    def _row(self, call: CallRecord) -> tuple[Any, ...]:
+        return codec.call_row(call, self._this_writer if call.status is CallStatus.OPEN else None)
 
     def _price(self, execute: Callable[..., sqlite3.Cursor], price: Price, stored: set[str]) -> str:
         known = self._prices.get(id(price))
