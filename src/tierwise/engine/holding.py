@@ -16,7 +16,7 @@ A stream that has been committed and needs no more watching costs nothing: `feed
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum, auto
 from typing import assert_never
@@ -34,6 +34,7 @@ __all__ = ["MAX_HELD_BYTES", "Hold", "Holding", "check_message", "error_event", 
 
 MAX_HELD_BYTES = MAX_EVENT_BYTES
 _SHORT_TOKENS = 256  # a few seconds of a model's time: what a client waits for without wondering
+_EVENT_END = b"\n\n"
 _BLOCK_START = "content_block_start"
 _WATCHED = (f'"{_BLOCK_START}"'.encode(),)
 _NOT_CONTENT = ("text", "thinking", "redacted_thinking")
@@ -167,7 +168,7 @@ class Holding:
         self._held.append(chunk)
         self._held_bytes += len(chunk)
         try:
-            for event in self._sieve.feed_all(chunk):
+            for event in self._events(chunk):
                 state = self._read(event)
                 if state is _State.FLOWING:
                     return self._everything()
@@ -180,6 +181,22 @@ class Holding:
         if state is _State.OPEN and self._sieve.between_events:
             self._reading = self._sieve.offset
         return self._up_to(self._reading)
+
+    def _events(self, chunk: bytes) -> Iterator[ServerSentEvent]:
+        """The events of a chunk as they are asked for: what comes after the one that lets go is not read at all."""
+        if self._mode is Hold.WHOLE:  # all of them are wanted
+            yield from self._sieve.feed_all(chunk)
+            return
+        begin, looked = 0, False
+        while begin < len(chunk):
+            if self._state is _State.OPEN and not looked:  # from here on only tool calls matter
+                looked = True
+                if self._sieve.skip(chunk[begin:], _WATCHED):
+                    return
+            end = chunk.find(_EVENT_END, begin)
+            end = len(chunk) if end < 0 else end + len(_EVENT_END)
+            yield from self._sieve.feed_all(chunk[begin:end])
+            begin = end
 
     def end(self) -> bytes:
         """What may go to the client at the upstream's end, whether that was a good one or not."""
