@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
+from functools import cached_property
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self, assert_never
@@ -259,12 +260,7 @@ class AsyncRouter:
         """
         if classification is None:
             classification = self.planner.classify(task)
-        unavailable = {
-            model.id: f"no API key: set {provider.api_key_env}"
-            for model in self.settings.catalog.models
-            if model.provider not in self._given | keyed
-            and (provider := self.settings.providers[model.provider]).key_missing
-        }
+        unavailable = {model.id: why for model, why in self._without_key if model.provider not in keyed}
         while True:
             decision = self._plan(task, unavailable, classification)
             missing = {}
@@ -276,6 +272,16 @@ class AsyncRouter:
             if not missing:
                 return decision, unavailable
             unavailable.update(missing)
+
+    @cached_property
+    def _without_key(self) -> tuple[tuple[Model, str], ...]:
+        """The models whose provider's key is not configured, and what to do about it."""
+        found = []
+        for model in self.settings.catalog.models:
+            provider = self.settings.providers[model.provider]
+            if provider.key_missing and model.provider not in self._given:
+                found.append((model, f"no API key: set {provider.api_key_env}"))
+        return tuple(found)
 
     async def _available(self, model: Model) -> Availability:
         now = self._clock.monotonic()

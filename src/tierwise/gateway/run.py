@@ -558,16 +558,16 @@ class Run:
             await self._put(answer, b"" if told else event, end=True, raw=True)
 
     async def _whole(self, running: _Running, answer: Answer) -> Outcome:
-        unknown = Usage(input_tokens=estimate_prompt_tokens(running.sent), estimated=True)
         try:
             content = await answer.read(_MOST_REPLY_BYTES)
             message = json.loads(content)
         except UpstreamFailed as failure:
-            return self._failed(running, _kind_of(failure), str(failure), usage=unknown)
+            return self._failed(running, _kind_of(failure), str(failure), usage=_prompt_alone(running.sent))
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
-            return self._failed(running, OutcomeKind.SERVER_ERROR, "an answer that is no JSON object", usage=unknown)
+            usage = _prompt_alone(running.sent)
+            return self._failed(running, OutcomeKind.SERVER_ERROR, "an answer that is no JSON object", usage=usage)
         return await self._judge(running, message, content)
 
     async def _through_provider(self, running: _Running) -> Outcome:
@@ -700,7 +700,7 @@ class Run:
         gateway, model = self.gateway, running.target.model
         if self._ticket is not None:
             self._ticket.settle(usage)
-        if running.answer is not None:
+        if running.answer is not None and gateway.admission is not None:
             gateway.learn(model, _as_text(running.answer.headers), 200)
         ended = self.log.ends(
             OutcomeKind.REFUSED if stop_reason == "refusal" else OutcomeKind.ACCEPTED,
@@ -796,6 +796,11 @@ def _refuses(checked: Checked | None) -> bool:
 
 def _kind_of(failure: UpstreamFailed) -> OutcomeKind:
     return OutcomeKind.TIMEOUT if isinstance(failure, UpstreamTimeout) else OutcomeKind.CONNECTION
+
+
+def _prompt_alone(body: JsonObject) -> Usage:
+    """Of an answer that cannot be read: its prompt was taken, more is not known."""
+    return Usage(input_tokens=estimate_prompt_tokens(body), estimated=True)
 
 
 def _as_text(headers: Sequence[Header]) -> dict[str, str]:

@@ -104,6 +104,7 @@ class GatewayServer:
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,  # who the client is matters to nobody here, and headers could only pretend
             backlog=2048,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(gateway.settings.gateway.drain_seconds) or 1,
