@@ -11,6 +11,10 @@ __all__ = ["check_installed"]
 
 def check_installed() -> None:
     """Raises `ConfigError`, with the command that mends it, where a package of the extra is missing."""
-    missing = [name for name in ("uvicorn", "httptools", "prometheus_client") if importlib.util.find_spec(name) is None]
+    missing = [
+        name
+        for name in ("uvicorn", "httptools", "orjson", "prometheus_client")
+        if importlib.util.find_spec(name) is None
+    ]
     if missing:
         raise ConfigError(f"the gateway needs {', '.join(missing)}: pip install 'tierwise[gateway]'")

@@ -12,14 +12,15 @@ Classifying takes milliseconds where the encoder is asked, so it happens in a th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from hashlib import blake2b
 
+from tierwise.classifier.features import shown
 from tierwise.core.catalog import Model, Tier
 from tierwise.core.decisions import Decision, Reason, Rung
 from tierwise.core.errors import TierwiseError, UnpricedModel
@@ -43,6 +44,8 @@ from tierwise.gateway.conversations import (
 from tierwise.gateway.incoming import Incoming
 from tierwise.policy.switching import can_take, weigh
 from tierwise.prices.book import Conditions
+
+_Asked = tuple[str, tuple[str, ...], bool, str | None]
 
 __all__ = ["Plan", "Planning", "Target", "conditions_of"]
 
@@ -104,7 +107,9 @@ class Planning:
         self.router = router
         self.conversations = conversations
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tierwise-classifier")
-        self._known: OrderedDict[bytes, Classification] = OrderedDict()
+        self._known: OrderedDict[_Asked, Classification] = OrderedDict()
+        self._second = -1.0
+        self._decided: dict[tuple[object, ...], tuple[Classification, Decision]] = {}  # in this second
         self._models: dict[str, tuple[Tier, Model]] = {
             model.id: (spec.tier, model) for spec in settings.catalog for model in spec.models
         }
@@ -147,17 +152,14 @@ class Planning:
 
     async def classify(self, task: Task) -> Classification:
         """What a request asks for; remembered by its ask."""
-        digest = blake2b(
-            repr((task.text, task.labels, task.json_schema is not None, task.task_type)).encode("utf-8", "replace"),
-            digest_size=16,
-        ).digest()
-        known = self._known.get(digest)
+        asked = (shown(task.text), task.labels, task.json_schema is not None, task.task_type)
+        known = self._known.get(asked)
         if known is not None:
-            self._known.move_to_end(digest)
+            self._known.move_to_end(asked)
             return known
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._thread, self.router.planner.classify, task)
-        self._known[digest] = found
+        self._known[asked] = found
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return found
@@ -185,7 +187,7 @@ class Planning:
         task = self._task(incoming, key, ask)
         classification = await self.classify(task)
         keyed = self._keyed(incoming)
-        decision, _ = await self.router.plan_available(task, classification, keyed=keyed)
+        decision = await self._planned(task, classification, keyed)
         known = self.conversations.get(key) if kind.converses else None
         current = None if known is None else self._models.get(known.model_id)
         if known is None or current is None:
@@ -209,10 +211,37 @@ class Planning:
         return _with(await self._staying(task, classification, tier, keyed), against)
 
     async def _staying(self, task: Task, classification: Classification, tier: Tier, keyed: frozenset[str]) -> Decision:
-        decision, _ = await self.router.plan_available(
-            replace(task, tier=tier.name, min_tier=None, max_tier=None), classification, keyed=keyed
+        return await self._planned(replace(task, tier=tier.name, min_tier=None, max_tier=None), classification, keyed)
+
+    async def _planned(self, task: Task, classification: Classification, keyed: frozenset[str]) -> Decision:
+        """The router's decision, made once a second for all requests that it would be the same for.
+
+        For longer it is not kept: circuits open, local models come and go, and the day's prices end.
+        """
+        second = time.monotonic() // 1
+        if second != self._second:
+            self._second = second
+            self._decided.clear()
+        overrides = self.settings.overrides
+        key = (
+            id(classification),  # kept beside the decision, so that it stays this one's
+            task.tokens_in,
+            task.has_tools,
+            task.has_images,
+            task.json_schema is not None,
+            task.tier,
+            task.min_tier,
+            task.max_tier,
+            task.max_latency_seconds,
+            keyed,
+            task.text if overrides.patterns else None,
+            tuple(task.tags.items()) if overrides.tags else None,
         )
-        return decision
+        found = self._decided.get(key)
+        if found is None:
+            decision, _ = await self.router.plan_available(task, classification, keyed=keyed)
+            found = self._decided[key] = (classification, decision)
+        return found[1]
 
     def _keyed(self, incoming: Incoming) -> frozenset[str]:
         """Providers that the client's own credential is sent to."""
@@ -266,8 +295,11 @@ class Planning:
         return pick(self.settings.catalog.tier(name).tier for name in (asked, ruled)).name
 
     def _tokens(self, body_bytes: int) -> int:
-        """A prompt's tokens, as the baseline counts them, by the size of the request: only sizes matter here."""
-        return int(Decimal(body_bytes // _CHARS_PER_TOKEN) * self.settings.catalog.baseline.tokenizer_factor)
+        """A prompt's tokens, as the baseline counts them, by the size of the request, up to the next eighth of a power
+        of two: what depends on it are limits and estimates, and requests of about one size are decided together."""
+        tokens = int(Decimal(body_bytes // _CHARS_PER_TOKEN) * self.settings.catalog.baseline.tokenizer_factor)
+        step = max(16, 1 << max(0, tokens.bit_length() - 4))
+        return -(-tokens // step) * step
 
     # ------------------------------------------------------------------ passed through
 
