@@ -16,6 +16,9 @@ _LAST_COUNT = 0xFFF
 _LAST_MS = (1 << 48) - 1
 
 
+_NOISE_BYTES = 1024  # of 128 ids
+
+
 class CallIds:
     """Makes ids that never go backwards, also when the clock does.
 
@@ -27,11 +30,13 @@ class CallIds:
         self._lock = threading.Lock()
         self._ms = 0
         self._count = 0
+        self._noise = b""  # drawn in advance: each draw is a system call, for which other threads get the interpreter
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_lock)
 
     def _forget_lock(self) -> None:
         self._lock = threading.Lock()  # another thread of the parent may have held it during the fork
+        self._noise = b""  # the parent's: two processes must not draw the same
 
     def new(self, now_ms: int | None = None, random_bytes: bytes | None = None) -> str:
         """The next id: 36 characters, hexadecimal with dashes.
@@ -40,8 +45,12 @@ class CallIds:
         """
         if now_ms is None:
             now_ms = time.time_ns() // 1_000_000
-        noise = int.from_bytes((os.urandom(8) if random_bytes is None else random_bytes)[:8], "big") & ((1 << 62) - 1)
         with self._lock:
+            if random_bytes is None:
+                if not self._noise:
+                    self._noise = os.urandom(_NOISE_BYTES)
+                random_bytes, self._noise = self._noise[:8], self._noise[8:]
+            noise = int.from_bytes(random_bytes[:8], "big") & ((1 << 62) - 1)
             if now_ms > self._ms:
                 self._ms, self._count = min(now_ms, _LAST_MS), 0
             elif self._count < _LAST_COUNT:
