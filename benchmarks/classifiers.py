@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,15 +62,14 @@ def main() -> None:
             flush=True,
         )
 
-    def fitted(name: str, features: Any) -> None:
-        model = make_pipeline(features, LogisticRegression(C=20.0, max_iter=150))
+    def fitted(name: str, features: Any, classifier: Any) -> None:
+        model = make_pipeline(features, classifier)
         model.fit(texts, labels)
         row(name, lambda text: str(model.predict([text])[0]), list(model.predict(held)))
 
-    fitted(
-        "TF-IDF of words and pairs, logistic regression",
-        TfidfVectorizer(ngram_range=(1, 2), min_df=2, max_features=50_000),
-    )
+    tfidf = TfidfVectorizer(ngram_range=(1, 2), min_df=2, max_features=50_000)
+    regression = LogisticRegression(C=20.0, max_iter=150)
+    fitted("TF-IDF of words and pairs, logistic regression", tfidf, regression)
     hashed = FeatureUnion(
         [
             ("words", HashingVectorizer(n_features=2**16, ngram_range=(1, 2), alternate_sign=False)),
@@ -80,7 +79,8 @@ def main() -> None:
             ),
         ]
     )
-    fitted("hashed words, pairs and characters, logistic regression", hashed)
+    by_steps = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, tol=None, random_state=7)
+    fitted("hashed words, pairs and characters, logistic regression", hashed, by_steps)
 
     for name, vector in (("wordllama's static vectors", wordllama()), ("all-MiniLM-L6-v2, not fine-tuned", minilm())):
         if vector is None:
