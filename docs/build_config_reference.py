@@ -231,6 +231,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "mode": "`route`, or `observe`: routes nothing and records what it would have done.",
         "upstream": "The provider that requests for a concrete model go to.",
         "routed_models": "Names of models that are routed; every other name passes through untouched.",
+        "embedded": "Whether the embedded model may answer. It is demonstration grade: a try-out, not for work.",
         "switch_margin": "A conversation moves to a cheaper model only where that saves this share of what the rest "
         "of it would cost.",
         "max_body_bytes": "A larger request is refused.",

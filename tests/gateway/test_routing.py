@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway.conftest import Serve
+from tierwise.config import load_settings
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.testing import Fault, StandInReply, StandInUpstream
 from tierwise.wire.anthropic import MessageAccumulator
@@ -271,3 +273,19 @@ def test_thinking_that_the_model_cannot_read_is_left_out_once(serve: Serve, upst
     last = upstream.requests[-1].json
     assert isinstance(last, dict)
     assert "signature" not in json.dumps(last)
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("allowed", [False, True])
+def test_the_embedded_model_answers_only_where_it_is_let(
+    serve: Serve, upstream: StandInUpstream, tmp_path: Path, allowed: bool
+) -> None:
+    """It is demonstration grade: real work of a client never lands there unasked."""
+    path = tmp_path / "embedded.toml"
+    path.write_text(f"[gateway]\nembedded = {str(allowed).lower()}\n", encoding="utf-8")
+    env = {"HOME": str(tmp_path), "ANTHROPIC_BASE_URL": upstream.url, "TIERWISE_LEDGER": str(tmp_path / "ledger.db")}
+    gateway = serve(upstream, settings=load_settings(path=path, env=env, cwd=tmp_path))
+    answer = gateway.post(body("Translate to French: the bread"))
+    assert answer.status_code == 200
+    assert answer.headers["x-tierwise-tier"] == ("local" if allowed else "haiku")
+    assert len(upstream.requests) == (0 if allowed else 1)

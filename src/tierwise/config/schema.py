@@ -236,6 +236,7 @@ class GatewaySection(_Section):
     mode: GatewayMode | None = None
     upstream: str | None = None
     routed_models: tuple[str, ...] | None = None
+    embedded: Flag | None = None
     switch_margin: Share | None = None
     max_body_bytes: Positive | None = None
     max_connections: Positive | None = None

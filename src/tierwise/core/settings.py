@@ -177,6 +177,7 @@ class GatewaySettings:
     mode: GatewayMode = GatewayMode.ROUTE
     upstream: str = "anthropic"  # the provider that requests for a concrete model go to
     routed_models: tuple[str, ...] = ("claude-tierwise-auto",)
+    embedded: bool = False  # whether the embedded model, which is demonstration grade, may answer
     switch_margin: float = 0.2  # a conversation moves down only where that is cheaper by this share
     max_body_bytes: int = 64 * 1024 * 1024
     max_connections: int = 2_000

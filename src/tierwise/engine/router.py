@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from functools import cached_property
 from inspect import iscoroutinefunction
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NoReturn, Protocol, Self, assert_never
 
 from tierwise.classifier.base import Classifier
@@ -250,17 +250,24 @@ class AsyncRouter:
         return provider is not None and provider.local
 
     async def plan_available(
-        self, task: Task, classification: Classification | None = None, *, keyed: frozenset[str] = frozenset()
+        self,
+        task: Task,
+        classification: Classification | None = None,
+        *,
+        keyed: frozenset[str] = frozenset(),
+        withheld: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Decision, dict[str, str]]:
         """Plans with what can really be reached: where the way starts at a model that is not there, plans again.
 
-        `keyed` names providers whose key comes with the request and need not be configured.
+        `keyed` names providers whose key comes with the request and need not be configured; `withheld` are models that
+        may not be used, with the reason.
 
         Returns the decision, and why each model that was left out cannot be used. Raises as `route` does.
         """
         if classification is None:
             classification = self.planner.classify(task)
-        unavailable = {model.id: why for model, why in self._without_key if model.provider not in keyed}
+        unavailable = dict(withheld)
+        unavailable.update({model.id: why for model, why in self._without_key if model.provider not in keyed})
         while True:
             decision = self._plan(task, unavailable, classification)
             missing = {}

@@ -108,6 +108,11 @@ class Planning:
         self.conversations = conversations
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tierwise-classifier")
         self._known: OrderedDict[_Asked, Classification] = OrderedDict()
+        self._withheld = {
+            model.id: "it is demonstration grade, and gateway.embedded is off"
+            for model in settings.catalog.models
+            if settings.providers[model.provider].kind == "embedded" and not settings.gateway.embedded
+        }
         self._second = -1.0
         self._decided: dict[tuple[object, ...], tuple[Classification, Decision]] = {}  # in this second
         self._models: dict[str, tuple[Tier, Model]] = {
@@ -171,7 +176,7 @@ class Planning:
         if not plan.observed:
             return classification, ()
         try:
-            decision = self.router.planner.plan(task, _today(), classification=classification)
+            decision = await self._planned(task, classification, self._keyed(incoming))
         except TierwiseError as error:
             return classification, (Reason("observed", f"would have gone nowhere: {error}"),)
         said = Reason(
@@ -239,7 +244,7 @@ class Planning:
         )
         found = self._decided.get(key)
         if found is None:
-            decision, _ = await self.router.plan_available(task, classification, keyed=keyed)
+            decision, _ = await self.router.plan_available(task, classification, keyed=keyed, withheld=self._withheld)
             found = self._decided[key] = (classification, decision)
         return found[1]
 
