@@ -34,11 +34,19 @@ CLI = {"user-agent": "claude-cli/2.1.330 (external, sdk-cli)", "x-app": "cli", "
 AGENT = {**CLI, "x-claude-code-agent-id": "a761effd07dd901b2"}
 CACHED = {"cache_control": {"type": "ephemeral"}}
 BASH = {"name": "Bash", "input_schema": {"type": "object"}}
+COMPACTED = "This session is being continued from a previous conversation that ran out of context. Summary: stories."
 REMINDER = "<system-reminder>\nMind the attribution.\n</system-reminder>\n"
 
 
 def text(words: str, **more: Any) -> dict[str, Any]:
     return {"type": "text", "text": words, **more}
+
+
+COMMAND = [
+    text("<local-command-caveat>The command below was run directly</local-command-caveat>"),
+    text("<command-name>/compact</command-name>\n<command-args></command-args>"),
+    text("<local-command-stdout>Compacted</local-command-stdout>"),
+]
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -222,10 +230,13 @@ def test_only_turns_of_agents_converse_and_safety_never_moves() -> None:
         ([user(text("One")), {"role": "user", "content": REMINDER}], "One"),
         ([user({"type": "image", "source": {}})], ""),
         ([], ""),
+        # As Claude Code 2.1.330 goes on after /compact; and where it goes on by itself.
+        ([user(text(REMINDER), text(COMPACTED), *COMMAND, text("Translate it"))], "Translate it"),
+        ([user(text(COMPACTED))], COMPACTED),
     ],
 )
 def test_the_last_ask_is_what_a_human_said(messages: list[Any], ask: str) -> None:
-    """Results of tools, reminders and turns of role system are no asks."""
+    """Results of tools, reminders, turns of role system and the client's notes are no asks."""
     assert last_ask({"messages": messages}) == ask
 
 

@@ -46,6 +46,13 @@ _SESSION_HEADER = "x-claude-code-session-id"
 _AGENT_HEADER = "x-claude-code-agent-id"
 _BILLING_HEADER = "x-anthropic-billing-header:"
 _REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
+# How the notes begin that Claude Code puts before what the human says: the summary of what was compacted, and
+# commands that it carried out itself.
+_CLIENT_NOTES = (
+    "This session is being continued from a previous conversation",
+    "<local-command-",
+    "<command-name>",
+)
 # What Claude Code's request for a summary of the conversation, which is long, asks the reply to be made of.
 _SUMMARY_PARTS = ("<analysis>", "<summary>")
 _SUMMARY_REQUEST_CHARS = 1_000
@@ -232,7 +239,11 @@ def _billed_as_subagent(body: JsonObject) -> bool:
 
 
 def last_ask(body: JsonObject) -> str:
-    """What the human said last: no results of tools, no reminders by the client, no turns of role system."""
+    """What the human said last: no results of tools, no reminders by the client, no turns of role system.
+
+    After a compaction, or a command that the client carried out itself, one turn holds the client's notes of that and
+    what the human said then: the notes are no ask, unless there is nothing else.
+    """
     for message in reversed(_list(body.get("messages"))):
         if not isinstance(message, dict) or message.get("role") != "user":
             continue
@@ -242,7 +253,7 @@ def last_ask(body: JsonObject) -> str:
         texts = (_text(block) for block in _blocks(content))
         said = [kept for text in texts if text and (kept := _without_reminders(text))]
         if said:
-            return "\n\n".join(said)
+            return "\n\n".join([text for text in said if not text.startswith(_CLIENT_NOTES)] or said)
     return ""
 
 
