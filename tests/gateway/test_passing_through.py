@@ -188,6 +188,28 @@ def test_a_stream_that_breaks_ends_well_formed_and_as_a_failure(
     assert (found.attempts[0].cost_nanousd or 0) > 0
 
 
+@pytest.mark.parametrize("events", [0, 4])
+def test_an_upstreams_error_is_recorded_before_the_client_sees_it(
+    serve: Serve, upstream: StandInUpstream, events: int
+) -> None:
+    """A client that hangs up because of it cannot make a cancelled call of a failed one."""
+    upstream.fail(Fault.error_event(after_events=events))
+    gateway = serve(upstream)
+    with httpx2.stream(
+        "POST", f"{gateway.url}/v1/messages", content=body(stream=True), headers=HEADERS, timeout=10
+    ) as answer:
+        seen = b""
+        for piece in answer.iter_raw():
+            seen += piece
+            if b"event: error" in seen:
+                break
+        else:
+            pytest.fail("no error came")
+        found = gateway.call()
+    assert b"stand-in fault" in seen
+    assert (found.call.status, found.attempts[0].outcome) == (CallStatus.FAILED, OutcomeKind.OVERLOADED)
+
+
 def test_a_client_that_hangs_up_ends_the_call_upstream(serve: Serve, upstream: StandInUpstream) -> None:
     """The upstream notices, and what had been used is recorded as a cancelled attempt."""
     upstream.fail(Fault.stall(after_events=4))

@@ -494,6 +494,7 @@ class Run:
         holding = self._holding(last=running.last)
         first: float | None = None
         failure: UpstreamFailed | None = None
+        told = b""  # an upstream's own word that it breaks off
         try:
             async for piece in answer:
                 tap.feed(piece)
@@ -510,6 +511,9 @@ class Run:
                     await self._accepted(running, tap.usage, tap.stop_reason, tap.model, first=first, price=price)
                     await self._put(answer, out, end=True)
                     return self._outcome(OutcomeKind.ACCEPTED)
+                if tap.error is not None:
+                    told = out if holding is None or self._committed else b""
+                    break
                 if out:
                     await self._put(answer, out)
         except UpstreamFailed as error:
@@ -527,35 +531,37 @@ class Run:
             reported_model=tap.model,
             price=self._price(running, tap.raw_usage),
         )
-        if self._committed:
-            await self._broken_off(answer, detail, told=tap.error is not None, mid_event=tap.mid_event)
+        if self._committed or told:
+            await self._broken_off(answer, kind, detail, told=told, mid_event=tap.mid_event)
         return self._outcome(kind, detail)
 
     def _why_broken(
         self, running: _Running, tap: StreamTap, verdict: Checked | None, failure: UpstreamFailed | None
     ) -> tuple[OutcomeKind, str]:
         """Why a stream did not come to its end, or was not let through."""
+        if tap.error is not None:  # first: a client that sees it hangs up
+            kind = failure_kind(200, tap.error.type, tap.error.message)
+            named = f" ({tap.error.type})" if tap.error.type.isidentifier() else ""
+            return kind, f"{running.target.model.provider} broke off{named}"
         if self._gone:
             return OutcomeKind.CANCELLED, "the client hung up"
         if verdict is not None and _refuses(verdict):
             return verdict.kind, verdict.note
-        if tap.error is not None:
-            kind = failure_kind(200, tap.error.type, tap.error.message)
-            named = f" ({tap.error.type})" if tap.error.type.isidentifier() else ""
-            return kind, f"{running.target.model.provider} broke off{named}"
         if failure is not None:
             return _kind_of(failure), str(failure)
         return OutcomeKind.CONNECTION, "the stream was cut before its end"
 
-    async def _broken_off(self, answer: Answer, detail: str, *, told: bool, mid_event: bool) -> None:
-        """A stream that the client has a part of ends: with an error that is well formed, and as a failure."""
+    async def _broken_off(
+        self, answer: Answer, kind: OutcomeKind, detail: str, *, told: bytes, mid_event: bool
+    ) -> None:
+        """A stream that the client has a part of ends as a failure: with the upstream's own error, or with ours."""
         await self._classified()
-        status = CallStatus.CANCELLED if self._gone else CallStatus.FAILED
+        status = CallStatus.CANCELLED if kind is OutcomeKind.CANCELLED else CallStatus.FAILED
         await _done(self.log.finish(status, error=detail))
         self._told()
         if not self._gone:
             event = error_event(self.incoming.dialect, "api_error", f"tierwise: {detail}", mid_event=mid_event)
-            await self._put(answer, b"" if told else event, end=True, raw=True)
+            await self._put(answer, told or event, end=True, raw=not told)
 
     async def _whole(self, running: _Running, answer: Answer) -> Outcome:
         try:
