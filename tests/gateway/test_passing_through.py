@@ -210,6 +210,15 @@ def test_an_upstreams_error_is_recorded_before_the_client_sees_it(
     assert (found.call.status, found.attempts[0].outcome) == (CallStatus.FAILED, OutcomeKind.OVERLOADED)
 
 
+def test_a_model_may_be_named_as_in_the_configuration(serve: Serve, upstream: StandInUpstream) -> None:
+    """With its provider before it; upstream it has its own name."""
+    gateway = serve(upstream)
+    assert gateway.post(body(model="anthropic:claude-haiku-5-5")).status_code == 200
+    (request,) = upstream.requests
+    assert request.body == body().encode()
+    assert gateway.call().call.tier == "haiku"
+
+
 def test_a_client_that_hangs_up_ends_the_call_upstream(serve: Serve, upstream: StandInUpstream) -> None:
     """The upstream notices, and what had been used is recorded as a cancelled attempt."""
     upstream.fail(Fault.stall(after_events=4))

@@ -115,8 +115,12 @@ class Planning:
         }
         self._second = -1.0
         self._decided: dict[tuple[object, ...], tuple[Classification, Decision]] = {}  # in this second
+        # By id and, as in the configuration, with the provider before it.
         self._models: dict[str, tuple[Tier, Model]] = {
-            model.id: (spec.tier, model) for spec in settings.catalog for model in spec.models
+            name: (spec.tier, model)
+            for spec in settings.catalog
+            for model in spec.models
+            for name in (f"{model.provider}:{model.id}", model.id)
         }
 
     def close(self) -> None:
