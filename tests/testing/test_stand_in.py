@@ -85,6 +85,19 @@ def test_a_stream_has_the_events_of_the_api_in_order(upstream: StandInUpstream) 
     assert events[-2]["usage"]["output_tokens"] == 9
 
 
+def test_further_fields_come_with_the_stop_reason(upstream: StandInUpstream) -> None:
+    """In a stream they are in message_delta, and in no event before."""
+    verdict: Any = [{"type": "dangerous_tool_use"}]
+    reply = StandInReply(content=({"type": "text", "text": "Hi"},), ending={"safeguard_results": verdict})
+    upstream.reply(reply, times=2)
+    _, _, whole = call(upstream, body=ask())
+    assert json.loads(whole)["safeguard_results"] == verdict
+    _, _, streamed = call(upstream, body=ask(stream=True))
+    events = events_of(streamed)
+    assert events[-2]["delta"]["safeguard_results"] == verdict
+    assert "safeguard_results" not in events[0]["message"]
+
+
 def test_the_script_is_followed_in_order_then_forgotten(upstream: StandInUpstream) -> None:
     """Replies and faults queue up together; `times=None` stays; `clear` forgets."""
     upstream.fail(Fault.status(529))

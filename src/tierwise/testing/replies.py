@@ -32,6 +32,8 @@ def count_tokens(text: str) -> int:
 class StandInReply:
     """One reply. `usage` overrides the counted usage key by key; `start_usage` what `message_start` shows.
 
+    `ending` are further fields that come with the stop reason (`safeguard_results`, say); Anthropic's dialect only.
+
     Use `of_text`, `of_json`, `of_tool` for the common ones, or give Anthropic content blocks.
     """
 
@@ -40,6 +42,7 @@ class StandInReply:
     stop_sequence: str | None = None
     usage: Mapping[str, Json] = field(default_factory=dict)
     start_usage: Mapping[str, Json] | None = None
+    ending: Mapping[str, Json] = field(default_factory=dict)
     model: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -187,6 +190,7 @@ def anthropic_message(reply: StandInReply, body: JsonObject, number: int) -> Jso
         "content": list(reply.content),
         "stop_reason": reply.stop_reason,
         "stop_sequence": reply.stop_sequence,
+        **reply.ending,
         "usage": _usage(reply, body),
     }
 
@@ -197,9 +201,10 @@ def anthropic_events(reply: StandInReply, body: JsonObject, number: int) -> Iter
     final = _usage(reply, body)
     start_usage = dict(reply.start_usage) if reply.start_usage is not None else {**final, "output_tokens": 1}
     start_usage.pop("output_tokens_details", None)
+    opened = {key: value for key, value in message.items() if key not in reply.ending}
     yield {
         "type": "message_start",
-        "message": {**message, "content": [], "stop_reason": None, "stop_sequence": None, "usage": start_usage},
+        "message": {**opened, "content": [], "stop_reason": None, "stop_sequence": None, "usage": start_usage},
     }
     for index, block in enumerate(reply.content):
         yield {"type": "content_block_start", "index": index, "content_block": _opened(block)}
@@ -210,7 +215,7 @@ def anthropic_events(reply: StandInReply, body: JsonObject, number: int) -> Iter
         yield {"type": "content_block_stop", "index": index}
     yield {
         "type": "message_delta",
-        "delta": {"stop_reason": reply.stop_reason, "stop_sequence": reply.stop_sequence},
+        "delta": {"stop_reason": reply.stop_reason, "stop_sequence": reply.stop_sequence, **reply.ending},
         "usage": final,
     }
     yield {"type": "message_stop"}
