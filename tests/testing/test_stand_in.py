@@ -205,6 +205,22 @@ def test_tokens_are_counted_and_models_listed(upstream: StandInUpstream) -> None
     assert "claude-opus-5-5" in [entry["id"] for entry in listed]
 
 
+def test_models_are_listed_in_pages(upstream: StandInUpstream) -> None:
+    """Forwards and backwards from a model, `has_more` until the last; one alone by its id."""
+
+    def page(query: str) -> Any:
+        return json.loads(call(upstream, f"/v1/models?{query}", method="GET")[2])
+
+    names = list(upstream.models)
+    first = page("limit=2")
+    assert [entry["id"] for entry in first["data"]] == names[:2]
+    assert (first["has_more"], first["last_id"]) == (True, names[1])
+    rest = page(f"limit=100&after_id={names[1]}")
+    assert ([entry["id"] for entry in rest["data"]], rest["has_more"]) == (names[2:], False)
+    assert [entry["id"] for entry in page(f"limit=1&before_id={names[2]}")["data"]] == [names[1]]
+    assert json.loads(call(upstream, f"/v1/models/{names[0]}", method="GET")[2])["id"] == names[0]
+
+
 def test_the_openai_dialect_counts_cached_tokens_inside_the_prompt(upstream: StandInUpstream) -> None:
     """The same reply in the other dialect, streamed and not, with its own meaning of usage."""
     upstream.reply("Hi", times=2, usage={"input_tokens": 10, "cache_read_input_tokens": 90, "output_tokens": 4})

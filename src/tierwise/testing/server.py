@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from tierwise.core.json import Json, JsonObject
 from tierwise.testing.faults import Fault, FaultKind
@@ -306,8 +306,9 @@ class StandInUpstream:
                 refused = self._refused(request, counting=True)
                 return await (answer.error(*refused) if refused else answer.json(_count(request.json)))
             case ("GET", "/v1/models"):
-                listed: list[Json] = [{"type": "model", "id": name, "display_name": name} for name in self.models]
-                return await answer.json({"data": listed, "has_more": False, "object": "list"})
+                return await answer.json(_models_page(list(self.models), request.query))
+            case ("GET", path) if path.removeprefix("/v1/models/") in self.models:
+                return await answer.json(_model(path.removeprefix("/v1/models/")))
             case ("GET", "/api/version") if self.ollama_models is not None:
                 return await answer.json({"version": self.ollama_version})
             case ("GET", "/api/tags") if self.ollama_models is not None:
@@ -383,6 +384,30 @@ def _spoiled(reply: StandInReply, fault: Fault | None) -> StandInReply:
 
 def _count(body: Json) -> JsonObject:
     return {"input_tokens": request_tokens(body)}
+
+
+def _model(name: str) -> JsonObject:
+    return {"type": "model", "id": name, "display_name": name, "created_at": "2026-11-22T00:00:00Z"}
+
+
+def _models_page(names: list[str], query: str) -> JsonObject:
+    """Anthropic's pages: `limit` models after or before one; 20 where it is not said."""
+    asked = dict(parse_qsl(query))
+    limit = max(1, int(asked.get("limit", "20")))
+    after, before = asked.get("after_id"), asked.get("before_id")
+    if before in names:
+        rest = names[: names.index(before)]
+        page = rest[-limit:]
+    else:
+        rest = names[names.index(after) + 1 :] if after in names else names
+        page = rest[:limit]
+    return {
+        "data": [_model(name) for name in page],
+        "has_more": len(rest) > len(page),
+        "first_id": page[0] if page else None,
+        "last_id": page[-1] if page else None,
+        "object": "list",
+    }
 
 
 def _ollama_list(names: Iterable[str]) -> list[Json]:
