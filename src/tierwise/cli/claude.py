@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from typing import TYPE_CHECKING
@@ -64,14 +65,17 @@ def _start(config: str | None, gateway: GatewaySettings, url: str) -> subprocess
     command += ["serve", "--host", gateway.host, "--port", str(gateway.port)]
     # Its clients' variable must not become its own upstream's.
     environment = {name: value for name, value in os.environ.items() if name != "ANTHROPIC_BASE_URL" or value != url}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)  # noqa: S603  as above
-    ends = time.monotonic() + _START_SECONDS
-    while time.monotonic() < ends:
-        if _answers(url):
-            return process
-        if process.poll() is not None:
-            said = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr else ""
-            raise ConfigError(f"the gateway did not start: {said.rsplit(chr(10), 1)[-1]}")
-        time.sleep(0.05)
+    # Into a file: a pipe that nobody reads is full at some time, and then the gateway stands still.
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment)  # noqa: S603  as above
+        ends = time.monotonic() + _START_SECONDS
+        while time.monotonic() < ends:
+            if _answers(url):
+                return process
+            if process.poll() is not None:
+                log.seek(0)
+                said = log.read().decode("utf-8", "replace").strip()
+                raise ConfigError(f"the gateway did not start: {said.rsplit(chr(10), 1)[-1]}")
+            time.sleep(0.05)
     process.terminate()
     raise ConfigError(f"the gateway did not answer at {url} within {_START_SECONDS:g} s; try `tierwise serve`")
