@@ -186,6 +186,18 @@ def test_a_header_that_cannot_be_read_is_refused(
     assert not upstream.requests
 
 
+def test_a_conversation_that_a_server_would_hold_is_asked_for_whole(serve: Serve, upstream: StandInUpstream) -> None:
+    """A routed name refuses `thread` as the API does where it cannot hold one; a concrete model passes it on."""
+    gateway = serve(upstream)
+    answer = gateway.post(body(thread={"type": "create"}))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"]["error_code"] == "thread_unsupported_request"
+    assert not upstream.requests
+    gateway.post(body(thread={"type": "create"}, model="claude-haiku-5-5"))
+    (request,) = upstream.requests
+    assert b'"thread": {"type": "create"}' in request.body
+
+
 def test_observing_routes_nothing_and_tells_what_it_would_have_done(serve: Serve, upstream: StandInUpstream) -> None:
     """Concrete models stay, the routed name goes to the baseline, and the reasons say where it would have gone."""
     from tierwise.core.settings import GatewayMode

@@ -269,7 +269,8 @@ class Gateway:
                         message=f"tierwise: no {method} {path[:100]} here",
                     )
         except BadRequest as error:
-            await send_error(send, dialect, status=error.status, kind=error.kind, message=f"tierwise: {error}")
+            told = f"tierwise: {error}"
+            await send_error(send, dialect, status=error.status, kind=error.kind, message=told, details=error.details)
         except ClientGone:
             return
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from tierwise.core.json import Json
+from tierwise.core.json import Json, JsonObject
 from tierwise.gateway.incoming import BadRequest
 from tierwise.wire.endings import Dialect
 
@@ -99,17 +99,25 @@ async def send_json(send: Send, value: Json, *, status: int = 200, headers: Iter
     await send_whole(send, status, [(b"content-type", b"application/json"), *headers], body)
 
 
-def error_body(dialect: Dialect, kind: str, message: str) -> Json:
-    """An error as the dialect writes it."""
+def error_body(dialect: Dialect, kind: str, message: str, details: JsonObject | None = None) -> Json:
+    """An error as the dialect writes it; OpenAI's has no place for details."""
     match dialect:
         case Dialect.ANTHROPIC:
-            return {"type": "error", "error": {"type": kind, "message": message}}
+            error: JsonObject = {"type": kind, "message": message}
+            return {"type": "error", "error": error if details is None else {**error, "details": details}}
         case Dialect.OPENAI:
             return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
 async def send_error(
-    send: Send, dialect: Dialect, *, status: int, kind: str, message: str, headers: Iterable[Header] = ()
+    send: Send,
+    dialect: Dialect,
+    *,
+    status: int,
+    kind: str,
+    message: str,
+    details: JsonObject | None = None,
+    headers: Iterable[Header] = (),
 ) -> None:
     """An error in the client's dialect."""
-    await send_json(send, error_body(dialect, kind, message), status=status, headers=headers)
+    await send_json(send, error_body(dialect, kind, message, details), status=status, headers=headers)

@@ -43,12 +43,20 @@ _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 
 
 class BadRequest(Exception):
-    """The request cannot be worked with; the message says what is wrong with it."""
+    """The request cannot be worked with; the message says what is wrong with it, `details` tell it to programs."""
 
-    def __init__(self, message: str, *, status: int = 400, kind: str = "invalid_request_error") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        details: JsonObject | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
+        self.details = details
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from tierwise.gateway.conversations import (
     kind_of,
     last_ask,
 )
-from tierwise.gateway.incoming import Incoming
+from tierwise.gateway.incoming import BadRequest, Incoming
 from tierwise.policy.switching import can_take, weigh
 from tierwise.prices.book import Conditions
 
@@ -50,6 +50,8 @@ _Asked = tuple[str, tuple[str, ...], bool, str | None]
 __all__ = ["Plan", "Planning", "Target", "conditions_of"]
 
 _REMEMBERED = 4_096
+# The API's own answer where it cannot hold a conversation: clients go on by sending the whole of it each time.
+_UNTHREADED = "a routed model holds no thread; send the full conversation without `thread`"
 _CHARS_PER_TOKEN = 4
 
 
@@ -136,6 +138,7 @@ class Planning:
 
         Raises:
             TierwiseError: it cannot go anywhere (an unknown tier in a header, no model that can take it).
+            BadRequest: it would go on with a conversation that one model's server holds.
         """
         body, headers = incoming.value, incoming.headers
         kind = kind_of(headers, body)
@@ -152,6 +155,10 @@ class Planning:
             why = "not routed, as asked: the baseline model" if observes else "a safety call is never moved"
             target = self._concrete(baseline.id, incoming)
             return Plan(kind, key, ask, target, (Reason("not_routed", why),), project=project, observed=observes)
+        if body.get("thread") is not None:
+            raise BadRequest(
+                _UNTHREADED, details={"error_code": "thread_unsupported_request", "unsupported": ["model"]}
+            )
         decision = await self._decide(incoming, kind, key, ask, now)
         return Plan(kind, key, ask, Target.of(decision.first), decision.reasons, decision, project=project)
 
