@@ -326,6 +326,34 @@ def test_tokens_are_counted_by_the_upstream(serve: Serve, upstream: StandInUpstr
     assert not gateway.calls()
 
 
+def test_a_model_is_the_upstreams_or_a_routed_name(serve: Serve, upstream: StandInUpstream) -> None:
+    """One of them; a name that is none never becomes a part of an upstream's path."""
+    gateway = serve(upstream)
+    for name in ("claude-tierwise-auto", "claude-haiku-5-5"):
+        assert httpx2.get(f"{gateway.url}/v1/models/{name}", headers=HEADERS).json()["id"] == name
+    for name in ("claude-unheard-of-9", "..%2Fmessages", "%2E%2E", "a/b", "a%3Fb"):
+        assert httpx2.get(f"{gateway.url}/v1/models/{name}", headers=HEADERS).status_code == 404
+    assert [request.path for request in upstream.requests] == [
+        "/v1/models/claude-haiku-5-5",
+        "/v1/models/claude-unheard-of-9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("token", "header"), [("sk-ant-api03-x", "x-api-key"), ("sk-ant-oat01-x", "authorization"), ("x", "authorization")]
+)
+def test_a_key_as_a_bearer_token_goes_on_where_anthropic_expects_it(
+    serve: Serve, upstream: StandInUpstream, token: str, header: str
+) -> None:
+    """As OpenAI's clients send it; tokens of OAuth, and what nobody knows, stay what they are."""
+    gateway = serve(upstream)
+    headers = {"authorization": f"Bearer {token}"}
+    httpx2.post(f"{gateway.url}/v1/chat/completions", content=body(), headers=headers)
+    (request,) = upstream.requests
+    sent = {name: request.headers[name] for name in ("x-api-key", "authorization") if name in request.headers}
+    assert sent == {header: token if header == "x-api-key" else f"Bearer {token}"}
+
+
 def test_models_are_the_upstreams_and_the_routed_names(serve: Serve, upstream: StandInUpstream) -> None:
     """In Anthropic's shape, the routed names first; they begin with claude, which is all that Claude Code keeps."""
     gateway = serve(upstream)

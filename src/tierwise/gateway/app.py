@@ -2,7 +2,7 @@
 
     POST /v1/messages                 Anthropic's dialect, JSON and SSE
     POST /v1/messages/count_tokens    passed on
-    GET  /v1/models                   the upstream's, and the routed names
+    GET  /v1/models, /v1/models/{id}  the upstream's, and the routed names
     POST /v1/chat/completions         OpenAI's dialect, JSON and SSE
     GET  /tierwise/calls/{id}         the receipt of a call
     GET  /healthz /readyz /metrics    for whoever operates it
@@ -17,6 +17,7 @@ import asyncio
 import importlib.metadata
 import json
 import logging
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -68,6 +69,7 @@ __all__ = ["LOOPBACK", "Gateway", "receipt"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_PREFIX = b"tw-"
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LEARNED_DAYS = 30  # how far back it looks to learn how long conversations are
 _log = logging.getLogger("tierwise.gateway")
 _DEFAULT_URLS = {"anthropic": DEFAULT_BASE_URL, "ollama": "http://127.0.0.1:11434"}
@@ -191,6 +193,8 @@ class Gateway:
         own = (provider.api_key or "").encode("latin-1", "ignore")
         theirs = provider.kind == "anthropic" and not own and _secret(raw_headers) is None
         headers = forwarded(raw_headers, credentials=theirs)
+        if theirs:
+            headers = _keys_in_place(headers)
         if own:
             headers.append((b"authorization", b"Bearer " + own) if provider.auth == "bearer" else (b"x-api-key", own))
         names = {name for name, _ in headers}
@@ -249,6 +253,8 @@ class Gateway:
                     await self._count_tokens(scope, receive, send)
                 case ("GET", "/v1/models"):
                     await self._models(scope, send)
+                case ("GET", _) if path.startswith("/v1/models/"):
+                    await self._model(path.removeprefix("/v1/models/"), scope, send)
                 case ("GET", "/metrics"):
                     text = self.metrics.text()
                     await send_whole(send, 200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], text)
@@ -351,19 +357,19 @@ class Gateway:
             await send_whole(send, status, [(b"content-type", b"application/json")], content)
             return
         if first_page:
-            own: list[Json] = [
-                {
-                    "type": "model",
-                    "id": name,
-                    "display_name": f"tierwise: {name}",
-                    "created_at": "2026-11-28T00:00:00Z",
-                }
-                for name in self.settings.gateway.routed_models
-            ]
+            own: list[Json] = [_routed_model(name) for name in self.settings.gateway.routed_models]
             page = {**page, "data": [*own, *page["data"]], "first_id": self.settings.gateway.routed_models[0]}
             if page.get("last_id") is None:
                 page["last_id"] = self.settings.gateway.routed_models[-1]
         await send_json(send, page)
+
+    async def _model(self, name: str, scope: Scope, send: Send) -> None:
+        if self.planning.is_routed(name):
+            await send_json(send, _routed_model(name))
+        elif _MODEL_NAME.fullmatch(name):
+            await self._hand_on(send, await self._ask("GET", f"/v1/models/{name}", scope["headers"], b""))
+        else:
+            raise BadRequest("the model's name cannot be read", status=404, kind="not_found_error")
 
     async def _ask(self, method: str, target: str, raw_headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer:
         provider = self.settings.providers[self.settings.gateway.upstream]
@@ -406,6 +412,15 @@ class Gateway:
         await send_json(send, receipt(found))
 
 
+def _routed_model(name: str) -> JsonObject:
+    return {
+        "type": "model",
+        "id": name,
+        "display_name": f"tierwise: {name}",
+        "created_at": "2026-11-28T00:00:00Z",
+    }
+
+
 def _secret(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """The key of ours among a client's credentials: it is never sent on."""
     for name, value in headers:
@@ -414,6 +429,16 @@ def _secret(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         if name == b"authorization" and value[7:].lstrip().startswith(KEY_PREFIX) and value[:7].lower() == b"bearer ":
             return value[7:].strip().decode("latin-1")
     return None
+
+
+def _keys_in_place(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """OpenAI's clients send a key as a bearer token, where Anthropic expects one of OAuth: it goes on as x-api-key."""
+    for at, (name, value) in enumerate(headers):
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            token = value[7:].strip()
+            if token.startswith(b"sk-ant-") and not token.startswith(b"sk-ant-oat"):
+                return [*headers[:at], (b"x-api-key", token), *headers[at + 1 :]]
+    return headers
 
 
 def receipt(found: StoredCall) -> JsonObject:
