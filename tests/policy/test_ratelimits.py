@@ -396,3 +396,30 @@ def test_a_wait_is_neither_too_long_nor_too_short(
     if wait > 0.01:
         assert limits.take_if_room(OPUS, input_tokens, output_tokens, now + wait - 0.005) is None
     assert limits.take_if_room(OPUS, input_tokens, output_tokens, now + wait) is not None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "left"),
+    [(100, 40, 30), (100, 200, 190), (None, 40, 40), (100, None, 1_000_000), (100, 100, 90)],
+)
+def test_a_limit_of_our_own_can_be_changed_while_it_is_used(before: int | None, after: int | None, left: int) -> None:
+    """What was used stays used; one that is taken away is none, and one that is new begins full."""
+    limits = Limits({"opus": RateLimit(requests_per_minute=before, input_tokens_per_minute=50)})
+    for _ in range(10):
+        limits.take(OPUS, 1, 1, 0.0)
+    limits.configure({"opus": RateLimit(requests_per_minute=after, input_tokens_per_minute=50)}, 0.0)
+    room = {h.measure: h.left for h in limits.headroom(0.0)}
+    assert room.get(Measure.REQUESTS, 1_000_000) == left
+    assert room[Measure.INPUT_TOKENS] == 40
+    assert limits.wait(OPUS, 1, 1, 0.0) == 0
+
+
+def test_a_ceiling_that_is_taken_away_leaves_the_providers() -> None:
+    """What its headers told still holds."""
+    limits = Limits({"opus": RateLimit(requests_per_minute=10)})
+    limits.learn(OPUS, _headers(requests=(50, 49, 2)), 0.0)
+    assert _left(limits) == {"requests": 10}
+    limits.configure({}, 0.0)
+    assert _left(limits) == {"requests": 50}
+    limits.configure({"opus": RateLimit(requests_per_minute=20)}, 0.0)
+    assert _left(limits) == {"requests": 20}

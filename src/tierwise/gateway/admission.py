@@ -34,6 +34,7 @@ from typing import Protocol
 
 from tierwise.core.errors import TierwiseError
 from tierwise.core.money import Usage
+from tierwise.core.settings import RateLimit
 from tierwise.policy.ratelimits import NOTHING, Family, Limits, Load, Taken
 
 __all__ = ["Admission", "Clock", "Ticket", "Timer", "WouldWait"]
@@ -274,6 +275,12 @@ class Admission:
             if family not in self._lines and not self._limits.wait(family, input_tokens, output_tokens, now):
                 return family
         return None
+
+    def configure(self, limits: Mapping[str, RateLimit]) -> None:
+        """Goes on with other limits of our own; whoever waits is let through as soon as those allow."""
+        self._limits.configure(limits, self._clock.time())
+        for family in tuple(self._lines):
+            self._move(family)
 
     def learn(self, family: Family, headers: Mapping[str, str], *, status: int = 200) -> None:
         """Takes into account what a reply says of the limits (names of headers in lower case)."""

@@ -146,6 +146,20 @@ class _Bucket:
         if left is not None and left < self.level < math.inf:
             self.level = float(left)
 
+    def configure(self, configured: int | None, now: float) -> None:
+        """Another limit of our own, or none any more; what was used stays used."""
+        self.configured = math.inf if configured is None else float(configured)
+        usable = self.configured if self.told is None else min(float(self.told), self.configured)
+        if usable == self.limit:
+            return
+        if math.inf in (usable, self.limit):
+            self.level = usable
+            self.known_since = now if usable < math.inf else math.inf
+        else:
+            self.level += usable - self.limit
+        self.limit = usable
+        self.per_second = usable / _MINUTE_SECONDS if usable < math.inf else 0.0
+
     def learn_pace(self, limit: int, left: int, reset_seconds: float) -> None:
         """Takes the server's word for when it will be full: slower than within a minute, if it clearly says so."""
         expected = _MINUTE_SECONDS * (limit - left) / limit
@@ -191,6 +205,16 @@ class Limits:
     def __init__(self, configured: Mapping[str, RateLimit] | None = None) -> None:
         self._configured = dict(configured or {})
         self._states: dict[Family, _State] = {}
+
+    def configure(self, configured: Mapping[str, RateLimit], now: float) -> None:
+        """Other limits of our own; what is learned stays."""
+        self._configured = dict(configured)
+        for family, state in self._states.items():
+            state.refill(now)
+            limit = self._configured.get(family.name) or RateLimit()
+            state.requests.configure(limit.requests_per_minute, now)
+            state.inputs.configure(limit.input_tokens_per_minute, now)
+            state.outputs.configure(limit.output_tokens_per_minute, now)
 
     def wait(
         self, family: Family, input_tokens: int, output_tokens: int, now: float, *, ahead: Load = NOTHING
