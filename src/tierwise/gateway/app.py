@@ -19,6 +19,7 @@ import json
 import logging
 import re
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -42,11 +43,12 @@ from tierwise.gateway.asgi import (
     send_error,
     send_json,
     send_whole,
+    without_key,
 )
 from tierwise.gateway.conversations import Conversations
 from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_incoming
 from tierwise.gateway.metrics import Metrics
-from tierwise.gateway.planning import Planning
+from tierwise.gateway.planning import Plan, Planning
 from tierwise.gateway.run import Run
 from tierwise.gateway.telemetry import CallTelemetry
 from tierwise.ledger import Ledger
@@ -103,7 +105,8 @@ class Gateway:
         self.running = 0
         self.draining = False
         self._endpoints: dict[str, Endpoint] = {}
-        self._retired: list[AsyncRouter] = []  # of configurations before, whose calls may still run
+        self._retired: set[Planning] = set()  # of configurations before, of which calls still run
+        self._retiring: set[asyncio.Future[None]] = set()
         self.metrics = Metrics(
             {
                 "tierwise_running_calls": ("Calls that run now.", lambda: self.running),
@@ -155,19 +158,27 @@ class Gateway:
 
     def reload(self, settings: Settings) -> None:
         """Goes on with another configuration: for new calls. What listens, and the ledger, stay as they are."""
-        before, self._retired = self.planning, [*self._retired, self.router]
-        self.router = AsyncRouter(settings, record=False)
-        self.planning = Planning(settings, self.router, self.conversations)
-        self.settings = settings
-        self._endpoints = {}
-        before.close()
+        router = AsyncRouter(settings, record=False)
+        planning = Planning(settings, router, self.conversations)  # what cannot be used fails here, and nothing changes
+        before = self.planning
+        self.router, self.planning, self.settings = router, planning, settings
+        self._retired.add(before)
+        if not before.calls:
+            self._retiring.add(asyncio.ensure_future(self._retire(before)))
+        if self.admission is not None:
+            self.admission.configure(settings.gateway.limits)
+
+    async def _retire(self, planning: Planning) -> None:
+        """Lets go of a configuration that no call has any more."""
+        self._retired.discard(planning)
+        planning.close()
+        await planning.router.aclose()
 
     async def aclose(self) -> None:
         """Closes what it holds; every record is written first."""
         await self.upstream.aclose()
-        for router in (*self._retired, self.router):
-            await router.aclose()
-        self.planning.close()
+        for planning in (*self._retired, self.planning):
+            await self._retire(planning)
         loop = asyncio.get_running_loop()
         if self.desk is not None:
             await loop.run_in_executor(None, self.desk.close)
@@ -180,10 +191,10 @@ class Gateway:
 
     def endpoint(self, provider: ProviderSettings) -> Endpoint:
         """Where a provider is reached."""
-        found = self._endpoints.get(provider.name)
+        url = provider.base_url or _DEFAULT_URLS.get(provider.kind, DEFAULT_BASE_URL)
+        found = self._endpoints.get(url)  # not by its name, which another configuration may give to another
         if found is None:
-            url = provider.base_url or _DEFAULT_URLS.get(provider.kind, DEFAULT_BASE_URL)
-            found = self._endpoints[provider.name] = Endpoint.of(url)
+            found = self._endpoints[url] = Endpoint.of(url)
         return found
 
     def upstream_headers(
@@ -191,8 +202,11 @@ class Gateway:
     ) -> list[tuple[bytes, bytes]]:
         """The client's headers as they go on: its own key only to Anthropic, ours in its place where one is set."""
         own = (provider.api_key or "").encode("latin-1", "ignore")
-        theirs = provider.kind == "anthropic" and not own and _secret(raw_headers) is None
-        headers = forwarded(raw_headers, credentials=theirs)
+        # A client gave its key for where it would go without us: not for others that speak the same wire.
+        stands_in = provider.kind == "anthropic" and provider.name == self.settings.gateway.upstream
+        theirs = stands_in and not own and _secret(raw_headers) is None
+        configured = {name.lower().encode("latin-1") for name in provider.headers}
+        headers = [pair for pair in forwarded(raw_headers, credentials=theirs) if pair[0] not in configured]
         if theirs:
             headers = _keys_in_place(headers)
         if own:
@@ -242,43 +256,60 @@ class Gateway:
     # ------------------------------------------------------------------ paths
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
-        dialect = Dialect.OPENAI if path.startswith("/v1/chat") else Dialect.ANTHROPIC
+        dialect = Dialect.OPENAI if scope["path"].startswith("/v1/chat") else Dialect.ANTHROPIC
         try:
-            key = self._admit(method, path, scope["headers"])
-            match (method, path):
-                case ("POST", "/v1/messages" | "/v1/chat/completions"):
-                    await self._call(dialect, scope, receive, send, key)
-                case ("POST", "/v1/messages/count_tokens"):
-                    await self._count_tokens(scope, receive, send)
-                case ("GET", "/v1/models"):
-                    await self._models(scope, send)
-                case ("GET", _) if path.startswith("/v1/models/"):
-                    await self._model(path.removeprefix("/v1/models/"), scope, send)
-                case ("GET", "/metrics"):
-                    text = self.metrics.text()
-                    await send_whole(send, 200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], text)
-                case ("GET", "/healthz"):
-                    await send_json(send, {"status": "ok", "version": self.version})
-                case ("GET", "/readyz"):
-                    await self._ready(send)
-                case ("HEAD" | "GET", "/" | "/api/hello"):
-                    await send_json(send, {"service": "tierwise", "version": self.version})
-                case ("GET", _) if path.startswith("/tierwise/calls/"):
-                    await self._receipt(path.removeprefix("/tierwise/calls/"), send)
-                case _:
-                    await send_error(
-                        send,
-                        dialect,
-                        status=404,
-                        kind="not_found_error",
-                        message=f"tierwise: no {method} {path[:100]} here",
-                    )
+            await self._answer(dialect, scope, receive, send)
         except BadRequest as error:
-            told = f"tierwise: {error}"
-            await send_error(send, dialect, status=error.status, kind=error.kind, message=told, details=error.details)
+            await send_error(
+                send,
+                dialect,
+                status=error.status,
+                kind=error.kind,
+                message=f"tierwise: {error}",
+                param=error.param,
+                code=error.code,
+                details=error.details,
+            )
         except ClientGone:
             return
+        except Exception as error:  # noqa: BLE001  a fault of ours must neither hang a client nor show its text
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a fault in the gateway, %s at:\n%s", type(error).__name__, where)
+            what = f"tierwise: a fault in the gateway ({type(error).__name__}); its log says where"
+            with suppress(Exception):  # an answer that has begun cannot be taken back: the server closes it
+                await send_error(send, dialect, status=500, kind="api_error", message=what)
+
+    async def _answer(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        key = self._admit(method, path, scope["headers"])
+        match (method, path):
+            case ("POST", "/v1/messages" | "/v1/chat/completions"):
+                await self._call(dialect, scope, receive, send, key)
+            case ("POST", "/v1/messages/count_tokens"):
+                await self._count_tokens(scope, receive, send)
+            case ("GET", "/v1/models"):
+                await self._models(scope, send)
+            case ("GET", _) if path.startswith("/v1/models/"):
+                await self._model(path.removeprefix("/v1/models/"), scope, send)
+            case ("GET", "/metrics"):
+                text = self.metrics.text()
+                await send_whole(send, 200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], text)
+            case ("GET", "/healthz"):
+                await send_json(send, {"status": "ok", "version": self.version})
+            case ("GET", "/readyz"):
+                await self._ready(send)
+            case ("HEAD" | "GET", "/" | "/api/hello"):
+                await send_json(send, {"service": "tierwise", "version": self.version})
+            case ("GET", _) if path.startswith("/tierwise/calls/"):
+                await self._receipt(path.removeprefix("/tierwise/calls/"), send)
+            case _:
+                await send_error(
+                    send,
+                    dialect,
+                    status=404,
+                    kind="not_found_error",
+                    message=f"tierwise: no {method} {path[:100]} here",
+                )
 
     def _admit(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> ApiKey | None:
         """Who asks, where it matters who does."""
@@ -303,15 +334,41 @@ class Gateway:
             )
             return
         self.running += 1
+        planning = None
         try:
             incoming = await self._read(dialect, scope, receive, key)
+            planning = self.planning  # to the end of the call, whatever is configured meanwhile
+            planning.calls += 1
             try:
-                plan = await self.planning.plan(incoming, time.time())
+                plan = await planning.plan(incoming, time.time())
             except TierwiseError as error:
                 raise BadRequest(str(error)) from None
-            await Run(self, incoming, plan, send, receive).go()
+            self._allow(key, plan)
+            await Run(self, planning, incoming, plan, send, receive).go()
         finally:
             self.running -= 1
+            if planning is not None:
+                planning.calls -= 1
+                if not planning.calls and planning in self._retired:
+                    await self._retire(planning)
+
+    def _allow(self, key: ApiKey | None, plan: Plan) -> None:
+        """Refuses a model by name that is above the highest tier of a key; what is routed stays below it anyway."""
+        ceiling = key.policy.max_tier if key is not None else None
+        if key is None or ceiling is None or plan.decision is not None:
+            return
+        try:
+            highest = self.settings.catalog.tier(ceiling).tier
+        except TierwiseError as error:
+            raise BadRequest(f"the key {key.name!r}: {error}", status=403, kind="permission_error") from None
+        allowed = {spec.tier.name for spec in self.settings.catalog if spec.tier <= highest}
+        if plan.target.tier not in allowed:
+            raise BadRequest(
+                f"the key {key.name!r} is for tiers up to {ceiling}, and {plan.target.model.id} is of tier "
+                f"{plan.target.tier}",
+                status=403,
+                kind="permission_error",
+            )
 
     async def _read(self, dialect: Dialect, scope: Scope, receive: Receive, key: ApiKey | None = None) -> Incoming:
         limits = self.settings.gateway
@@ -323,7 +380,7 @@ class Gateway:
         try:
             value, _ = messages_request(incoming.value)
         except ChatError as error:
-            raise BadRequest(str(error), status=error.status) from None
+            raise BadRequest(str(error), status=error.status, param=error.param, code=error.code) from None
         kept = [(name, text) for name, text in incoming.raw_headers if not name.startswith(b"openai-")]
         return replace(incoming, value=value, query="", raw_headers=kept)
 
@@ -354,6 +411,7 @@ class Gateway:
             answer, page, content = None, {"data": [], "has_more": False}, b""
         if not isinstance(page, dict) or not isinstance(page.get("data"), list):
             status = answer.status if answer is not None else 502
+            content = without_key(content, self.settings.providers[self.settings.gateway.upstream].api_key)
             await send_whole(send, status, [(b"content-type", b"application/json")], content)
             return
         if first_page:
@@ -379,12 +437,13 @@ class Gateway:
         except UpstreamFailed as failure:
             raise BadRequest(str(failure), status=502, kind="api_error") from None
 
-    @staticmethod
-    async def _hand_on(send: Send, answer: Answer) -> None:
+    async def _hand_on(self, send: Send, answer: Answer) -> None:
         try:
             content = await answer.read(64 * 1024 * 1024)
         except UpstreamFailed as failure:
             raise BadRequest(str(failure), status=502, kind="api_error") from None
+        if answer.status != 200:
+            content = without_key(content, self.settings.providers[self.settings.gateway.upstream].api_key)
         headers = [(name, value) for name, value in answer.headers if name not in NOT_PASSED_ON]
         await send_whole(send, answer.status, headers, content)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, assert_never
 
 from tierwise.core.json import Json, JsonObject
 from tierwise.gateway.incoming import BadRequest
+from tierwise.wire.chat import error_body as chat_error_body
 from tierwise.wire.endings import Dialect
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "send_error",
     "send_json",
     "send_whole",
+    "without_key",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -99,14 +101,10 @@ async def send_json(send: Send, value: Json, *, status: int = 200, headers: Iter
     await send_whole(send, status, [(b"content-type", b"application/json"), *headers], body)
 
 
-def error_body(dialect: Dialect, kind: str, message: str, details: JsonObject | None = None) -> Json:
-    """An error as the dialect writes it; OpenAI's has no place for details."""
-    match dialect:
-        case Dialect.ANTHROPIC:
-            error: JsonObject = {"type": kind, "message": message}
-            return {"type": "error", "error": error if details is None else {**error, "details": details}}
-        case Dialect.OPENAI:
-            return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+def error_body(kind: str, message: str, details: JsonObject | None = None) -> JsonObject:
+    """An error as Anthropic writes it."""
+    error: JsonObject = {"type": kind, "message": message}
+    return {"type": "error", "error": error if details is None else {**error, "details": details}}
 
 
 async def send_error(
@@ -116,8 +114,22 @@ async def send_error(
     status: int,
     kind: str,
     message: str,
-    details: JsonObject | None = None,
     headers: Iterable[Header] = (),
+    param: str | None = None,
+    code: str | None = None,
+    details: JsonObject | None = None,
 ) -> None:
-    """An error in the client's dialect."""
-    await send_json(send, error_body(dialect, kind, message, details), status=status, headers=headers)
+    """An error in the client's dialect. `kind` is Anthropic's; the rest is told where there is a place for it."""
+    match dialect:
+        case Dialect.ANTHROPIC:
+            value = error_body(kind, message, details)
+        case Dialect.OPENAI:
+            value = chat_error_body(status, kind, message, param=param, code=code)
+        case _:
+            assert_never(dialect)
+    await send_json(send, value, status=status, headers=headers)
+
+
+def without_key(content: bytes, key: str | None) -> bytes:
+    """An upstream's text without our own key, which errors about keys like to quote; a client must not see it."""
+    return content.replace(key.encode("utf-8", "replace"), b"[key]") if key else content

@@ -103,7 +103,7 @@ def identify(headers: Mapping[str, str], body: JsonObject) -> ConversationKey:
 
 
 def _short(name: str) -> str:
-    if len(name) <= _LONGEST_ID:
+    if len(name) <= _LONGEST_ID and name.isprintable():
         return name
     return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 

@@ -20,6 +20,7 @@ from tierwise.wire.endings import Dialect
 __all__ = ["BadRequest", "Directions", "Incoming", "directions", "forwarded", "read_incoming"]
 
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}=[^,=\x00-\x1f]{0,128}")
+_LONGEST_MODEL = 256
 _NAME = re.compile(r"[A-Za-z0-9_.:@/ -]{1,128}")
 # Of this connection and not of the request, or set anew by whoever sends it on.
 _HOP_BY_HOP = frozenset(
@@ -52,11 +53,14 @@ class BadRequest(Exception):
         status: int = 400,
         kind: str = "invalid_request_error",
         details: JsonObject | None = None,
+        param: str | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
         self.details = details
+        self.param, self.code = param, code  # as OpenAI tells them
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ def read_incoming(
     model = value.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("model: a model's name is required")
+    if len(model) > _LONGEST_MODEL or not model.isprintable():
+        raise BadRequest(f"model: a name has at most {_LONGEST_MODEL} printable characters")
     headers = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in raw_headers}
     return Incoming(
         dialect=dialect,

@@ -11,7 +11,10 @@ from tierwise.core.decisions import AttemptRecord, CallRecord
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-__all__ = ["Metrics"]
+__all__ = ["OTHER_TIER", "Metrics"]
+
+OTHER_TIER = "other"  # of models that are in no tier
+_MOST_OTHERS = 50
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -38,6 +41,7 @@ class Metrics:
         first = Histogram("tierwise_first_token_seconds", "Time to first token.", ["tier"], buckets=_SECONDS, **of)
         for name, (words, ask) in gauges.items():
             Gauge(name, words, **of).set_function(ask)
+        self._others: set[str] = set()
         # Finding a child costs more than counting on it.
         self._calls = lru_cache(4096)(calls.labels)
         self._attempts = lru_cache(4096)(attempts.labels)
@@ -49,7 +53,7 @@ class Metrics:
 
     def attempt(self, attempt: AttemptRecord) -> None:
         """Counts an attempt that has ended."""
-        tier, model, usage = attempt.tier, attempt.model, attempt.usage
+        tier, model, usage = attempt.tier, self._model(attempt.tier, attempt.model), attempt.usage
         self._attempts(tier, model, attempt.outcome.value).inc()
         if attempt.cost_nanousd is None:
             self._unpriced.labels(model).inc()
@@ -69,11 +73,20 @@ class Metrics:
 
     def call(self, call: CallRecord) -> None:
         """Counts a call that has ended."""
-        self._calls(call.tier, call.model, call.task_type, call.status.value).inc()
+        self._calls(call.tier, self._model(call.tier, call.model), call.task_type, call.status.value).inc()
         if call.baseline_nanousd:
             self._baseline.inc(call.baseline_nanousd / 1e9)
         if call.latency_ms is not None:
             self._seconds(call.tier).observe(call.latency_ms / 1000)
+
+    def _model(self, tier: str, model: str) -> str:
+        """A model's name as a label. Names that no tier has are the clients' words: not every one gets its series."""
+        if tier != OTHER_TIER or model in self._others:
+            return model
+        if len(self._others) >= _MOST_OTHERS:
+            return "(other)"
+        self._others.add(model)
+        return model
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

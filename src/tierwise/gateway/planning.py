@@ -42,6 +42,7 @@ from tierwise.gateway.conversations import (
     last_ask,
 )
 from tierwise.gateway.incoming import BadRequest, Incoming
+from tierwise.gateway.metrics import OTHER_TIER
 from tierwise.policy.switching import can_take, weigh
 from tierwise.prices.book import Conditions
 
@@ -108,6 +109,7 @@ class Planning:
         self.settings = settings
         self.router = router
         self.conversations = conversations
+        self.calls = 0  # that are decided and carried out by it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tierwise-classifier")
         self._known: OrderedDict[_Asked, Classification] = OrderedDict()
         self._withheld = {
@@ -260,10 +262,11 @@ class Planning:
         return found[1]
 
     def _keyed(self, incoming: Incoming) -> frozenset[str]:
-        """Providers that the client's own credential is sent to."""
+        """Providers that the client's own credential is sent to: the one in whose place we are."""
         if incoming.key is not None or not ({"x-api-key", "authorization"} & incoming.headers.keys()):
             return frozenset()
-        return frozenset(name for name, provider in self.settings.providers.items() if provider.kind == "anthropic")
+        upstream = self.settings.gateway.upstream
+        return frozenset({upstream}) if self.settings.providers[upstream].kind == "anthropic" else frozenset()
 
     def _pays(self, known: Conversation, model: Model, target: Model, against: str | None, now: float) -> _Weighed:
         """Whether moving down is possible, and cheaper with all that it throws away."""
@@ -334,7 +337,7 @@ class Planning:
         return Target(tier.name, model, price, usage)
 
 
-_OTHER = Tier(-1, "other")  # of models that are in no tier
+_OTHER = Tier(-1, OTHER_TIER)
 
 
 def conditions_of(body: JsonObject, usage: JsonObject | None = None) -> Conditions:

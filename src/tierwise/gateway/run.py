@@ -16,6 +16,7 @@ import asyncio
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -34,10 +35,19 @@ from tierwise.engine.checks import Checked, tool_schemas
 from tierwise.engine.climb import Climbed, Ending, climb
 from tierwise.engine.holding import Hold, Holding, check_message, hold_mode
 from tierwise.gateway.admission import Ticket, WouldWait
-from tierwise.gateway.asgi import NOT_PASSED_ON, Receive, Send, error_body, send_error, send_whole
+from tierwise.gateway.asgi import (
+    NOT_PASSED_ON,
+    ClientGone,
+    Receive,
+    Send,
+    error_body,
+    send_error,
+    send_whole,
+    without_key,
+)
 from tierwise.gateway.conversations import CallKind
 from tierwise.gateway.incoming import Incoming
-from tierwise.gateway.planning import Plan, Target, conditions_of
+from tierwise.gateway.planning import Plan, Planning, Target, conditions_of
 from tierwise.gateway.records import CallLog
 from tierwise.ledger import new_call_id
 from tierwise.ledger.budgets import BudgetExceeded, Reservation, ReservationRequest
@@ -63,10 +73,13 @@ __all__ = ["Run"]
 Header = tuple[bytes, bytes]
 
 _MOST_ERROR_BYTES = 1024 * 1024
+_MOST_QUOTED = 2_000
 _MOST_REPLY_BYTES = 256 * 1024 * 1024
 _STANDARD = Conditions()
 _SPEAKS_MESSAGES = frozenset({"anthropic", "ollama"})  # kinds of providers that serve /v1/messages over HTTP
 _LONGEST_RETRY_AFTER = 3_600.0
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+_HUNG_UP = "the client hung up"
 _SIGNATURE = ("signature", "bound to a different", "thinking block")
 
 
@@ -96,13 +109,48 @@ class _Running:
         return None if self.answer is None else _text(self.answer.header(b"request-id"))
 
 
+class _WhileThere:
+    """A client's hanging up breaks off what is awaited within, as `ClientGone`.
+
+    Reused: neither a task nor a future is made for it, since every call comes through here.
+    """
+
+    __slots__ = ("_broken_off", "_gone", "_task", "_waits")
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._gone = self._waits = self._broken_off = False
+
+    def __enter__(self) -> None:
+        if self._gone:
+            raise ClientGone
+        self._waits = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._waits = False
+        if not self._broken_off:
+            return
+        self._broken_off = False
+        if self._task is not None and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise ClientGone from None  # and no stop of ours besides
+
+    def left(self) -> None:
+        """The client hung up."""
+        self._gone = True
+        if self._waits and self._task is not None:
+            self._broken_off = True
+            self._task.cancel()
+
+
 class Run:
     """Carries one call out. Use it once: `await Run(…).go()`."""
 
-    def __init__(self, gateway: Gateway, incoming: Incoming, plan: Plan, send: Send, receive: Receive) -> None:
+    def __init__(  # noqa: PLR0917  each is something of its own
+        self, gateway: Gateway, planning: Planning, incoming: Incoming, plan: Plan, send: Send, receive: Receive
+    ) -> None:
         self.gateway = gateway
         # As they were when the call came: the configuration may be read anew meanwhile.
-        self.settings, self.router, self.planning = gateway.settings, gateway.router, gateway.planning
+        self.settings, self.router, self.planning = planning.settings, planning.router, planning
         self.incoming = incoming
         self.plan = plan
         self._send = send
@@ -110,11 +158,13 @@ class Run:
         self._started = time.monotonic()
         self._committed = False  # the client has a byte of an answer
         self._gone = False  # the client hung up
+        self._there = _WhileThere()
         self._answer: Answer | None = None
         self._refused: _Refused | None = None
         self._stripped = False  # thinking blocks were stripped after a signature error
         self._observing: asyncio.Task[None] | None = None
         self._reservation: Reservation | None = None
+        self._warning = ""  # of soft budgets
         self._ticket: Ticket | None = None
         now_ms = time.time_ns() // 1_000_000
         decision = plan.decision
@@ -194,6 +244,7 @@ class Run:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self._gone = True
+                self._there.left()
                 if self._answer is not None:
                     self._answer.close()
                 return
@@ -226,7 +277,11 @@ class Run:
                 climbed: Climbed = stop.value
                 return climbed
             if attempt.wait_seconds > 0:
-                await asyncio.sleep(attempt.wait_seconds)
+                try:
+                    with self._there:
+                        await asyncio.sleep(attempt.wait_seconds)
+                except ClientGone:
+                    return Climbed(Ending.CANCELLED, attempt.rung, _HUNG_UP)
             if self.log.attempts:
                 self.log.goes_on()
             last = attempt.rung is ladder[-1]
@@ -297,8 +352,8 @@ class Run:
                 self._send,
                 Dialect.OPENAI,
                 status=refused.status,
-                kind=kind or "api_error",
-                message=message,
+                kind=kind,  # where that is nothing known (a proxy's page), the status says what it is
+                message=message[:_MOST_QUOTED],
                 headers=[*(h for h in refused.headers if h[0] == b"retry-after"), *self._headers()],
             )
             return
@@ -312,6 +367,11 @@ class Run:
         why = "interrupted" if cancelled else f"{type(error).__name__} in the gateway"
         self.log.breaks_off(OutcomeKind.CANCELLED if cancelled else OutcomeKind.SERVER_ERROR, why)
         self.log.finish(CallStatus.CANCELLED if cancelled else CallStatus.FAILED, error=why)
+        if cancelled and self._committed and self.incoming.stream:
+            message = "tierwise: the gateway stopped before the answer was whole"
+            await self._put(
+                None, error_event(self.incoming.dialect, "api_error", message, mid_event=True), end=True, raw=True
+            )
 
     # ------------------------------------------------------------------ one attempt
 
@@ -340,20 +400,23 @@ class Run:
         if provider.kind not in _SPEAKS_MESSAGES:
             return await self._through_provider(running)
         try:
-            answer = await self.gateway.upstream.request(
-                self.gateway.endpoint(provider),
-                "POST",
-                "/v1/messages" + (f"?{self.incoming.query}" if self.incoming.query else ""),
-                self._upstream_headers(provider),
-                body=body,
-                timeouts=Timeouts(
-                    connect=provider.connect_timeout_seconds,
-                    first_byte=self._left(provider.first_token_timeout_seconds if provider.local else 600.0),
-                    idle=provider.idle_timeout_seconds,
-                ),
-            )
+            with self._there:
+                answer = await self.gateway.upstream.request(
+                    self.gateway.endpoint(provider),
+                    "POST",
+                    "/v1/messages" + (f"?{self.incoming.query}" if self.incoming.query else ""),
+                    self._upstream_headers(provider),
+                    body=body,
+                    timeouts=Timeouts(
+                        connect=provider.connect_timeout_seconds,
+                        first_byte=self._left(provider.first_token_timeout_seconds if provider.local else 600.0),
+                        idle=provider.idle_timeout_seconds,
+                    ),
+                )
         except UpstreamFailed as failure:
             return self._failed(running, _kind_of(failure), str(failure))
+        except ClientGone:
+            return self._failed(running, OutcomeKind.CANCELLED, _HUNG_UP, usage=_prompt_alone(running.sent))
         running.answer = self._answer = answer
         if self._gone:
             answer.close()
@@ -370,28 +433,46 @@ class Run:
     async def _reserved(self, target: Target, sent: JsonObject) -> Outcome | None:
         """Sets aside what the attempt may cost at most; an outcome where a hard budget has no room for it."""
         desk = self.gateway.desk
-        if desk is None or target.price is None:
+        if desk is None:
             return None
-        most = Usage(input_tokens=target.estimated.prompt_tokens, output_tokens=_most_output(sent, target))
-        request = ReservationRequest(
-            call_id=self.call_id,
-            amount_nanousd=usd_to_nanousd(target.price.cost_usd(most)),
-            key_id=self.incoming.key.key_id if self.incoming.key is not None else None,
-            project=self.plan.project,
-        )
+        now_ms = time.time_ns() // 1_000_000
+        key_id = self.incoming.key.key_id if self.incoming.key is not None else None
         try:
-            answer = await desk.reserve(request, time.time_ns() // 1_000_000)
+            applying = desk.budgets.applying(now_ms, key_id=key_id, project=self.plan.project)
+            if not applying:
+                return None
+            if target.price is None:
+                hard = next((budget for budget in applying if budget.hard), None)
+                return None if hard is None else self._over_budget(f"{hard}: {_unpriced(target)}")
+            amount = usd_to_nanousd(target.price.cost_usd(self._at_most(target, sent)))
+            answer = await desk.reserve(ReservationRequest(self.call_id, amount, key_id, self.plan.project), now_ms)
         except LedgerError as error:
             # A budget that cannot be kept is not spent: better no answer than an unbounded bill.
-            answer_text, status, kind = f"budgets cannot be checked: {error}", 503, "api_error"
-        else:
-            if not isinstance(answer, BudgetExceeded):
-                self._reservation = answer
-                return None
-            answer_text, status, kind = str(answer), 402, "billing_error"
-        body = compact(error_body(Dialect.ANTHROPIC, kind, f"tierwise: {answer_text}"))
+            return self._over_budget(f"budgets cannot be checked: {error}", status=503, kind="api_error")
+        if isinstance(answer, BudgetExceeded):
+            return self._over_budget(str(answer))
+        self._reservation = answer
+        if answer.warnings and not self._warning:
+            self._warning = "; ".join(map(str, answer.warnings))
+            self.log.call = replace(
+                self.log.call, reasons=(*self.log.call.reasons, Reason("budget", f"let through: {self._warning}"))
+            )
+        return None
+
+    def _over_budget(self, why: str, *, status: int = 402, kind: str = "billing_error") -> Outcome:
+        body = compact(error_body(kind, f"tierwise: {why}"))
         self._refused = _Refused(status, [(b"content-type", b"application/json")], body)
-        return self._unsent(OutcomeKind.UNAUTHORIZED, answer_text)
+        return self._unsent(OutcomeKind.UNAUTHORIZED, why)
+
+    def _at_most(self, target: Target, sent: JsonObject) -> Usage:
+        """The most that the attempt may use: the whole prompt written to the cache where one is, all of the output."""
+        prompt, output = target.estimated.prompt_tokens, _most_output(sent, target)
+        body = self.incoming.body
+        if b'"cache_control"' not in body:
+            return Usage(input_tokens=prompt, output_tokens=output)
+        if b'"1h"' in body:
+            return Usage(cache_write_1h_tokens=prompt, output_tokens=output)
+        return Usage(cache_write_5m_tokens=prompt, output_tokens=output)
 
     async def _admitted(self, target: Target, sent: JsonObject, *, last: bool) -> Outcome | None:
         """Waits for the model's rate limits; an outcome where they have no room in time."""
@@ -402,17 +483,20 @@ class Run:
         warm = known.warm.get(target.model.id) if known is not None else None
         cached = warm.tokens_at(time.time()) if warm is not None else 0
         try:
-            self._ticket = await admission.admit(
-                self.gateway.family(target.model),
-                self.plan.key.session,
-                interactive=self.plan.kind is not CallKind.SUBAGENT,
-                input_tokens=max(0, target.estimated.prompt_tokens - cached),
-                output_tokens=target.estimated.output_tokens,
-                deadline_seconds=self._left(self.settings.gateway.rate_limit_wait_seconds if last else 0.0),
-            )
+            with self._there:
+                self._ticket = await admission.admit(
+                    self.gateway.family(target.model),
+                    self.plan.key.session,
+                    interactive=self.plan.kind is not CallKind.SUBAGENT,
+                    input_tokens=max(0, target.estimated.prompt_tokens - cached),
+                    output_tokens=target.estimated.output_tokens,
+                    deadline_seconds=self._left(self.settings.gateway.rate_limit_wait_seconds if last else 0.0),
+                )
+        except ClientGone:
+            return self._unsent(OutcomeKind.CANCELLED, _HUNG_UP)
         except WouldWait as refused:
             seconds = min(refused.retry_after_seconds, _LONGEST_RETRY_AFTER)
-            body = compact(error_body(Dialect.ANTHROPIC, "rate_limit_error", f"tierwise: {refused}"))
+            body = compact(error_body("rate_limit_error", f"tierwise: {refused}"))
             headers = [(b"content-type", b"application/json"), (b"retry-after", b"%d" % math.ceil(seconds))]
             self._refused = _Refused(429, headers, body)
             return self._unsent(OutcomeKind.RATE_LIMITED, str(refused), seconds)
@@ -462,6 +546,8 @@ class Run:
             return self._failed(running, _kind_of(failure), str(failure))
         headers = _as_text(answer.headers)
         provider, model = running.target.model.provider, running.target.model
+        if self._ticket is not None:
+            self._ticket.cancel()  # before what the headers say is learned, which knows of this request
         self.gateway.learn(model, headers, answer.status)
         error_type, message = read_error(content)
         kind = failure_kind(answer.status, error_type, message)
@@ -471,7 +557,8 @@ class Run:
             self._failed(running, kind, "thinking blocks are signed for another model; left out")
             self.log.goes_on()
             return await self._attempt(running.target, last=running.last)
-        self._refused = _Refused(answer.status, answer.headers, content)
+        own = self.settings.providers[provider].api_key
+        self._refused = _Refused(answer.status, answer.headers, without_key(content, own))
         named = f" ({error_type})" if error_type.isidentifier() else ""
         return self._failed(
             running,
@@ -544,7 +631,7 @@ class Run:
             named = f" ({tap.error.type})" if tap.error.type.isidentifier() else ""
             return kind, f"{running.target.model.provider} broke off{named}"
         if self._gone:
-            return OutcomeKind.CANCELLED, "the client hung up"
+            return OutcomeKind.CANCELLED, _HUNG_UP
         if verdict is not None and _refuses(verdict):
             return verdict.kind, verdict.note
         if failure is not None:
@@ -582,7 +669,10 @@ class Run:
         body = {key: value for key, value in running.sent.items() if key != "stream"}
         request = ModelRequest(model=model, body=body, timeout_seconds=self._left(600.0))
         try:
-            reply = await self.router.provider(model.provider).send(request)
+            with self._there:
+                reply = await self.router.provider(model.provider).send(request)
+        except ClientGone:
+            return self._failed(running, OutcomeKind.CANCELLED, _HUNG_UP, usage=_prompt_alone(running.sent))
         except ProviderFailure as failure:
             return self._failed(
                 running,
@@ -685,6 +775,8 @@ class Run:
             (b"x-tierwise-tier", self._last_target.tier.encode("ascii", "replace")),
             (b"x-tierwise-model", self._last_target.model.id.encode("ascii", "replace")),
         ]
+        if self._warning:
+            headers.append((b"x-tierwise-warning", _UNPRINTABLE.sub("?", self._warning).encode("ascii")))
         cost = self.log.cost_nanousd
         if call.status is not CallStatus.OPEN and cost is not None:
             headers.append((b"x-tierwise-cost-usd", str(nanousd_to_usd(cost)).encode("ascii")))
@@ -748,7 +840,7 @@ class Run:
     ) -> Outcome:
         """An attempt without an answer."""
         if self._gone:
-            kind, detail = OutcomeKind.CANCELLED, "the client hung up"
+            kind, detail = OutcomeKind.CANCELLED, _HUNG_UP
         attempt = self.log.ends(
             kind,
             usage=usage or Usage(),
@@ -761,6 +853,8 @@ class Run:
         return self._outcome(kind, detail, retry_after_seconds)
 
     def _outcome(self, kind: OutcomeKind, detail: str = "", retry_after_seconds: float | None = None) -> Outcome:
+        if self._ticket is not None:
+            self._ticket.settle(self.log.attempts[-1].usage)  # where it was not before
         cost = self.log.attempts[-1].cost_nanousd
         return Outcome(
             kind=kind,
@@ -789,6 +883,10 @@ class Run:
             return None
         factor: Decimal = catalog.baseline.tokenizer_factor / target.model.tokenizer_factor
         return usd_to_nanousd(price.cost_usd(usage.scaled(factor)))
+
+
+def _unpriced(target: Target) -> str:
+    return f"no price of {target.model.id} is known, so it cannot be kept to; give it one ([[prices]])"
 
 
 async def _done(written: asyncio.Future[None] | None) -> None:

@@ -1,7 +1,8 @@
 """Runs the application: uvicorn, signals, reloading.
 
-SIGTERM and SIGINT let running calls finish (`gateway.drain_seconds`), SIGHUP reads the configuration anew, as does a
-changed file; a file that cannot be used is told of and changes nothing.
+SIGTERM and SIGINT let running calls finish (`gateway.drain_seconds`); meanwhile it still listens, so that who comes is
+told to come again (503) and what watches `/readyz` sees why. A second signal ends it at once. SIGHUP reads the
+configuration anew, as does a changed file; a file that cannot be used is told of and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tierwise.core.errors import ConfigError, TierwiseError
 from tierwise.core.settings import Settings
 from tierwise.gateway.app import Gateway
+from tierwise.gateway.connections import ConnectionLimits, protocol_class, sweep
 
 __all__ = ["GatewayServer", "check_upstreams", "listen"]
 
 _log = logging.getLogger("tierwise.gateway")
 _WATCH_SECONDS = 2.0
+_LAST_SECONDS = 1  # for what is no call, and for calls that were cancelled when the time for draining was over
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -76,6 +80,7 @@ class GatewayServer:
         sock: a listening socket, as `listen` makes it.
         reload: reads the configuration anew; None: it is never reloaded.
         watched: files whose change reloads it.
+        limits: what a client may ask of a connection; by default as `gateway.body_timeout_seconds` says.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class GatewayServer:
         *,
         reload: Callable[[], Settings] | None = None,
         watched: Sequence[Path] = (),
+        limits: ConnectionLimits | None = None,
     ) -> None:
         import uvicorn  # noqa: PLC0415  the gateway's extra
 
@@ -93,9 +99,10 @@ class GatewayServer:
         self.port: int = sock.getsockname()[1]
         self._reload = reload
         self._watched = tuple(watched)
+        self._limits = limits or ConnectionLimits(head_seconds=gateway.settings.gateway.body_timeout_seconds)
         config = uvicorn.Config(
             gateway,
-            http="httptools",
+            http=protocol_class(self._limits),
             loop="asyncio" if sys.platform == "win32" else "uvloop",
             ws="none",
             lifespan="on",
@@ -107,7 +114,7 @@ class GatewayServer:
             proxy_headers=False,  # who the client is matters to nobody here, and headers could only pretend
             backlog=2048,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(gateway.settings.gateway.drain_seconds) or 1,
+            timeout_graceful_shutdown=_LAST_SECONDS,
             h11_max_incomplete_event_size=None,
         )
         self._server = _Server(config, gateway)
@@ -120,7 +127,6 @@ class GatewayServer:
     def stop(self) -> None:
         """Lets running calls finish, then ends. From any thread."""
         self.gateway.draining = True
-        self._server.should_exit = True
 
     def run(self) -> None:
         """Serves until it is told to stop."""
@@ -129,13 +135,16 @@ class GatewayServer:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        watcher = asyncio.ensure_future(self._watch())
+        beside = [
+            asyncio.ensure_future(self._watch()),
+            asyncio.ensure_future(sweep(self._server.server_state.connections, self._limits)),
+        ]
         try:
             await self._server.serve(sockets=[self.sock])
         finally:
-            watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watcher
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _watch(self) -> None:
         if self._reload is None:
@@ -160,6 +169,8 @@ class GatewayServer:
                 self.gateway.reload(settings)
             except TierwiseError as error:
                 _log.error("the configuration cannot be used, the one before stays: %s", error)
+            except Exception as error:  # noqa: BLE001  whatever it is, the gateway goes on, and looks again next time
+                _log.error("the configuration cannot be read, the one before stays: %s", type(error).__name__)
             else:
                 _log.warning("the configuration was read anew")
 
@@ -193,23 +204,27 @@ def _server_class() -> type[Any]:
     import uvicorn  # noqa: PLC0415
 
     class Server(uvicorn.Server):
-        """uvicorn's, telling the application first that it is to stop."""
+        """uvicorn's, but that it goes on listening while running calls finish."""
 
         def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
             super().__init__(config)
             self._gateway = gateway
+            self._drain_ends: float | None = None
 
         def handle_exit(self, sig: int, frame: Any) -> None:
+            if self._gateway.draining:
+                self.should_exit = True
             self._gateway.draining = True
-            super().handle_exit(sig, frame)
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            try:
-                with super().capture_signals():
-                    yield
-            except KeyboardInterrupt:
-                return  # it has stopped as it was told to
+        async def on_tick(self, counter: int) -> bool:
+            """Ten times a second: whether it is over."""
+            over = await super().on_tick(counter)
+            if over or not self._gateway.draining:
+                return over
+            now = time.monotonic()
+            if self._drain_ends is None:
+                self._drain_ends = now + self._gateway.settings.gateway.drain_seconds
+            return self._gateway.running == 0 or now >= self._drain_ends
 
     return Server
 

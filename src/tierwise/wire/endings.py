@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from tierwise.core.json import JsonObject
+from tierwise.wire.chat.errors import error_body
 
 __all__ = ["Dialect", "error_event"]
 
@@ -36,7 +37,7 @@ def error_event(dialect: Dialect, kind: str, message: str, *, mid_event: bool = 
             named: JsonObject = {"type": "error", "error": {"type": kind, "message": message}}
             event = b"event: error\ndata: " + _line(named)
         case Dialect.OPENAI:
-            event = b"data: " + _line({"error": {"message": message, "type": kind, "param": None, "code": None}})
+            event = b"data: " + _line(error_body(500, kind, message))
         case _:
             assert_never(dialect)
     return (b"\n\n" if mid_event else b"") + event + b"\n\n"

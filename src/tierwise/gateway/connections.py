@@ -1,0 +1,120 @@
+"""What a client may ask of a connection: uvicorn's protocol, with limits on a request's head and on slow clients.
+
+Theory of operation. uvicorn takes a head of any length and waits for one for as long as the client likes, and so also
+for a client that does not read its answer: few thousand of such connections, which cost their owner nothing, and
+nobody else is served. So a head's bytes are counted while it comes (by what is read at a time: a head that is whole at
+once may be longer by that much), its headers when it is there. One sweep a second over all connections (a timer for
+each would cost every request) closes those that are late: with a head that is not there after `head_seconds`, or with
+an answer of which they have taken nothing for `unread_seconds`. A body has its own limits (`asgi.read_body`), and an
+idle connection uvicorn's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+__all__ = ["ConnectionLimits", "protocol_class", "sweep"]
+
+_SWEEP_SECONDS = 1.0
+_REFUSED = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b"
+)
+_REFUSED_BODY = (
+    b'{"type":"error","error":{"type":"invalid_request_error","message":"tierwise: the request has too many headers, '
+    b'or too long ones"}}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What a head may be, and how slow a client."""
+
+    headers: int = 128
+    head_bytes: int = 128 * 1024
+    head_seconds: float = 60.0
+    unread_seconds: float = 300.0
+    sweep_seconds: float = _SWEEP_SECONDS
+
+
+@lru_cache(8)
+def protocol_class(limits: ConnectionLimits) -> type[Any]:
+    """The class of a connection that holds to these limits, for `uvicorn.Config(http=…)`."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415  the gateway's extra
+
+    class Connection(HttpToolsProtocol):
+        """One client."""
+
+        head_since: float | None = None  # since when a head is waited for
+        unread_since: float | None = None  # since when the client takes nothing
+        head_left = limits.head_bytes
+        refused = False
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's own
+            super().connection_made(transport)
+            self.head_since = self.loop.time()
+
+        def data_received(self, data: bytes) -> None:
+            if self.refused:
+                return
+            super().data_received(data)
+            if self.head_since is not None:
+                self.head_left -= len(data)
+                if self.head_left < 0 or len(self.headers or ()) > limits.headers:
+                    self._refuse()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.head_left = limits.head_bytes
+            if self.head_since is None:
+                self.head_since = self.loop.time()
+
+        def on_headers_complete(self) -> None:
+            self.head_since = None
+            if len(self.headers) > limits.headers:
+                self._refuse()
+            if not self.refused:
+                super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            if not self.refused:
+                super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            if not self.refused:
+                super().on_message_complete()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self.unread_since = self.loop.time()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self.unread_since = None
+
+        def is_late(self, now: float) -> bool:
+            """Whether the client has kept us waiting for too long."""
+            return (self.head_since is not None and now - self.head_since > limits.head_seconds) or (
+                self.unread_since is not None and now - self.unread_since > limits.unread_seconds
+            )
+
+        def _refuse(self) -> None:
+            if not self.refused:
+                self.refused = True
+                self.transport.write(_REFUSED % (len(_REFUSED_BODY), _REFUSED_BODY))
+                self.transport.close()
+
+    return Connection
+
+
+async def sweep(connections: set[Any], limits: ConnectionLimits) -> None:
+    """Closes who is late, for as long as it runs."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(limits.sweep_seconds)
+        now = loop.time()
+        for connection in [one for one in connections if one.is_late(now)]:
+            connection.transport.abort()
