@@ -326,6 +326,42 @@ def test_tokens_are_counted_by_the_upstream(serve: Serve, upstream: StandInUpstr
     assert not gateway.calls()
 
 
+def test_a_client_that_hangs_up_ends_a_call_through_a_provider_too(serve: Serve) -> None:
+    """A model of another dialect: its server notices, and the call is recorded as cancelled."""
+    with StandInUpstream(models=["small"]) as upstream:
+        upstream.fail(Fault.stall())
+        gateway = serve(
+            upstream,
+            f"""
+            [providers.other]
+            kind = "openai"
+            base_url = "{upstream.url}/v1"
+            [models."other:small"]
+            context_tokens = 8192
+            max_output_tokens = 2048
+            [tiers.extra]
+            models = ["other:small"]
+            """,
+        )
+        content = body(model="other:small").encode()
+        host, port = gateway.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            head = (
+                f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {len(content)}\r\n\r\n"
+            )
+            client.sendall(head.encode() + content)
+            ends = time.monotonic() + 10
+            while not upstream.requests and time.monotonic() < ends:
+                time.sleep(0.01)
+        (request,) = upstream.requests
+        assert request.path == "/v1/chat/completions"
+        assert request.wait_finished()
+        assert request.closed_early
+        gateway.stop()
+    found = gateway.call()
+    assert (found.call.status, found.attempts[0].outcome) == (CallStatus.CANCELLED, OutcomeKind.CANCELLED)
+
+
 def test_a_model_is_the_upstreams_or_a_routed_name(serve: Serve, upstream: StandInUpstream) -> None:
     """One of them; a name that is none never becomes a part of an upstream's path."""
     gateway = serve(upstream)
