@@ -27,11 +27,12 @@ types: $(VENV)/.dev ## mypy --strict
 contracts: $(VENV)/.dev ## Imports run one way
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev ## pytest: unit, Hypothesis, the embedded model for real, a wheel in an empty environment
+unit: $(VENV)/.dev $(VENV)/.claude ## pytest: unit, Hypothesis, the embedded model and Claude Code for real, a wheel in an empty environment
 	$(BIN)/python -m pytest
 
 docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match the code
 	$(BIN)/python docs/build_cli_reference.py --check
+	$(BIN)/python docs/build_client_support.py --check
 	$(BIN)/python docs/build_config_reference.py --check
 	$(BIN)/python docs/build_errors_reference.py --check
 	$(BIN)/python docs/build_library_reference.py --check
@@ -69,6 +70,12 @@ $(VENV)/.dev: $(VENV)/.demo requirements/dev.txt requirements/gateway.txt
 	$(call say,installing what the tests need …)
 	@$(PIP) -r requirements/dev.txt -r requirements/gateway.txt
 	@touch $@
+
+# The real Claude Code, for tests/clients. Where there is no npm they are skipped, and say so; .ci/run demands them.
+$(VENV)/.claude: requirements/claude-code.txt | $(BIN)/python
+	$(call say,installing Claude Code for its tests (370 MB) …)
+	@if npm install --silent --no-audit --no-fund --no-save --prefix $(VENV)/claude $$(cat $<); then touch $@; \
+	  else echo "Claude Code was not installed (that needs npm): its tests are skipped"; fi
 
 clean: ## Remove what was built and installed here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis

@@ -44,6 +44,7 @@ class Served:
     upstream: StandInUpstream
     ledger_path: Path
     thread: threading.Thread
+    before: int = 0  # calls that are none of the test's
 
     def post(self, body: bytes | str, path: str = "/v1/messages", **headers: str) -> httpx2.Response:
         """A request with the client's key."""
@@ -53,7 +54,7 @@ class Served:
     def calls(self) -> list[StoredCall]:
         """What the ledger holds, read as another process would."""
         with Ledger(self.ledger_path) as ledger:
-            return list(ledger.calls())
+            return list(ledger.calls())[self.before :]
 
     def call(self) -> StoredCall:
         """The only call."""
@@ -102,6 +103,22 @@ def stopping() -> Iterator[list[threading.Thread]]:
         assert not thread.is_alive()
 
 
+def started(upstream: StandInUpstream, settings: Settings, limits: ConnectionLimits | None = None) -> Served:
+    """A gateway that takes requests; whoever starts it stops it."""
+    app = Gateway(settings)
+    if settings.classifier == "trained" and not settings.task_types:
+        app.router.planner.classifier = _classifier()
+    sock = listen("127.0.0.1", 0)
+    server = GatewayServer(app, sock, limits=limits)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    ends = time.monotonic() + 20
+    while not server.started:
+        assert time.monotonic() < ends, "the gateway did not start"
+        time.sleep(0.01)
+    return Served(f"http://127.0.0.1:{server.port}", app, server, upstream, settings.ledger.path, thread)
+
+
 @pytest.fixture
 def serve(tmp_path: Path, stopping: list[threading.Thread]) -> Iterator[Serve]:
     """Starts gateways: `serve(upstream, toml=…, mode=…)`; each is stopped at the end."""
@@ -118,18 +135,7 @@ def serve(tmp_path: Path, stopping: list[threading.Thread]) -> Iterator[Serve]:
         settings = settings or settings_for(upstream, tmp_path, toml)
         merged: GatewaySettings = replace(settings.gateway, port=0, **gateway)
         settings = replace(settings, gateway=merged)
-        app = Gateway(settings)
-        if settings.classifier == "trained" and not settings.task_types:
-            app.router.planner.classifier = _classifier()
-        sock = listen("127.0.0.1", 0)
-        server = GatewayServer(app, sock, limits=connections)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        ends = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < ends, "the gateway did not start"
-            time.sleep(0.01)
-        served = Served(f"http://127.0.0.1:{server.port}", app, server, upstream, settings.ledger.path, thread)
+        served = started(upstream, settings, connections)
         running.append(served)
         return served
 
