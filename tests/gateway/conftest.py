@@ -208,13 +208,13 @@ def run(tmp_path: Path) -> Iterator[Run]:
                 env=environment,
                 cwd=tmp_path,
             )
+        running = Process(process, "", log, config, ledger_path)
+        started.append(running)
         assert process.stdout is not None
         said = b""
         while not said.endswith(b"}\n") and (line := process.stdout.readline()):
             said += line
-        url = json.loads(said)["url"] if said else ""
-        running = Process(process, url, log, config, ledger_path)
-        started.append(running)
+        running.url = url = json.loads(said)["url"] if said else ""
         ends = time.monotonic() + 20
         while url and not answers(url):
             assert time.monotonic() < ends, log.read_text(encoding="utf-8")
