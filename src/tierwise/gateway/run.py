@@ -681,8 +681,6 @@ class Run:
                 usage=failure.usage,
                 retry_after_seconds=failure.retry_after_seconds,
             )
-        finally:
-            self._sending = None
         return await self._judge(running, {**reply.message, "model": reply.message.get("model") or model.id}, None)
 
     async def _judge(self, running: _Running, message: JsonObject, content: bytes | None) -> Outcome:
