@@ -63,8 +63,9 @@ LOST = (
     ),
     (
         "local",
-        "no tools and no images, 8,192 tokens of context: a call of Claude Code with its usual prompt and tools goes "
-        'up, one with `--bare --tools ""` stays. Streams come in one piece',
+        "the embedded model answers only where `gateway.embedded` lets it. No tools, no images, 8,192 tokens of "
+        "context: a call of Claude Code with its usual prompt and tools goes up, one with `--bare` and no tools "
+        "stays. Streams come in one piece",
         "`test_local`, `test_sdks_local`",
     ),
     (

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import KEY, Served, serve, upstream
+from tests.gateway.conftest import KEY, Served, serve, stopping, upstream
 
-__all__ = ["serve", "upstream"]  # fixtures of the gateway's own tests
+__all__ = ["serve", "stopping", "upstream"]  # fixtures of the gateway's own tests
 
 PROGRAM = Path(sys.prefix) / "claude" / "node_modules" / ".bin" / "claude"
 # No home, no settings and no variables of whoever runs the tests; whatever is not on loopback fails at once.

@@ -35,6 +35,8 @@ CLAUSE = "Is this indemnity clause enforceable under German law? We sign tomorro
 SCHEMA = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
 QUICK = "[limits]\nbackoff_base_seconds = 0.01\ntransient_retries = 1\n"
 LOCAL = """
+[gateway]
+embedded = true
 [tiers.local]
 models = ["embedded:smollm2-135m-instruct"]
 [models."embedded:smollm2-135m-instruct"]

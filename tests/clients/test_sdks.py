@@ -393,7 +393,8 @@ def test_openai_models(upstream: StandInUpstream, gpt: Any) -> None:
 def test_sdks_local(serve: Serve, upstream: StandInUpstream, tmp_path: Path) -> None:
     """The embedded model answers both SDKs, whole and streamed, keeps to a schema, and costs nothing; tools go up."""
     config = tmp_path / "tierwise.toml"
-    config.write_text('[tiers.local]\nmodels = ["embedded:smollm2-135m-instruct"]\n', encoding="utf-8")
+    local = '[gateway]\nembedded = true\n[tiers.local]\nmodels = ["embedded:smollm2-135m-instruct"]\n'
+    config.write_text(local, encoding="utf-8")
     env = {"HOME": str(tmp_path), "ANTHROPIC_BASE_URL": upstream.url, "TIERWISE_LEDGER": str(tmp_path / "l.db")}
     gateway = serve(upstream, settings=load_settings(path=config, env=env, cwd=tmp_path))
     asked: Any = {
