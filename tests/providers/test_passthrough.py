@@ -222,3 +222,33 @@ def test_an_address_is_taken_apart() -> None:
     assert Endpoint.of("https://api.anthropic.com") == Endpoint("api.anthropic.com", 443, True, "")
     assert Endpoint.of("http://[::1]:8080/x/").authority == b"[::1]:8080"
     assert Endpoint.of("https://a.b/x/").prefix == "/x"
+
+
+async def test_who_gives_up_as_the_answer_comes_does_not_hang_up_on_the_next(pool: PassThrough) -> None:
+    """The connection is free again by then, and may serve another request: that one must not be cut."""
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        endpoint = Endpoint.of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        first = asyncio.create_task(pool.request(endpoint, "GET", "/", []))
+        await asyncio.wait_for(asked.wait(), 10)
+        (connection,) = pool._active
+        # All in one turn of the loop: it is cancelled, its answer comes, and somebody else takes the connection.
+        first.cancel()
+        connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst")
+        assert pool._take(endpoint) is connection
+        pool._active.add(connection)
+        head = connection.send([b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"], QUICK)
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await (await asyncio.wait_for(head, 10)).read() == b"second"
+        await pool.aclose()

@@ -383,15 +383,18 @@ class PassThrough:
         while True:
             connection = self._take(endpoint) or await self._connect(endpoint, timeouts)
             self._active.add(connection)
+            head = connection.send(request, timeouts)
             try:
-                return await connection.send(request, timeouts)
+                return await head
             except UpstreamFailed as failure:
                 if connection.reused and not failure.answered and not isinstance(failure, UpstreamTimeout):
                     continue  # it had been closed while it was idle
                 raise
             except BaseException:
-                connection.answer = None
-                connection.abort()
+                # Not where its whole answer came in this very moment: it may be another request's already.
+                if connection.head is head and connection.answer is not None:
+                    connection.answer = None
+                    connection.abort()
                 raise
 
     async def aclose(self) -> None:
