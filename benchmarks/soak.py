@@ -75,6 +75,7 @@ class Load:
         self.endpoint, self.calls, self.seconds = endpoint, calls, seconds
         self.http = PassThrough()
         self.sent = 0
+        self.hanging = 0  # calls that do not come to an end
         self.statuses: Counter[str] = Counter()
         self.answered: list[str] = []  # calls that came whole
         self.running: set[asyncio.Task[None]] = set()
@@ -93,7 +94,11 @@ class Load:
             self.running.add(task)
             task.add_done_callback(self.running.discard)
             self.sent += 1
-        await asyncio.gather(*self.running)
+        if self.running:
+            await asyncio.wait(self.running, timeout=30)
+        self.hanging = len(self.running)
+        for task in self.running:
+            task.cancel()
         await self.http.aclose()
 
     async def _call(self, number: int) -> None:
@@ -248,10 +253,10 @@ def main() -> int:
         missing = [call_id for call_id in load.answered if found.get(call_id) != "answered"]
         size = sum(path.stat().st_size for path in folder.glob("ledger.db*")) / 1024 / 1024
         print(f"ledger: {len(found):,} calls, {size:.0f} MB, {dict(Counter(found.values()))}")
-        print(f"answered to a client and not in it as answered: {len(missing)}")
+        print(f"answered to a client and not in it as answered: {len(missing)}; that never ended: {load.hanging}")
         log = (folder / "log").read_text(encoding="utf-8", errors="replace").splitlines()
         print(f"log: {len(log)} lines{': ' + log[-1] if log else ''}")
-    return 1 if missing else 0
+    return 1 if missing or load.hanging else 0
 
 
 if __name__ == "__main__":
