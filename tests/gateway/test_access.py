@@ -411,3 +411,14 @@ def test_a_client_that_does_not_read_its_answer_is_let_go(serve: Serve, upstream
             time.sleep(0.05)
     assert calls[0].call.status.value == "cancelled"
     assert upstream.requests[0].wait_finished(10)
+
+
+def test_a_header_does_not_take_a_call_out_of_its_keys_project(
+    serve: Serve, upstream: StandInUpstream, own: Settings
+) -> None:
+    """Budgets are by project: a key that has one keeps it, and only a key without one may name its own."""
+    gateway = serve(upstream, settings=own)
+    for name, project in (("bound", "search"), ("free", None)):
+        secret, _ = key(gateway, name, project=project)
+        assert send(gateway, secret, x_tierwise_project="elsewhere").status_code == 200
+    assert [found.call.project for found in gateway.calls()] == ["search", "elsewhere"]

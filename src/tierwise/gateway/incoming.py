@@ -93,8 +93,9 @@ class Incoming:
 
     @property
     def project(self) -> str | None:
-        """Whose project the call counts to: the request's own word, else its key's."""
-        return self.directions.project or (self.key.project if self.key is not None else None)
+        """Whose project the call counts to: its key's, which no header may leave, else what it says itself."""
+        own = self.key.project if self.key is not None else None
+        return own or self.directions.project
 
 
 def read_incoming(
