@@ -291,44 +291,32 @@ class Run:
                 return Climbed(Ending.CANCELLED, attempt.rung, outcome.detail)
 
     async def _climbed(self, climbed: Climbed) -> None:
-        if climbed.ending is Ending.ACCEPTED or self._committed:
-            return
-        refused = self._refused
-        await _done(self.log.finish(self._unanswered, error=climbed.why))
-        self._told()
-        if self._gone:
-            return
-        if refused is not None:
-            await self._send_refusal(refused)
-            return
-        code, kind = (504, "timeout_error") if climbed.ending is Ending.DEADLINE else (502, "api_error")
-        await send_error(
-            self._send,
-            self.incoming.dialect,
-            status=code,
-            kind=kind,
-            message=f"tierwise: no acceptable answer: {climbed.why}",
-            headers=self._headers(),
-        )
+        if climbed.ending is not Ending.ACCEPTED:
+            late = climbed.ending is Ending.DEADLINE
+            await self._without_answer(climbed.why, f"no acceptable answer: {climbed.why}", late=late)
 
     async def _passed(self, outcome: Outcome) -> None:
+        await self._without_answer(outcome.detail, outcome.detail, late=outcome.kind is OutcomeKind.TIMEOUT)
+
+    async def _without_answer(self, why: str, message: str, *, late: bool) -> None:
+        """Nothing was let through: the client gets the upstream's own error, or ours, once the record is safe."""
         if self._committed:
             return
         await self._classified()
-        await _done(self.log.finish(self._unanswered, error=outcome.detail))
+        await _done(self.log.finish(self._unanswered, error=why))
         self._told()
         if self._gone:
             return
         if self._refused is not None:
             await self._send_refusal(self._refused)
             return
-        status, kind = (504, "timeout_error") if outcome.kind is OutcomeKind.TIMEOUT else (502, "api_error")
+        status, kind = (504, "timeout_error") if late else (502, "api_error")
         await send_error(
             self._send,
             self.incoming.dialect,
             status=status,
             kind=kind,
-            message=f"tierwise: {outcome.detail}",
+            message=f"tierwise: {message}",
             headers=self._headers(),
         )
 
