@@ -126,12 +126,10 @@ class TrainedClassifier:
 
     @cached_property
     def _loaded(self) -> _Loaded:
-        import numpy as np  # noqa: PLC0415
-
         artifact = load_artifact() if self._given is None else self._given
         types = tuple(self._taxonomy[name] for name in artifact.types)
         levels = tuple(task_type.level for task_type in types)
-        above = np.array([[level >= bound for bound in (1, 2, 3)] for level in levels], np.float32)
+        above = _boundaries(levels)
         return _Loaded(artifact=artifact, types=types, levels=levels, above=above)
 
     def _encoder(self) -> tuple[Any, WordPiece]:
@@ -237,7 +235,7 @@ class TrainedClassifier:
         if own:
             types = (*types, *own)
             levels = tuple(task_type.level for task_type in types)
-            above = np.array([[level >= bound for bound in (1, 2, 3)] for level in levels], np.float32)
+            above = _boundaries(levels)
         p = np.exp(scored.scores)
         ranked = np.argsort(-p).tolist()
         probabilities = p.tolist()
@@ -276,6 +274,13 @@ class TrainedClassifier:
             if levels[k] in missing:
                 missing.discard(levels[k])
                 named.append(k)
+
+
+def _boundaries(levels: Sequence[int]) -> Any:
+    """Types × 3: whether a type of that level is at least right-first-time, at least judgment, critical."""
+    import numpy as np  # noqa: PLC0415
+
+    return np.array([[level >= bound for bound in range(1, TOP_LEVEL + 1)] for level in levels], np.float32)
 
 
 def _stricter(said: Classification, asked: Classification) -> Classification:
