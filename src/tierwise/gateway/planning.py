@@ -215,7 +215,9 @@ class Planning:
             return _with(decision, Reason("conversation", f"the conversation is on {model.id} and stays there"))
         history = history_of(incoming.value, prompt_tokens=known.prompt_tokens, tokenizer_factor=model.tokenizer_factor)
         if history.in_tool_loop:
-            against = Reason("conversation", f"the conversation stays on {model.id}: in the middle of a turn")
+            stay: tuple[Reason, ...] = (
+                Reason("conversation", f"the conversation stays on {model.id}: in the middle of a turn"),
+            )
         elif decision.tier > tier:
             why = f"up from {model.id}: what is asked now needs {decision.tier}"
             return _with(decision, Reason("conversation", why))
@@ -223,10 +225,8 @@ class Planning:
             found = self._pays(known, model, decision.model, can_take(history, decision.model), now)
             if found.moves:
                 return _with(decision, *found.reasons)
-            reasons = found.reasons
-            stays = await self._staying(task, classification, tier, keyed)
-            return _with(stays, Reason("conversation", f"the conversation stays on {model.id}"), *reasons)
-        return _with(await self._staying(task, classification, tier, keyed), against)
+            stay = (Reason("conversation", f"the conversation stays on {model.id}"), *found.reasons)
+        return _with(await self._staying(task, classification, tier, keyed), *stay)
 
     async def _staying(self, task: Task, classification: Classification, tier: Tier, keyed: frozenset[str]) -> Decision:
         return await self._planned(replace(task, tier=tier.name, min_tier=None, max_tier=None), classification, keyed)

@@ -30,7 +30,6 @@ from tierwise.core.errors import LedgerError, UnpricedModel
 from tierwise.core.headers import retry_after_seconds
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Price, Usage, nanousd_to_usd, usd_to_nanousd
-from tierwise.core.settings import ProviderSettings
 from tierwise.engine.checks import Checked, tool_schemas
 from tierwise.engine.climb import Climbed, Ending, climb
 from tierwise.engine.holding import Hold, Holding, check_message, hold_mode
@@ -393,7 +392,7 @@ class Run:
                     self.gateway.endpoint(provider),
                     "POST",
                     "/v1/messages" + (f"?{self.incoming.query}" if self.incoming.query else ""),
-                    self._upstream_headers(provider),
+                    self.gateway.upstream_headers(self.incoming.raw_headers, provider),
                     body=body,
                     timeouts=Timeouts(
                         connect=provider.connect_timeout_seconds,
@@ -515,9 +514,6 @@ class Run:
             return splice_changes(incoming.body, value, after), after
         except SpliceError:
             return compact(after), after
-
-    def _upstream_headers(self, provider: ProviderSettings) -> list[Header]:
-        return self.gateway.upstream_headers(self.incoming.raw_headers, provider)
 
     def _left(self, seconds: float) -> float:
         deadline = self.plan.decision.deadline_seconds if self.plan.decision is not None else None
