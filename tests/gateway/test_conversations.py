@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tierwise.core.calls import CallKind
 from tierwise.core.money import Usage
 from tierwise.gateway.conversations import (
-    CallKind,
     ConversationKey,
     Conversations,
     KeySource,

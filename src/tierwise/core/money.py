@@ -17,6 +17,7 @@ from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 
 __all__ = [
     "NANOUSD_PER_USD",
+    "Conditions",
     "Price",
     "PriceBand",
     "Usage",
@@ -165,6 +166,15 @@ class Price:
                 not (b.input or b.output or b.cache_read or b.cache_write_5m or b.cache_write_1h) for b in self.bands
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What changes a request's price beside its tokens."""
+
+    batch: bool = False
+    inference_geo: str | None = None
+    fast: bool = False
 
 
 def ceil_tokens(tokens: Decimal) -> int:

@@ -23,12 +23,12 @@ from enum import StrEnum
 from hashlib import blake2b
 from itertools import accumulate
 
+from tierwise.core.calls import CallKind
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Usage
 from tierwise.policy.switching import History, Turn, Warmth
 
 __all__ = [
-    "CallKind",
     "Conversation",
     "ConversationKey",
     "Conversations",
@@ -155,28 +155,6 @@ def _as_json(value: Json) -> str:
 
 
 # ------------------------------------------------------------------ what kind of call
-
-
-class CallKind(StrEnum):
-    """What a call is for, as far as its shape tells."""
-
-    MAIN = "main"
-    SUBAGENT = "subagent"
-    COMPACTION = "compaction"  # the conversation so far is to be summarized
-    TITLE = "title"  # of a session
-    SAFETY = "safety"  # the client's own classifier of what its agent wants to do
-    COUNT = "count"  # of tokens
-    SIDE = "side"  # another short call beside the conversation
-
-    @property
-    def converses(self) -> bool:
-        """Whether the call is part of a conversation: it stays on its model and warms the cache for the next."""
-        return self in (CallKind.MAIN, CallKind.SUBAGENT, CallKind.COMPACTION)
-
-    @property
-    def may_move(self) -> bool:
-        """Whether another model than the one asked for may ever answer. What judges safety is left alone."""
-        return self is not CallKind.SAFETY
 
 
 def kind_of(headers: Mapping[str, str], body: JsonObject) -> CallKind:

@@ -21,6 +21,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from tierwise.classifier.features import shown
+from tierwise.core.calls import CallKind
 from tierwise.core.catalog import Model, Tier
 from tierwise.core.decisions import Decision, Reason, Rung
 from tierwise.core.errors import TierwiseError, UnpricedModel
@@ -30,7 +31,6 @@ from tierwise.core.settings import GatewayMode, Settings
 from tierwise.core.tasks import Classification, Task
 from tierwise.engine.router import AsyncRouter
 from tierwise.gateway.conversations import (
-    CallKind,
     Conversation,
     ConversationKey,
     Conversations,

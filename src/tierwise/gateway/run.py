@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from tierwise.core.calls import CallKind
 from tierwise.core.decisions import Attempt, CallRecord, CallStatus, Outcome, OutcomeKind, Reason
 from tierwise.core.errors import LedgerError, UnpricedModel
 from tierwise.core.headers import retry_after_seconds
@@ -44,7 +45,6 @@ from tierwise.gateway.asgi import (
     send_whole,
     without_key,
 )
-from tierwise.gateway.conversations import CallKind
 from tierwise.gateway.incoming import Incoming
 from tierwise.gateway.planning import Plan, Planning, Target, conditions_of
 from tierwise.gateway.records import CallLog

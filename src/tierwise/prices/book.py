@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from tierwise.core.catalog import Model
 from tierwise.core.errors import UnpricedModel
-from tierwise.core.money import Price, PriceBand
+from tierwise.core.money import Conditions, Price, PriceBand
 from tierwise.core.settings import ProviderSettings
 
 if TYPE_CHECKING:
@@ -28,15 +28,6 @@ __all__ = ["Conditions", "PriceBook", "PriceDataInfo"]
 
 _ZERO = Decimal(0)
 _FREE = PriceBand(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO)
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What changes a request's price beside its tokens."""
-
-    batch: bool = False
-    inference_geo: str | None = None
-    fast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
