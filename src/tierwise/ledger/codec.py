@@ -161,6 +161,20 @@ def price_digest(text: str) -> str:
     return sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
+_REASONS: dict[int, tuple[tuple[Reason, ...], str]] = {}
+_MOST_REASONS = 256
+
+
+def _reasons_text(reasons: tuple[Reason, ...]) -> str:
+    """Reasons as JSON. Kept by identity: a call writes them when it begins and when it ends, and calls share them."""
+    known = _REASONS.get(id(reasons))
+    if known is None or known[0] is not reasons:
+        if len(_REASONS) >= _MOST_REASONS:
+            _REASONS.clear()
+        known = _REASONS[id(reasons)] = (reasons, _encode([[reason.step, reason.text] for reason in reasons]))
+    return known[1]
+
+
 def call_row(call: CallRecord, writer: str | None) -> tuple[Cell, ...]:
     """The row of a call, in the order of `CALL_COLUMNS`. `writer` is kept while the call is open."""
     return (
@@ -181,7 +195,7 @@ def call_row(call: CallRecord, writer: str | None) -> tuple[Cell, ...]:
         call.session,
         call.project,
         _encode(dict(call.tags)) if call.tags else "{}",
-        _encode([[r.step, r.text] for r in call.reasons]) if call.reasons else "[]",
+        _reasons_text(call.reasons) if call.reasons else "[]",
         call.error,
         writer,
     )

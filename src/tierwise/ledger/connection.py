@@ -18,7 +18,7 @@ __all__ = ["connect_read_only", "explain", "open_database", "rebuild", "transact
 # Opening and closing a file drops every POSIX lock that this process holds on it, SQLite's included. So the file is
 # created under this lock, and only when it does not exist, before any connection to it.
 _creating = threading.Lock()
-_CHECKPOINT_PAGES = 4000  # 16 MB of log: an fsync every few hundred calls, not every hundred
+_CHECKPOINT_PAGES = 16_000  # 64 MB of log: a long-running writer moves it long before that (`Ledger.checkpoint`)
 
 
 def explain(error: sqlite3.Error | OSError, path: Path) -> LedgerError:

@@ -93,10 +93,13 @@ _PUT_SPEED = (
     )
     + ", samples = samples + excluded.samples"
 )
+_Row: TypeAlias = tuple[Any, ...]
+_Rows: TypeAlias = tuple[_Row, dict[int, _Row]]  # of a call, and of its attempts by number
 _Speed: TypeAlias = tuple[float, float, float, float, int]  # the columns of `speeds`
 _NO_SPEED: _Speed = (0.0, 0.0, 0.0, 0.0, 0)
 _IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
 _MOST_PRICES = 1024
+_MOST_OPEN_CALLS = 4096
 
 # What a record itself is to blame for: no other time or place would take it.
 _UNFIT = (
@@ -225,6 +228,9 @@ class Ledger:
         self._writer: str | None = None
         self._prices: dict[int, tuple[Price, str, str]] = {}  # by identity: hashing a price costs more than writing it
         self._stored_prices: set[str] = set()
+        self._waits_ms = busy_timeout_ms  # what the connection is set to
+        self._open_calls: dict[str, _Rows] = {}  # as this connection wrote them: nobody has to read them back
+        self._data_version = -1  # of when that was so
         self._problem: str | None = None
         self._told: set[str] = set()
         self._diverted = False
@@ -243,6 +249,7 @@ class Ledger:
             _INHERITED.append(self._connection)
             self._connection = None
         self._writer = None
+        self._open_calls.clear()
         self._waiting.entries = []  # the parent's to write
 
     # Opening and closing
@@ -299,15 +306,18 @@ class Ledger:
         connection = self._connection
         if connection is not None:
             if self._in_place():
+                if self._waits_ms == 0:
+                    self._wait_up_to(connection, self._busy_timeout_ms)
                 return connection
             # Moved, removed or recovered under us: what is written to the old file would be lost with it.
             self._drop_connection()
         self._stored_prices.clear()
+        self._open_calls.clear()
         connection = open_database(self.path, synchronous=self._synchronous, busy_timeout_ms=self._busy_timeout_ms)
         try:
             info = os.stat(self.path)  # noqa: PTH116 as above
             self._file = (info.st_dev, info.st_ino)
-            self._connection = connection
+            self._connection, self._waits_ms = connection, self._busy_timeout_ms
             self._bury_the_dead(connection)
             self._catch_up(connection)
             settle_what_is_left(connection, self._clock_ms())  # after the spools: they may tell what a call cost
@@ -315,6 +325,12 @@ class Ledger:
             self._drop_connection()
             raise explain(error, self.path) from error
         return connection
+
+    def _wait_up_to(self, connection: sqlite3.Connection, milliseconds: int) -> None:
+        """How long a statement waits for another process."""
+        if self._waits_ms != milliseconds:
+            connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._waits_ms = milliseconds
 
     # Writing
 
@@ -353,6 +369,41 @@ class Ledger:
     def write_entries(self, entries: Sequence[Entry]) -> None:
         """Entries as a spool holds them, in one transaction: for recovery."""
         self._write_all(list(entries))
+
+    def write_at_once(self, entries: Sequence[Entry]) -> bool:
+        """Entries in one transaction, if that takes no waiting for another thread, process or a repair.
+
+        For an event loop, which must not be held up. False: nothing was written, and `write_entries` may have to wait.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            connection = self._connection
+            if connection is None or self._diverted or self._problem is not None or not self._in_place():
+                return False
+            try:
+                self._wait_up_to(connection, 0)
+                self._transact(connection, entries)
+            except (*_UNFIT, sqlite3.Error, OSError, LedgerError):
+                return False  # undone; why, and what becomes of them, is found out by whoever may wait
+            return True
+        finally:
+            self._lock.release()
+
+    def checkpoint(self) -> None:
+        """Moves what was written from the log into the database, on a connection of its own: nobody waits for it.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        try:
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=0)
+            try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
 
     def _write(self, entry: Entry) -> None:
         call, attempts = entry
@@ -395,6 +446,10 @@ class Ledger:
         gathered = _Gathered()
         execute("BEGIN IMMEDIATE")
         try:
+            version = execute("PRAGMA data_version").fetchone()[0]
+            if version != self._data_version:
+                self._data_version = version
+                self._open_calls.clear()  # another connection has written: who knows what
             for call, attempts in entries:
                 self._apply(execute, call, attempts, gathered)
             gathered.write(execute)
@@ -404,6 +459,18 @@ class Ledger:
                 transaction_failed(connection)
             raise
         self._stored_prices.update(gathered.prices)
+        self._remember(gathered.calls)
+
+    def _remember(self, calls: Mapping[str, _Rows]) -> None:
+        """The rows of calls that are still open, for when they end; only once what was written is there."""
+        known = self._open_calls
+        for call_id, rows in calls.items():
+            if rows[0][2] == "open":
+                known[call_id] = rows
+            else:
+                known.pop(call_id, None)
+        while len(known) > _MOST_OPEN_CALLS:
+            del known[next(iter(known))]
 
     def _apply(  # noqa: PLR0912 one transaction told in one piece, on the hot path
         self,
@@ -415,13 +482,23 @@ class Ledger:
         """Merge an entry into the tables; see the head of this module."""
         call_id = call.call_id if call is not None else attempts[0].call_id
         row = None if call is None else self._row(call)
+        known = gathered.calls.get(call_id) or self._open_calls.get(call_id)
         # An open call is nearly always new: put it, and look only where it was there.
-        is_new = call is not None and call.status is CallStatus.OPEN and execute(_PUT_NEW_CALL, row).rowcount == 1
-        old_call = None if is_new else execute(_SELECT_CALL, (call_id,)).fetchone()
-        old_attempts: dict[int, tuple[Any, ...]] = {}
-        if old_call is not None:
-            old_attempts = {old[1]: old for old in execute(_SELECT_ATTEMPTS, (call_id,))}
-        elif call is None:
+        is_new = (
+            known is None
+            and call is not None
+            and call.status is CallStatus.OPEN
+            and execute(_PUT_NEW_CALL, row).rowcount == 1
+        )
+        old_call: _Row | None
+        old_attempts: dict[int, _Row] = {}
+        if known is not None:
+            old_call, old_attempts = known
+        else:
+            old_call = None if is_new else execute(_SELECT_CALL, (call_id,)).fetchone()
+            if old_call is not None:
+                old_attempts = {old[1]: old for old in execute(_SELECT_ATTEMPTS, (call_id,))}
+        if old_call is None and call is None:
             # Its call waits in a spool, or was lost with the process: the attempt must not hang in the air.
             call = _placeholder(attempts[0])
             row = self._row(call)
@@ -460,6 +537,7 @@ class Ledger:
         )
         after = contributions(codec.call_facts(new_call), map(codec.attempt_facts, new_attempts.values()))
         gathered.move(difference(before, after))
+        gathered.calls[call_id] = new_call, new_attempts
 
     def _row(self, call: CallRecord) -> tuple[Any, ...]:
         return codec.call_row(call, self._this_writer if call.status is CallStatus.OPEN else None)
@@ -507,7 +585,7 @@ class Ledger:
         self._problem = str(error)
         if not self._diverted and self._connection is not None:
             with suppress(sqlite3.Error):
-                self._connection.execute(f"PRAGMA busy_timeout = {min(_IMPATIENT_MS, self._busy_timeout_ms)}")
+                self._wait_up_to(self._connection, min(_IMPATIENT_MS, self._busy_timeout_ms))
         self._diverted = True
         for entry in entries:
             place = self._put_aside(f"spool-{os.getpid()}.jsonl", codec.entry_to_line(entry))
@@ -547,7 +625,7 @@ class Ledger:
         self._store(connection, waiting)
         del self._waiting.entries[: len(waiting)]
         if self._diverted:
-            connection.execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
+            self._wait_up_to(connection, self._busy_timeout_ms)
         self._diverted = False
         self._problem = None
         self._told.difference_update([kind for kind in self._told if kind != "rejected"])
@@ -942,11 +1020,13 @@ class _Gathered:
     calls do.
     """
 
-    __slots__ = ("_speeds", "_sums", "prices")
+    __slots__ = ("_speeds", "_sums", "calls", "prices")
 
     def __init__(self) -> None:
         self.prices: set[str] = set()
         """Digests of the prices that were put; they are there once the transaction is through."""
+        self.calls: dict[str, _Rows] = {}
+        """The rows of the calls that were written, as the last entry left them."""
         self._sums: dict[Key, Sums] = {}
         self._speeds: dict[str, _Speed] = {}
 
