@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tierwise.core.catalog import Model
 from tierwise.core.errors import LedgerError, TierwiseError
@@ -45,6 +45,7 @@ from tierwise.gateway.asgi import (
     send_whole,
     without_key,
 )
+from tierwise.gateway.connections import CONNECTION
 from tierwise.gateway.conversations import Conversations
 from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_incoming
 from tierwise.gateway.metrics import Metrics
@@ -74,6 +75,7 @@ KEY_PREFIX = b"tw-"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LEARNED_DAYS = 30  # how far back it looks to learn how long conversations are
 _log = logging.getLogger("tierwise.gateway")
+_NOTHING: Mapping[str, Any] = {}
 _DEFAULT_URLS = {"anthropic": DEFAULT_BASE_URL, "ollama": "http://127.0.0.1:11434"}
 
 
@@ -344,7 +346,8 @@ class Gateway:
             except TierwiseError as error:
                 raise BadRequest(str(error)) from None
             self._allow(key, plan)
-            await Run(self, planning, incoming, plan, send, receive).go()
+            connection = scope.get("extensions", _NOTHING).get(CONNECTION)
+            await Run(self, planning, incoming, plan, send, receive, connection).go()
         finally:
             self.running -= 1
             if planning is not None:
@@ -372,7 +375,13 @@ class Gateway:
 
     async def _read(self, dialect: Dialect, scope: Scope, receive: Receive, key: ApiKey | None = None) -> Incoming:
         limits = self.settings.gateway
-        body = await read_body(receive, most_bytes=limits.max_body_bytes, seconds=limits.body_timeout_seconds)
+        connection = scope.get("extensions", _NOTHING).get(CONNECTION)
+        body = await read_body(
+            receive,
+            most_bytes=limits.max_body_bytes,
+            seconds=limits.body_timeout_seconds,
+            whole=connection is not None and connection.whole,
+        )
         query = scope.get("query_string", b"").decode("latin-1")
         incoming = read_incoming(dialect, body, query, scope["headers"], key=key)
         if dialect is Dialect.ANTHROPIC:

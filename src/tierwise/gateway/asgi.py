@@ -38,14 +38,14 @@ class ClientGone(Exception):
     """The client hung up."""
 
 
-async def read_body(receive: Receive, *, most_bytes: int, seconds: float) -> bytes:
-    """A request's body.
+async def read_body(receive: Receive, *, most_bytes: int, seconds: float, whole: bool = False) -> bytes:
+    """A request's body. `whole`: it is here already, and nothing has to be waited for.
 
     Raises:
         BadRequest: it is too large (413), or too slow (408).
         ClientGone: it never came whole.
     """
-    message = await _within(receive, seconds)
+    message = await receive() if whole else await _within(receive, seconds)
     body = message.get("body", b"")
     if message["type"] == "http.disconnect":
         raise ClientGone

@@ -7,16 +7,22 @@ once may be longer by that much), its headers when it is there. One sweep a seco
 each would cost every request) closes those that are late: with a head that is not there after `head_seconds`, or with
 an answer of which they have taken nothing for `unread_seconds`. A body has its own limits (`asgi.read_body`), and an
 idle connection uvicorn's.
+
+The application finds its connection in the scope. ASGI has a message for a client that hangs up and a body that comes
+in pieces; a task and a timer for each call, to wait for what hardly ever happens, cost more than routing it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["ConnectionLimits", "protocol_class", "sweep"]
+__all__ = ["CONNECTION", "ConnectionLimits", "protocol_class", "sweep"]
+
+CONNECTION = "tierwise.connection"  # in a scope's extensions: what the application may ask of its connection
 
 _SWEEP_SECONDS = 1.0
 _REFUSED = (
@@ -52,6 +58,8 @@ def protocol_class(limits: ConnectionLimits) -> type[Any]:
         unread_since: float | None = None  # since when the client takes nothing
         head_left = limits.head_bytes
         refused = False
+        whole = False  # the request at hand is here, to the last byte
+        gone: Callable[[], None] | None = None  # called where the client hangs up
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's own
             super().connection_made(transport)
@@ -68,6 +76,8 @@ def protocol_class(limits: ConnectionLimits) -> type[Any]:
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
+            self.whole, self.gone = False, None
+            self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item] # ours beside the standard ones
             self.head_left = limits.head_bytes
             if self.head_since is None:
                 self.head_since = self.loop.time()
@@ -84,8 +94,14 @@ def protocol_class(limits: ConnectionLimits) -> type[Any]:
                 super().on_body(body)
 
         def on_message_complete(self) -> None:
+            self.whole = True
             if not self.refused:
                 super().on_message_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self.gone is not None:
+                self.gone()
 
         def pause_writing(self) -> None:
             super().pause_writing()

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tierwise.core.calls import CallKind
 from tierwise.core.decisions import Attempt, CallRecord, CallStatus, Outcome, OutcomeKind, Reason
@@ -145,7 +145,14 @@ class Run:
     """Carries one call out. Use it once: `await Run(…).go()`."""
 
     def __init__(  # noqa: PLR0917  each is something of its own
-        self, gateway: Gateway, planning: Planning, incoming: Incoming, plan: Plan, send: Send, receive: Receive
+        self,
+        gateway: Gateway,
+        planning: Planning,
+        incoming: Incoming,
+        plan: Plan,
+        send: Send,
+        receive: Receive,
+        connection: Any = None,
     ) -> None:
         self.gateway = gateway
         # As they were when the call came: the configuration may be read anew meanwhile.
@@ -154,6 +161,7 @@ class Run:
         self.plan = plan
         self._send = send
         self._receive = receive
+        self._connection = connection  # tells that the client hung up; None: it has to be waited for
         self._started = time.monotonic()
         self._committed = False  # the client has a byte of an answer
         self._gone = False  # the client hung up
@@ -210,7 +218,13 @@ class Run:
 
     async def go(self) -> None:
         """Answers the client. Never raises for what an upstream does."""
-        watcher = asyncio.ensure_future(self._watch())
+        watcher = None
+        if self._connection is None:
+            watcher = asyncio.ensure_future(self._watch())
+        else:
+            self._connection.gone = self._client_left
+            if self._connection.transport.is_closing():
+                self._client_left()
         if self.plan.decision is None:
             self._observing = asyncio.ensure_future(self._observe())
         try:
@@ -224,7 +238,10 @@ class Run:
             raise
         finally:
             self._settle()
-            watcher.cancel()
+            if watcher is not None:
+                watcher.cancel()
+            else:
+                self._connection.gone = None
             if self._observing is not None:
                 self._observing.cancel()
 
@@ -242,11 +259,15 @@ class Run:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self._gone = True
-                self._there.left()
-                if self._answer is not None:
-                    self._answer.close()
+                self._client_left()
                 return
+
+    def _client_left(self) -> None:
+        """The client hung up."""
+        self._gone = True
+        self._there.left()
+        if self._answer is not None:
+            self._answer.close()
 
     def _hung_up(self) -> bool:
         """Whether the client did; a call, since it may happen at every `await`."""
