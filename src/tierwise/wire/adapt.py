@@ -23,6 +23,7 @@ __all__ = ["adapt"]
 _EFFORT_UP_TO_BUDGET = (("low", 2_048), ("medium", 8_192), ("high", 24_576), ("xhigh", 49_152))
 _BUDGET_OF_EFFORT = {"low": 1_024, "medium": 4_096, "high": 16_384, "xhigh": 32_768, "max": 49_153}
 _LEAST_BUDGET = 1_024
+_ADAPTED = frozenset({"tools", "tool_choice", "thinking", "temperature", "top_p", "top_k", "output_config"})
 _USUAL_SAMPLING: dict[str, Json] = {"temperature": 1, "top_p": 1, "top_k": None}
 
 
@@ -49,11 +50,12 @@ class _Adaptation:
     def run(self) -> None:
         self.body["model"] = self._model.id
         self._limit()
-        self._tools()
-        self._thinking()
-        self._sampling()
-        self._effort()
-        self._format()
+        if self._model.effort is not None or not _ADAPTED.isdisjoint(self.body):
+            self._tools()
+            self._thinking()
+            self._sampling()
+            self._effort()
+            self._format()
         self._thinking_blocks()
         self._prefill()
         self._instruct()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tierwise.core.json import Json, JsonObject
 
@@ -30,8 +30,7 @@ class SpliceError(ValueError):
     """The document is no JSON object, or a key stands in it twice."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):  # not a dataclass: one is made for every key of every request
     """A key of the outermost object and where its value stands: `document[start:end]`; `key_start` is its quote."""
 
     key: str
@@ -67,7 +66,12 @@ def members(document: bytes) -> Iterator[Member]:
         if colon.group() != b":":
             raise SpliceError(f"a colon was expected at byte {colon.start()}")
         start, position = _value(document, colon.end())
-        yield Member(json.loads(token.group()), token.start(), start, position)
+        yield Member(_key(token.group()), token.start(), start, position)
+
+
+def _key(quoted: bytes) -> str:
+    key: str = json.loads(quoted) if b"\\" in quoted else quoted[1:-1].decode("utf-8")
+    return key
 
 
 def _token(document: bytes, position: int) -> re.Match[bytes]:
@@ -193,7 +197,7 @@ def splice_changes(document: bytes, before: JsonObject, after: JsonObject) -> by
         pair = arrays.get(member.key)
         if pair is not None:
             changes[member.key] = _array(document, member, *pair)
-        elif json.loads(document[member.start : member.end]) != before[member.key]:
+        elif not _says(document[member.start : member.end], before[member.key]):
             raise SpliceError(f"the key {member.key!r} stands in the request twice")
         pieces += (document[position : member.start], changes[member.key] or b"")
         position = member.end
@@ -202,6 +206,14 @@ def splice_changes(document: bytes, before: JsonObject, after: JsonObject) -> by
     if pieces and only_replaced and not unseen:  # nearly always only the model: it has been found already
         return b"".join((*pieces, document[position:]))
     return splice(document, changes)
+
+
+def _says(document: bytes, value: Json) -> bool:
+    """Whether this JSON is that value."""
+    if isinstance(value, str) and document[1:-1] == value.encode("utf-8", "surrogatepass") and b"\\" not in document:
+        return True
+    parsed: Json = json.loads(document)
+    return parsed == value
 
 
 def _array(document: bytes, member: Member, old: list[Json], new: list[Json]) -> bytes:
