@@ -198,6 +198,39 @@ class AttemptRecord:
     request_id: str | None = None  # the provider's
     reported_model: str | None = None  # what the provider says answered
 
+    def ended(
+        self,
+        outcome: OutcomeKind,
+        *,
+        usage: Usage,
+        price: Price | None,
+        cost_nanousd: int | None,
+        latency_ms: int,
+        detail: str = "",
+        ttft_ms: int | None = None,
+        request_id: str | None = None,
+        reported_model: str | None = None,
+    ) -> AttemptRecord:
+        """The attempt with what became of it. Told field by field: `replace` takes thrice as long, on the hot path."""
+        return AttemptRecord(
+            call_id=self.call_id,
+            number=self.number,
+            tier=self.tier,
+            model=self.model,
+            provider=self.provider,
+            started_at_ms=self.started_at_ms,
+            outcome=outcome,
+            detail=detail or self.detail,
+            usage=usage,
+            price=price,
+            cost_nanousd=cost_nanousd,
+            latency_ms=latency_ms,
+            ttft_ms=ttft_ms,
+            wait_ms=self.wait_ms,
+            request_id=request_id,
+            reported_model=reported_model,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
@@ -223,3 +256,37 @@ class CallRecord:
     reasons: tuple[Reason, ...] = ()
     error: str | None = None
     captured_text: str | None = None  # what the classifier saw; only where the user chose to keep it. Write-only
+
+    def ended(
+        self,
+        status: CallStatus,
+        *,
+        tier: str,
+        model: str,
+        baseline_nanousd: int | None,
+        latency_ms: int,
+        error: str | None = None,
+    ) -> CallRecord:
+        """The call with how it ended; field by field, as `AttemptRecord.ended`."""
+        return CallRecord(
+            call_id=self.call_id,
+            started_at_ms=self.started_at_ms,
+            status=status,
+            task_type=self.task_type,
+            family=self.family,
+            needs=self.needs,
+            confidence=self.confidence,
+            abstained=self.abstained,
+            tier=tier,
+            model=model,
+            planned_tier=self.planned_tier,
+            baseline_model=self.baseline_model,
+            baseline_nanousd=baseline_nanousd,
+            latency_ms=latency_ms,
+            session=self.session,
+            project=self.project,
+            tags=self.tags,
+            reasons=self.reasons,
+            error=error,
+            captured_text=self.captured_text,
+        )

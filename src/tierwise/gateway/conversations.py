@@ -122,12 +122,12 @@ def _session_in_metadata(body: JsonObject) -> str | None:
 
 def _fingerprint(body: JsonObject, *, tools: bool) -> str:
     """A hash of what a conversation began with. Text is the same as a string and as a block."""
-    digest = blake2b(digest_size=16)
+    parts: list[bytes] = []
 
     def add(kind: bytes, text: str) -> None:
         told = text.encode("utf-8", "surrogatepass")
-        digest.update(b"%s %d\n" % (kind, len(told)))
-        digest.update(told)
+        parts.append(b"%s %d\n" % (kind, len(told)))
+        parts.append(told)
 
     for block in _blocks(body.get("system")):
         text = _text(block)
@@ -144,7 +144,7 @@ def _fingerprint(body: JsonObject, *, tools: bool) -> str:
             add(b"block", _as_json({key: value for key, value in block.items() if key != "cache_control"}))
         elif text := _without_reminders(text):
             add(b"user", text)
-    return digest.hexdigest()
+    return blake2b(b"".join(parts), digest_size=16).hexdigest()
 
 
 def _as_json(value: Json) -> str:
@@ -300,8 +300,9 @@ class _Found:
 def _found(body: JsonObject) -> _Found:
     found = _Found(tools=bool(body.get("tools")))
     for message in _list(body.get("messages")):
-        if isinstance(message, dict):
-            found.look_at(message.get("content"))
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            found.look_at(content)
     return found
 
 

@@ -17,7 +17,7 @@ from tierwise.core.json import Json, JsonObject
 from tierwise.ledger.keys import ApiKey
 from tierwise.wire.endings import Dialect
 
-__all__ = ["BadRequest", "Directions", "Incoming", "directions", "forwarded", "read_incoming"]
+__all__ = ["BadRequest", "Directions", "Incoming", "directions", "forwarded", "parsed_json", "read_incoming"]
 
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}=[^,=\x00-\x1f]{0,128}")
 _LONGEST_MODEL = 256
@@ -112,7 +112,7 @@ def read_incoming(
         BadRequest: no JSON object, or no name of a model.
     """
     try:
-        value = _parsed(body)
+        value = parsed_json(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {str(error)[:120]}") from None
     if not isinstance(value, dict):
@@ -137,8 +137,12 @@ def read_incoming(
     )
 
 
-def _parsed(body: bytes) -> Json:
-    """A body as JSON. The quick parser refuses what the grammar allows and few send (deep nesting): then the other."""
+def parsed_json(body: bytes) -> Json:
+    """A body as JSON. The quick parser refuses what the grammar allows and few send (deep nesting): then the other.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
     try:
         parsed: Json = orjson.loads(body)
     except orjson.JSONDecodeError:

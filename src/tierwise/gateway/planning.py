@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 from tierwise.classifier.features import shown
 from tierwise.core.calls import CallKind
@@ -26,7 +27,7 @@ from tierwise.core.catalog import Model, Tier
 from tierwise.core.decisions import Decision, Reason, Rung
 from tierwise.core.errors import TierwiseError, UnpricedModel
 from tierwise.core.json import JsonObject
-from tierwise.core.money import Price, Usage, format_usd
+from tierwise.core.money import Price, Usage, format_usd, usd_to_nanousd
 from tierwise.core.settings import GatewayMode, Settings
 from tierwise.core.tasks import Classification, Task
 from tierwise.engine.router import AsyncRouter
@@ -56,19 +57,20 @@ _UNTHREADED = "a routed model holds no thread; send the full conversation withou
 _CHARS_PER_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):  # not a dataclass: it is made for every attempt
     """A model that a request goes to, and what that is expected to cost; `price` is None where none is known."""
 
     tier: str
     model: Model
     price: Price | None
     estimated: Usage
+    estimated_nanousd: int | None
 
     @classmethod
     def of(cls, rung: Rung) -> Target:
         """A rung of a ladder."""
-        return cls(rung.tier.name, rung.model, rung.price, rung.estimated_usage)
+        cost = usd_to_nanousd(rung.estimated_cost_usd)
+        return cls(rung.tier.name, rung.model, rung.price, rung.estimated_usage, cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +336,8 @@ class Planning:
         except UnpricedModel:
             price = None
         usage = Usage(input_tokens=self._tokens(len(incoming.body)), estimated=True)
-        return Target(tier.name, model, price, usage)
+        cost = None if price is None else usd_to_nanousd(price.cost_usd(usage))
+        return Target(tier.name, model, price, usage, cost)
 
 
 _OTHER = Tier(-1, OTHER_TIER)

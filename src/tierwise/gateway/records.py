@@ -19,6 +19,8 @@ from tierwise.ledger.writer import LedgerWriter
 
 __all__ = ["CallLog"]
 
+_NO_TIME = Decimal(0)
+
 
 class CallLog:
     """One call and its attempts.
@@ -67,6 +69,7 @@ class CallLog:
         provider: str,
         price: Price | None,
         estimated: Usage,
+        estimated_nanousd: int | None,
         detail: str = "",
         wait_seconds: float = 0.0,
     ) -> asyncio.Future[None] | None:
@@ -82,7 +85,7 @@ class CallLog:
             detail=detail,
             usage=estimated,
             price=price,
-            cost_nanousd=None if price is None else usd_to_nanousd(price.cost_usd(estimated)),
+            cost_nanousd=estimated_nanousd,
             wait_ms=round(wait_seconds * 1000),
         )
         self._open = attempt
@@ -112,15 +115,16 @@ class CallLog:
         if price is None:
             cost = None if usage.prompt_tokens or usage.output_tokens or usage.web_searches else 0
         else:
-            cost = usd_to_nanousd(price.cost_usd(usage, seconds=Decimal(str(round(seconds, 3)))))
-        attempt = replace(
-            began,
-            outcome=outcome,
-            detail=detail or began.detail,
+            # Only what costs by the hour wants to know how long it took.
+            took = Decimal(str(round(seconds, 3))) if price.usd_per_hour else _NO_TIME
+            cost = usd_to_nanousd(price.cost_usd(usage, seconds=took))
+        attempt = began.ended(
+            outcome,
             usage=usage,
             price=price,
             cost_nanousd=cost,
             latency_ms=round(seconds * 1000),
+            detail=detail,
             ttft_ms=None if ttft_seconds is None else round(ttft_seconds * 1000),
             request_id=request_id,
             reported_model=reported_model,
@@ -144,9 +148,8 @@ class CallLog:
     ) -> asyncio.Future[None] | None:
         """The call is over; await the result before the client has its last byte."""
         last = self.attempts[-1] if self.attempts else None
-        self.call = replace(
-            self.call,
-            status=status,
+        self.call = self.call.ended(
+            status,
             tier=last.tier if last else self.call.tier,
             model=last.model if last else self.call.model,
             baseline_nanousd=baseline_nanousd,

@@ -22,7 +22,7 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tierwise.core.calls import CallKind
@@ -45,7 +45,7 @@ from tierwise.gateway.asgi import (
     send_whole,
     without_key,
 )
-from tierwise.gateway.incoming import Incoming
+from tierwise.gateway.incoming import Incoming, parsed_json
 from tierwise.gateway.planning import Plan, Planning, Target, conditions_of
 from tierwise.gateway.records import CallLog
 from tierwise.ledger import new_call_id
@@ -194,7 +194,7 @@ class Run:
                 baseline_nanousd=None,
                 session=plan.key.session,
                 project=plan.project,
-                tags=tuple(sorted({"kind": plan.kind.value, **dict(incoming.directions.tags)}.items())),
+                tags=_tags(plan.kind, incoming.directions.tags),
                 reasons=plan.reasons,
             ),
         )
@@ -400,6 +400,7 @@ class Run:
                 provider=model.provider,
                 price=target.price,
                 estimated=target.estimated,
+                estimated_nanousd=target.estimated_nanousd,
                 detail=attempt.why if attempt is not None and attempt.number > 1 else "",
                 wait_seconds=attempt.wait_seconds if attempt is not None else 0.0,
             )
@@ -658,7 +659,7 @@ class Run:
     async def _whole(self, running: _Running, answer: Answer) -> Outcome:
         try:
             content = await answer.read(_MOST_REPLY_BYTES)
-            message = json.loads(content)
+            message = parsed_json(content)
         except UpstreamFailed as failure:
             return self._failed(running, _kind_of(failure), str(failure), usage=_prompt_alone(running.sent))
         except (ValueError, RecursionError):
@@ -886,8 +887,13 @@ class Run:
         price = self.router.planner.world(datetime.now(UTC).date()).prices.get(catalog.baseline.id)
         if price is None:
             return None
-        factor: Decimal = catalog.baseline.tokenizer_factor / target.model.tokenizer_factor
-        return usd_to_nanousd(price.cost_usd(usage.scaled(factor)))
+        ours, theirs = target.model.tokenizer_factor, catalog.baseline.tokenizer_factor
+        return usd_to_nanousd(price.cost_usd(usage if ours == theirs else usage.scaled(theirs / ours)))
+
+
+@lru_cache(1024)
+def _tags(kind: CallKind, given: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted({"kind": kind.value, **dict(given)}.items()))
 
 
 def _unpriced(target: Target) -> str:
@@ -913,7 +919,7 @@ def _prompt_alone(body: JsonObject) -> Usage:
 
 
 def _as_text(headers: Sequence[Header]) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    return {str(name, "latin-1"): str(value, "latin-1") for name, value in headers}
 
 
 def _text(value: bytes | None) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -27,6 +28,7 @@ __all__ = ["GatewayServer", "check_upstreams", "listen"]
 
 _log = logging.getLogger("tierwise.gateway")
 _WATCH_SECONDS = 2.0
+_COLLECT_AT = 20_000  # objects more than went, at which the youngest are looked at
 _LAST_SECONDS = 1  # for what is no call, and for calls that were cancelled when the time for draining was over
 
 
@@ -130,6 +132,7 @@ class GatewayServer:
 
     def run(self) -> None:
         """Serves until it is told to stop."""
+        _calm_collector()
         self._server.config.setup_event_loop = _no_op  # the runner below chooses the loop
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._serve())
@@ -173,6 +176,17 @@ class GatewayServer:
                 _log.error("the configuration cannot be read, the one before stays: %s", type(error).__name__)
             else:
                 _log.warning("the configuration was read anew")
+
+
+def _calm_collector() -> None:
+    """The garbage collector looks at what calls leave behind, and not again and again at what is there for good.
+
+    Most of what a gateway holds (modules, models, prices) never goes; to walk it every few thousand objects took a
+    tenth of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AT, 20, 50)
 
 
 def _stamps(paths: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:

@@ -17,8 +17,10 @@ What counts where:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from operator import add
+from operator import sub as subtract
 from typing import NamedTuple, TypeAlias
 
 __all__ = [
@@ -107,9 +109,8 @@ class AttemptFacts(NamedTuple):
     web_searches: int
 
 
-def contributions(call: CallFacts, attempts: Iterable[AttemptFacts]) -> dict[Key, Sums]:
+def contributions(call: CallFacts, attempts: Sequence[AttemptFacts]) -> dict[Key, Sums]:
     """What a call and its attempts add to the roll-up, by key; the sums in the order of `SUMS`."""
-    attempts = list(attempts)
     answered = call.status == "answered"
     baseline = call.baseline_nanousd if answered else 0
     unpriced = baseline is None
@@ -145,7 +146,7 @@ def contributions(call: CallFacts, attempts: Iterable[AttemptFacts]) -> dict[Key
         if sums is None:
             found[key] = [0, 0, 0, 0, 0, 0, 0, 0, *part]
         else:
-            sums[8:] = [x + y for x, y in zip(sums[8:], part, strict=True)]
+            sums[8:] = part if len(attempts) == 1 else map(add, sums[8:], part)
     return found
 
 
@@ -156,7 +157,7 @@ def difference(before: dict[Key, Sums], after: dict[Key, Sums]) -> dict[Key, Sum
     changed: dict[Key, Sums] = {}
     for key, sums in after.items():
         old = before.get(key)
-        delta = sums if old is None else [x - y for x, y in zip(sums, old, strict=True)]
+        delta = sums if old is None else list(map(subtract, sums, old))
         if any(delta):
             changed[key] = delta
     for key, sums in before.items():

@@ -94,7 +94,8 @@ _PUT_SPEED = (
     + ", samples = samples + excluded.samples"
 )
 _Row: TypeAlias = tuple[Any, ...]
-_Rows: TypeAlias = tuple[_Row, dict[int, _Row]]  # of a call, and of its attempts by number
+# Of a call, and of its attempts by number; and what they add to the roll-up.
+_Rows: TypeAlias = tuple[_Row, dict[int, _Row], dict[Key, Sums]]
 _Speed: TypeAlias = tuple[float, float, float, float, int]  # the columns of `speeds`
 _NO_SPEED: _Speed = (0.0, 0.0, 0.0, 0.0, 0)
 _IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
@@ -493,7 +494,7 @@ class Ledger:
         old_call: _Row | None
         old_attempts: dict[int, _Row] = {}
         if known is not None:
-            old_call, old_attempts = known
+            old_call, old_attempts, _ = known
         else:
             old_call = None if is_new else execute(_SELECT_CALL, (call_id,)).fetchone()
             if old_call is not None:
@@ -530,14 +531,10 @@ class Ledger:
         if call is not None and call.captured_text is not None:
             execute(_PUT_TEXT, (call_id, call.started_at_ms, call.captured_text))
 
-        before = (
-            {}
-            if old_call is None
-            else contributions(codec.call_facts(old_call), map(codec.attempt_facts, old_attempts.values()))
-        )
-        after = contributions(codec.call_facts(new_call), map(codec.attempt_facts, new_attempts.values()))
+        before = known[2] if known is not None else {} if old_call is None else _contributions(old_call, old_attempts)
+        after = _contributions(new_call, new_attempts)
         gathered.move(difference(before, after))
-        gathered.calls[call_id] = new_call, new_attempts
+        gathered.calls[call_id] = new_call, new_attempts, after
 
     def _row(self, call: CallRecord) -> tuple[Any, ...]:
         return codec.call_row(call, self._this_writer if call.status is CallStatus.OPEN else None)
@@ -992,6 +989,10 @@ class _Reading:
         self._connection.close()
         if isinstance(error, sqlite3.Error):
             raise explain(error, self._path) from error
+
+
+def _contributions(call: _Row, attempts: Mapping[int, _Row]) -> dict[Key, Sums]:
+    return contributions(codec.call_facts(call), [codec.attempt_facts(row) for row in attempts.values()])
 
 
 def _placeholder(attempt: AttemptRecord) -> CallRecord:

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from tierwise.core.headers import http_date, retry_after_seconds
@@ -44,6 +45,7 @@ _MOST_DIGITS = 15
 _MOST_FAMILIES = 1000
 
 
+@lru_cache(1024)
 def family_of(model_id: str) -> str:
     """The family whose limits a model shares: `opus` for every Claude Opus, wherever it is hosted; else its id."""
     words = model_id.lower().translate(_SEPARATORS).split()
