@@ -3,8 +3,9 @@
 Theory of operation. A request for a concrete model passes through. One for a routed name is classified by the last
 thing a person asked, and decided like any task. A conversation has a model: it stays there unless quality demands
 going up, or unless moving down pays *with* the cache that it throws away (`tierwise.policy.switching`). In the middle
-of a turn (tool results going back and forth) it never moves. Side calls of a client (titles, summaries) and subagents
-are conversations of their own; a client's safety classifier is never moved.
+of a turn (tool results going back and forth) it does not move. A floor above its model or a ceiling below it is obeyed
+even then, or the request is refused: to stay is a saving, a bound is an order. Side calls of a client (titles,
+summaries) and subagents are conversations of their own; a client's safety classifier is never moved.
 
 Classifying takes milliseconds where the encoder is asked, so it happens in a thread, and is remembered by the ask.
 """
@@ -25,7 +26,7 @@ from tierwise.classifier.features import shown
 from tierwise.core.calls import CallKind
 from tierwise.core.catalog import Model, Tier
 from tierwise.core.decisions import Decision, Reason, Rung
-from tierwise.core.errors import TierwiseError, UnpricedModel
+from tierwise.core.errors import NoRouteError, TierwiseError, UnpricedModel
 from tierwise.core.json import JsonObject
 from tierwise.core.money import Price, Usage, format_usd, usd_to_nanousd
 from tierwise.core.settings import GatewayMode, Settings
@@ -44,7 +45,8 @@ from tierwise.gateway.conversations import (
 )
 from tierwise.gateway.incoming import BadRequest, Incoming
 from tierwise.gateway.metrics import OTHER_TIER
-from tierwise.policy.switching import can_take, weigh
+from tierwise.policy.decide import bounds
+from tierwise.policy.switching import History, can_take, weigh
 from tierwise.prices.book import Conditions
 
 _Asked = tuple[str, tuple[str, ...], bool, str | None]
@@ -216,6 +218,11 @@ class Planning:
         if model.id == decision.model.id:
             return _with(decision, Reason("conversation", f"the conversation is on {model.id} and stays there"))
         history = history_of(incoming.value, prompt_tokens=known.prompt_tokens, tokenizer_factor=model.tokenizer_factor)
+        floor, ceiling = bounds(task, self.settings.catalog, self.settings.overrides)
+        if not floor <= tier <= ceiling:  # then there is no staying, be it in the middle of a turn
+            nearest = await self._staying(task, classification, tier, keyed)
+            moved = decision if decision.tier > nearest.tier and not history.in_tool_loop else nearest
+            return _out_of_bounds(moved, model, history, floor if tier < floor else ceiling, up=tier < floor)
         if history.in_tool_loop:
             stay: tuple[Reason, ...] = (
                 Reason("conversation", f"the conversation stays on {model.id}: in the middle of a turn"),
@@ -231,7 +238,8 @@ class Planning:
         return _with(await self._staying(task, classification, tier, keyed), *stay)
 
     async def _staying(self, task: Task, classification: Classification, tier: Tier, keyed: frozenset[str]) -> Decision:
-        return await self._planned(replace(task, tier=tier.name, min_tier=None, max_tier=None), classification, keyed)
+        """The decision for this tier, or for the nearest one that the bounds of the request allow."""
+        return await self._planned(replace(task, tier=tier.name), classification, keyed)
 
     async def _planned(self, task: Task, classification: Classification, keyed: frozenset[str]) -> Decision:
         """The router's decision, made once a second for all requests that it would be the same for.
@@ -357,6 +365,27 @@ def conditions_of(body: JsonObject, usage: JsonObject | None = None) -> Conditio
 
 def _with(decision: Decision, *reasons: Reason) -> Decision:
     return replace(decision, reasons=(*decision.reasons, *reasons))
+
+
+def _out_of_bounds(decision: Decision, model: Model, history: History, bound: Tier, *, up: bool) -> Decision:
+    """A conversation must leave `model` for a bound's sake: for the first of the decision's models that can take it.
+
+    Raises:
+        NoRouteError: none of them can.
+    """
+    why = f"{'up' if up else 'down'} from {model.id}: at {'least' if up else 'most'} {bound}"
+    against: list[str] = []
+    for at, rung in enumerate(decision.ladder):
+        hindrance = can_take(history, rung.model)
+        if hindrance is None:
+            reasons = [Reason("ruled_out", f"not {text}") for text in against]
+            reasons.append(Reason("conversation", f"{why} is {'demanded' if up else 'allowed'}"))
+            return _with(replace(decision, ladder=decision.ladder[at:]), *reasons)
+        against.append(f"{rung.model.id} ({rung.tier}): {hindrance}")
+    raise NoRouteError(
+        f"the conversation must go {why}, and that cannot take what came before: {'; '.join(against)}. Ask without "
+        "that bound, or begin a new conversation"
+    )
 
 
 def _schema(body: JsonObject) -> JsonObject | None:

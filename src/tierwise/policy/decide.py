@@ -11,16 +11,16 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from tierwise.core.catalog import Model, Tier, TierSpec
+from tierwise.core.catalog import Catalog, Model, Tier, TierSpec
 from tierwise.core.decisions import Decision, Reason
 from tierwise.core.errors import InvalidTask, NoRouteError
-from tierwise.core.settings import Role
+from tierwise.core.settings import Overrides, Role
 from tierwise.core.tasks import Classification, Stakes, Task, TaskType
 from tierwise.policy.ladder import Size, build_ladder, first_fit, measure, seconds_on
 from tierwise.policy.tree import Verdict, judge
 from tierwise.policy.world import World
 
-__all__ = ["decide"]
+__all__ = ["bounds", "decide"]
 
 # What an override's pattern is searched in: the ask stands at the head or at the tail of a text.
 _PATTERN_WINDOW = 4000
@@ -47,7 +47,7 @@ def decide(task: Task, classification: Classification, world: World) -> Decision
 
     tier, verdict = _tree_tier(task, classification, world, size=size, reasons=reasons)
     tier = _move(task, classification, world, tier=tier, verdict=verdict, reasons=reasons)
-    floor, ceiling = _bounds(task, world)
+    floor, ceiling = bounds(task, catalog, world.overrides)
     if tier.level < floor.level:
         reasons.append(Reason("min_tier", f"at least {floor}: raised from {tier}"))
         tier = floor
@@ -211,8 +211,13 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _bounds(task: Task, world: World) -> tuple[Tier, Tier]:
-    catalog, overrides = world.catalog, world.overrides
+def bounds(task: Task, catalog: Catalog, overrides: Overrides) -> tuple[Tier, Tier]:
+    """Between which tiers a task may go: as it says itself, else as configured.
+
+    Raises:
+        InvalidTask: the lower is above the higher.
+        UnknownTier: a name that is not configured.
+    """
     low_name, high_name = task.min_tier or overrides.min_tier, task.max_tier or overrides.max_tier
     low = catalog.tier(low_name).tier if low_name else catalog.bottom.tier
     high = catalog.tier(high_name).tier if high_name else catalog.top.tier
