@@ -78,6 +78,11 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], str]] = {
         "What may be sent to a family of models (`opus`, `sonnet`, `haiku`, `fable`, or a model's id) in a minute. The "
         "provider's own headers are followed anyway; these are ceilings.",
     ),
+    "[gateway.projects.NAME]": (
+        schema.ProjectSection,
+        "What holds for the calls of one project, beside what holds for all. A call's project is its key's, else what "
+        "`x-tierwise-project` says, else `project`. Of the bounds of header, key and project the narrower holds.",
+    ),
     "[[prices]]": (
         schema.DatedPrice,
         "The price of a model from a day on, in US$ per million tokens. From the day of a model's first private price "
@@ -240,12 +245,19 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "rate_limit_wait_seconds": "Time that a call may wait for a rate limit where no other tier is left; then it "
         "gets 429 with a true `retry-after`.",
         "limits": "See [gateway.limits.FAMILY].",
+        "projects": "See [gateway.projects.NAME].",
         "drain_seconds": "Time that running calls get when the gateway is told to stop.",
     },
     "[gateway.limits.FAMILY]": {
         "requests_per_minute": "Requests.",
         "input_tokens_per_minute": "Fresh input and cache writes; cache reads do not count.",
         "output_tokens_per_minute": "Output.",
+    },
+    "[gateway.projects.NAME]": {
+        "min_tier": "What is routed does not go below it.",
+        "max_tier": "What is routed does not go above it, and a model by name above it, or of no tier, is refused.",
+        "routed_models": "Names of models that are routed for this project, beside `gateway.routed_models`.",
+        "observe": "`true`: nothing of it is routed, and what would have been done is recorded.",
     },
     "[task_types.NAME]": {
         "family": "A built-in family, or one of your own.",

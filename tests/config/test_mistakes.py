@@ -39,6 +39,12 @@ MISTAKES: list[tuple[str, list[str]]] = [
     # names that are not there
     ("baseline = 'sonet'", ["baseline = 'sonet' is neither a tier nor a model", "local, haiku, sonnet, opus"]),
     ("[overrides]\nmin_tier = 'hiku'", ["unknown tier 'hiku'", "overrides.min_tier", "use one of local, haiku"]),
+    ("[gateway.projects.a]\nmax_tier = 'hiku'", ["unknown tier 'hiku'", "gateway.projects.a.max_tier"]),
+    (
+        "[gateway.projects.a]\nmin_tier = 'opus'\nmax_tier = 'haiku'",
+        ["gateway.projects.a.min_tier = 'opus' is above gateway.projects.a.max_tier = 'haiku'"],
+    ),
+    ("[gateway.projects.a]\nmin = 'opus'", ["unknown key 'gateway.projects.a.min'", "max_tier, min_tier"]),
     ("[overrides.tools]\ngrep = 'lokal'", ["'lokal' at overrides.tools.grep", "did you mean 'local'"]),
     ("[overrides.types]\nsummarization = 'x'", ["overrides.types.summarization", "local, haiku, sonnet, opus"]),
     ("[overrides.tags]\n'team=a' = 'x'", ["overrides.tags.team=a"]),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.gateway.conftest import Serve, Served
+from tests.gateway.conftest import Serve, Served, settings_for
+from tierwise.ledger.keys import KeyPolicy
 from tierwise.testing import StandInUpstream
 
 AUTO = "claude-tierwise-auto"
@@ -93,3 +95,95 @@ def test_a_conversation_within_its_bounds_stays(serve: Serve, upstream: StandInU
     bounds = {"x_tierwise_min_tier": "haiku", "x_tierwise_max_tier": "sonnet"}
     gateway.post(body(STORY, CALLED, ANSWERED), **bounds, **CONVERSATION)
     assert models(upstream) == ["claude-sonnet-5-5", "claude-sonnet-5-5"]
+
+
+# By project
+
+PROJECTS = """
+[gateway.projects.thrifty]
+max_tier = "haiku"
+[gateway.projects.careful]
+min_tier = "opus"
+[gateway.projects.shop]
+routed_models = ["claude-sonnet-5-5"]
+[gateway.projects.new]
+observe = true
+"""
+
+
+def test_a_project_bounds_the_tiers_of_its_calls(serve: Serve, upstream: StandInUpstream) -> None:
+    """What is routed stays within and says whose bound it was; a model by name above the ceiling is refused."""
+    gateway = serve(upstream, PROJECTS)
+    gateway.post(body(STORY), x_tierwise_project="thrifty")
+    gateway.post(body(SUMMARY), x_tierwise_project="careful")
+    gateway.post(body(STORY), x_tierwise_project="another")
+    assert models(upstream) == ["claude-haiku-5-5", "claude-opus-5-5", "claude-sonnet-5-5"]
+    assert "at most haiku: the project 'thrifty'" in reasons(gateway, 0)
+    assert "at least opus: the project 'careful'" in reasons(gateway, 1)
+    answer = gateway.post(body(STORY, model="claude-opus-5-5"), x_tierwise_project="thrifty")
+    assert answer.status_code == 403
+    assert "the project 'thrifty' is for tiers up to haiku" in answer.json()["error"]["message"]
+    assert len(upstream.requests) == 3
+
+
+def test_the_configured_project_is_that_of_calls_that_name_none(
+    serve: Serve, upstream: StandInUpstream, tmp_path: Path
+) -> None:
+    """Its bounds hold for them."""
+    settings = settings_for(upstream, tmp_path, PROJECTS, TIERWISE_PROJECT="thrifty")
+    serve(upstream, settings=settings).post(body(STORY))
+    assert models(upstream) == ["claude-haiku-5-5"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_key", "of_project", "model", "whose"),
+    [
+        ("haiku", "sonnet", "opus", "claude-haiku-5-5", "at most haiku: x-tierwise-max-tier"),
+        ("opus", "haiku", "sonnet", "claude-haiku-5-5", "at most haiku: the key 'ci'"),
+        ("opus", "sonnet", "haiku", "claude-haiku-5-5", "at most haiku: the project 'alpha'"),
+    ],
+)
+def test_the_narrowest_of_header_key_and_project_holds(  # noqa: PLR0917  each is something of its own
+    serve: Serve,
+    upstream: StandInUpstream,
+    tmp_path: Path,
+    asked: str,
+    of_key: str,
+    of_project: str,
+    model: str,
+    whose: str,
+) -> None:
+    """And the reasons say which that was."""
+    toml = f'[gateway.projects.alpha]\nmax_tier = "{of_project}"'
+    gateway = serve(upstream, settings=settings_for(upstream, tmp_path, toml, ANTHROPIC_API_KEY="sk-ant-own"))
+    keys = gateway.gateway.keys
+    assert keys is not None
+    made = keys.create("ci", 0, project="alpha", policy=KeyPolicy(max_tier=of_key))
+    gateway.post(body(STORY), x_api_key=made.secret, x_tierwise_max_tier=asked)
+    assert models(upstream) == [model]
+    assert whose in reasons(gateway)
+
+
+def test_bounds_that_contradict_each_other_are_refused(serve: Serve, upstream: StandInUpstream) -> None:
+    """The message says whose they are; nothing is sent on one of them."""
+    gateway = serve(upstream, PROJECTS)
+    answer = gateway.post(body(STORY), x_tierwise_project="thrifty", x_tierwise_min_tier="opus")
+    assert refused(answer, "at least opus (x-tierwise-min-tier)", "at most haiku (the project 'thrifty')")
+    assert not upstream.requests
+
+
+def test_a_project_may_have_names_routed_that_pass_through_elsewhere(serve: Serve, upstream: StandInUpstream) -> None:
+    """Beside the names that are routed for all."""
+    gateway = serve(upstream, PROJECTS)
+    for project in ("shop", "another"):
+        gateway.post(body(SUMMARY, model="claude-sonnet-5-5"), x_tierwise_project=project)
+    gateway.post(body(SUMMARY), x_tierwise_project="shop")
+    assert models(upstream) == ["claude-haiku-5-5", "claude-sonnet-5-5", "claude-haiku-5-5"]
+
+
+def test_a_project_may_be_watched_first(serve: Serve, upstream: StandInUpstream) -> None:
+    """Nothing of it is routed, and what would have been done is recorded."""
+    gateway = serve(upstream, PROJECTS)
+    gateway.post(body(SUMMARY), x_tierwise_project="new")
+    assert models(upstream) == ["claude-sonnet-5-5"]
+    assert [text for text in reasons(gateway) if "would have gone to haiku" in text]

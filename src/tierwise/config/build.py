@@ -23,6 +23,7 @@ from tierwise.core.settings import (
     PatternOverride,
     PolicyRule,
     PolicySettings,
+    ProjectSettings,
     ProviderSettings,
     RateLimit,
     Role,
@@ -172,14 +173,20 @@ def build_settings(
         project=env.get("TIERWISE_PROJECT") or config.project,
         sources=sources,
         classifier=_given(config.classifier),
-        gateway=_gateway(config, providers, where),
+        gateway=_gateway(config, providers, catalog, where),
     )
 
 
-def _gateway(config: ConfigFile, providers: Mapping[str, ProviderSettings], where: str) -> GatewaySettings:
+def _gateway(
+    config: ConfigFile, providers: Mapping[str, ProviderSettings], catalog: Catalog, where: str
+) -> GatewaySettings:
     given = {} if config.gateway is None else config.gateway.model_dump(exclude_none=True)
     limits = {family: RateLimit(**limit) for family, limit in given.pop("limits", {}).items()}
-    gateway = GatewaySettings(**given, limits=limits)
+    projects = {name: ProjectSettings(**project) for name, project in given.pop("projects", {}).items()}
+    for name, project in projects.items():
+        key = f"gateway.projects.{name}"
+        _check_bounds(project.min_tier, project.max_tier, f"{key}.min_tier", f"{key}.max_tier", catalog, where)
+    gateway = GatewaySettings(**given, limits=limits, projects=projects)
     upstream = providers.get(gateway.upstream)
     if upstream is None:
         raise ConfigError(
@@ -415,16 +422,31 @@ def _role_tier(role: Role, name: str, catalog: Catalog, where: str) -> str:
     raise ConfigError(f"{where}: policy.roles.{role.value} = {name!r}; use one of {', '.join(names)}, or {_TOP!r}")
 
 
+def _check_tier(name: str, key: str, catalog: Catalog, where: str) -> str:
+    names = [spec.tier.name for spec in catalog]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(f"unknown tier {name!r} at {key} in {where}{hint}; use one of {', '.join(names)}")
+    return name
+
+
+def _check_bounds(  # noqa: PLR0917  two bounds, each with its key
+    low: str | None, high: str | None, low_key: str, high_key: str, catalog: Catalog, where: str
+) -> None:
+    names = [spec.tier.name for spec in catalog]
+    for name, key in ((low, low_key), (high, high_key)):
+        if name is not None:
+            _check_tier(name, key, catalog, where)
+    if low is not None and high is not None and names.index(low) > names.index(high):
+        raise ConfigError(f"{where}: {low_key} = {low!r} is above {high_key} = {high!r}")
+
+
 def _overrides(config: ConfigFile, env: Mapping[str, str], catalog: Catalog, where: str) -> Overrides:
     section = config.overrides
-    names = [spec.tier.name for spec in catalog]
 
     def check(name: str, key: str) -> str:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ConfigError(f"unknown tier {name!r} at {key} in {where}{hint}; use one of {', '.join(names)}")
-        return name
+        return _check_tier(name, key, catalog, where)
 
     def table(values: Mapping[str, str] | None, key: str) -> dict[str, str]:
         return {k: check(v, f"overrides.{key}.{k}") for k, v in (values or {}).items()}
@@ -445,12 +467,7 @@ def _overrides(config: ConfigFile, env: Mapping[str, str], catalog: Catalog, whe
         low, low_key = env["TIERWISE_MIN_TIER"], "TIERWISE_MIN_TIER"
     if env.get("TIERWISE_MAX_TIER"):
         high, high_key = env["TIERWISE_MAX_TIER"], "TIERWISE_MAX_TIER"
-    if low is not None:
-        check(low, low_key)
-    if high is not None:
-        check(high, high_key)
-    if low is not None and high is not None and names.index(low) > names.index(high):
-        raise ConfigError(f"{where}: {low_key} = {low!r} is above {high_key} = {high!r}")
+    _check_bounds(low, high, low_key, high_key, catalog, where)
     return Overrides(
         tools=table(section.tools if section else None, "tools"),
         types=table(section.types if section else None, "types"),

@@ -232,6 +232,8 @@ def _allowed_keys(loc: list[str]) -> list[str]:
         section = schema.PatternSection
     elif loc[0] == "gateway" and "limits" in loc:
         section = schema.RateLimitSection
+    elif loc[0] == "gateway" and "projects" in loc:
+        section = schema.ProjectSection
     elif loc[0] == "prices" and "bands" in loc:
         section = schema.PriceSection
     else:

@@ -228,6 +228,15 @@ class RateLimitSection(_Section):
     output_tokens_per_minute: Positive | None = None
 
 
+class ProjectSection(_Section):
+    """What holds for one project's calls through the gateway."""
+
+    min_tier: str | None = None
+    max_tier: str | None = None
+    routed_models: tuple[str, ...] | None = None
+    observe: Flag | None = None
+
+
 class GatewaySection(_Section):
     """How `tierwise serve` serves."""
 
@@ -244,6 +253,7 @@ class GatewaySection(_Section):
     drain_seconds: Seconds | None = None
     rate_limit_wait_seconds: Seconds | None = None
     limits: dict[str, RateLimitSection] | None = None
+    projects: dict[str, ProjectSection] | None = None
 
 
 def _tier(value: object) -> object:

@@ -21,6 +21,7 @@ __all__ = [
     "PatternOverride",
     "PolicyRule",
     "PolicySettings",
+    "ProjectSettings",
     "ProviderSettings",
     "RateLimit",
     "Role",
@@ -169,6 +170,16 @@ class GatewayMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectSettings:
+    """What holds for one project's calls through the gateway, beside what holds for all."""
+
+    min_tier: str | None = None
+    max_tier: str | None = None
+    routed_models: tuple[str, ...] = ()  # besides those that are routed for all
+    observe: bool = False  # routes nothing of it, and records what would have been done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """How `tierwise serve` serves."""
 
@@ -185,6 +196,7 @@ class GatewaySettings:
     drain_seconds: float = 600.0  # that running calls get when it is told to stop
     rate_limit_wait_seconds: float = 30.0  # that a call may wait for a rate limit where no other tier is left
     limits: Mapping[str, RateLimit] = field(default_factory=dict)  # by family of models: opus, sonnet, haiku, …
+    projects: Mapping[str, ProjectSettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ from tierwise.gateway.asgi import (
     send_whole,
     without_key,
 )
+from tierwise.gateway.bounds import ceiling_by_name
 from tierwise.gateway.connections import CONNECTION
 from tierwise.gateway.conversations import Conversations
 from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_incoming
@@ -288,7 +289,7 @@ class Gateway:
             case ("POST", "/v1/messages" | "/v1/chat/completions"):
                 await self._call(dialect, scope, receive, send, key)
             case ("POST", "/v1/messages/count_tokens"):
-                await self._count_tokens(scope, receive, send)
+                await self._count_tokens(scope, receive, send, key)
             case ("GET", "/v1/models"):
                 await self._models(scope, send)
             case ("GET", _) if path.startswith("/v1/models/"):
@@ -345,7 +346,7 @@ class Gateway:
                 plan = await planning.plan(incoming, time.time())
             except TierwiseError as error:
                 raise BadRequest(str(error)) from None
-            self._allow(key, plan)
+            self._allow(planning, key, plan)
             connection = scope.get("extensions", _NOTHING).get(CONNECTION)
             await Run(self, planning, incoming, plan, send, receive, connection).go()
         finally:
@@ -355,19 +356,21 @@ class Gateway:
                 if not planning.calls and planning in self._retired:
                     await self._retire(planning)
 
-    def _allow(self, key: ApiKey | None, plan: Plan) -> None:
-        """Refuses a model by name that is above the highest tier of a key; what is routed stays below it anyway."""
-        ceiling = key.policy.max_tier if key is not None else None
-        if key is None or ceiling is None or plan.decision is not None:
+    def _allow(self, planning: Planning, key: ApiKey | None, plan: Plan) -> None:
+        """Refuses a model by name above the highest tier of a key or project; what is routed stays below it anyway."""
+        if plan.decision is not None:
             return
+        catalog = planning.settings.catalog
         try:
-            highest = self.settings.catalog.tier(ceiling).tier
+            ceiling = ceiling_by_name(key, plan.project, planning.ruled(plan.project), catalog)
         except TierwiseError as error:
-            raise BadRequest(f"the key {key.name!r}: {error}", status=403, kind="permission_error") from None
-        allowed = {spec.tier.name for spec in self.settings.catalog if spec.tier <= highest}
+            raise BadRequest(str(error), status=403, kind="permission_error") from None
+        if ceiling is None:
+            return
+        allowed = {spec.tier.name for spec in catalog if spec.tier <= ceiling.tier}
         if plan.target.tier not in allowed:
             raise BadRequest(
-                f"the key {key.name!r} is for tiers up to {ceiling}, and {plan.target.model.id} is of tier "
+                f"{ceiling.source} is for tiers up to {ceiling.tier}, and {plan.target.model.id} is of tier "
                 f"{plan.target.tier}",
                 status=403,
                 kind="permission_error",
@@ -395,10 +398,10 @@ class Gateway:
 
     # ------------------------------------------------------------------ passed on
 
-    async def _count_tokens(self, scope: Scope, receive: Receive, send: Send) -> None:
-        incoming = await self._read(Dialect.ANTHROPIC, scope, receive)
+    async def _count_tokens(self, scope: Scope, receive: Receive, send: Send, key: ApiKey | None) -> None:
+        incoming = await self._read(Dialect.ANTHROPIC, scope, receive, key)
         body = incoming.body
-        if self.planning.is_routed(incoming.model):
+        if self.planning.is_routed(incoming.model, self.planning.project_of(incoming)):
             # Nobody knows yet where it would go: counted as the baseline counts.
             try:
                 body = splice(body, {"model": json.dumps(self.settings.catalog.baseline.id).encode()})

@@ -29,9 +29,10 @@ from tierwise.core.decisions import Decision, Reason, Rung
 from tierwise.core.errors import NoRouteError, TierwiseError, UnpricedModel
 from tierwise.core.json import JsonObject
 from tierwise.core.money import Price, Usage, format_usd, usd_to_nanousd
-from tierwise.core.settings import GatewayMode, Settings
+from tierwise.core.settings import GatewayMode, ProjectSettings, Settings
 from tierwise.core.tasks import Classification, Task
 from tierwise.engine.router import AsyncRouter
+from tierwise.gateway.bounds import Bounds, bounds_of
 from tierwise.gateway.conversations import (
     Conversation,
     ConversationKey,
@@ -57,6 +58,7 @@ _REMEMBERED = 4_096
 # The API's own answer where it cannot hold a conversation: clients go on by sending the whole of it each time.
 _UNTHREADED = "a routed model holds no thread; send the full conversation without `thread`"
 _CHARS_PER_TOKEN = 4
+_UNBOUNDED = Bounds()
 
 
 class Target(NamedTuple):  # not a dataclass: it is made for every attempt
@@ -135,9 +137,18 @@ class Planning:
         """Ends the thread once what was handed to it is done."""
         self._thread.shutdown(wait=False)
 
-    def is_routed(self, model: str) -> bool:
-        """Whether this name is one of those that are routed."""
-        return model in self.settings.gateway.routed_models
+    def is_routed(self, model: str, project: str | None = None) -> bool:
+        """Whether this name is one of those that are routed: for all, or for the calls of this project."""
+        ruled = self.ruled(project)
+        return model in self.settings.gateway.routed_models or (ruled is not None and model in ruled.routed_models)
+
+    def project_of(self, incoming: Incoming) -> str | None:
+        """Whose project a call counts to."""
+        return incoming.project or self.settings.project
+
+    def ruled(self, project: str | None) -> ProjectSettings | None:
+        """What holds for the calls of a project."""
+        return self.settings.gateway.projects.get(project) if project is not None else None
 
     async def plan(self, incoming: Incoming, now: float) -> Plan:
         """Where a request goes.
@@ -150,12 +161,12 @@ class Planning:
         kind = kind_of(headers, body)
         key = identify(headers, body)
         ask = last_ask(body)
-        project = incoming.project or self.settings.project
-        routed = self.is_routed(incoming.model)
-        if not routed:
+        project = self.project_of(incoming)
+        observes = self._observes(project)
+        if not self.is_routed(incoming.model, project):
             target = self._concrete(incoming.model, incoming)
-            return Plan(kind, key, ask, target, (), project=project, observed=self._observes)
-        observes = self._observes or incoming.directions.no_route
+            return Plan(kind, key, ask, target, (), project=project, observed=observes)
+        observes = observes or incoming.directions.no_route
         if observes or not kind.may_move:
             baseline = self.settings.catalog.baseline
             why = "not routed, as asked: the baseline model" if observes else "a safety call is never moved"
@@ -168,9 +179,13 @@ class Planning:
         decision = await self._decide(incoming, kind, key, ask, now)
         return Plan(kind, key, ask, Target.of(decision.first), decision.reasons, decision, project=project)
 
-    @property
-    def _observes(self) -> bool:
-        return self.settings.gateway.mode is GatewayMode.OBSERVE
+    def _observes(self, project: str | None) -> bool:
+        ruled = self.ruled(project)
+        return self.settings.gateway.mode is GatewayMode.OBSERVE or (ruled is not None and ruled.observe)
+
+    def _bounds(self, incoming: Incoming) -> Bounds:
+        project = self.project_of(incoming)
+        return bounds_of(incoming.directions, incoming.key, project, self.ruled(project), self.settings.catalog)
 
     async def classify(self, task: Task) -> Classification:
         """What a request asks for; remembered by its ask."""
@@ -188,11 +203,12 @@ class Planning:
 
     async def observe(self, incoming: Incoming, plan: Plan) -> tuple[Classification, tuple[Reason, ...]]:
         """What a request that passes through is, and where it would have gone; for the record."""
-        task = self._task(incoming, plan.key, plan.ask)
-        classification = await self.classify(task)
+        classification = await self.classify(self._task(incoming, plan.key, plan.ask, _UNBOUNDED))
         if not plan.observed:
             return classification, ()
         try:
+            within = self._bounds(incoming)
+            task = self._task(incoming, plan.key, plan.ask, within)
             decision = await self._planned(task, classification, self._keyed(incoming))
         except TierwiseError as error:
             return classification, (Reason("observed", f"would have gone nowhere: {error}"),)
@@ -201,13 +217,27 @@ class Planning:
             f"would have gone to {decision.tier} ({decision.model.id}), estimated at "
             f"{format_usd(decision.estimated_cost_usd)}",
         )
-        return classification, (said, *decision.reasons)
+        return classification, (said, *within.reasons, *decision.reasons)
 
     # ------------------------------------------------------------------ routed
 
     async def _decide(self, incoming: Incoming, kind: CallKind, key: ConversationKey, ask: str, now: float) -> Decision:
-        task = self._task(incoming, key, ask)
+        within = self._bounds(incoming)
+        task = self._task(incoming, key, ask, within)
         classification = await self.classify(task)
+        decision = await self._in_conversation(incoming, kind, key, task, classification, now)
+        return _with(decision, *within.reasons) if within.reasons else decision
+
+    async def _in_conversation(  # noqa: PLR0917  each is something of its own
+        self,
+        incoming: Incoming,
+        kind: CallKind,
+        key: ConversationKey,
+        task: Task,
+        classification: Classification,
+        now: float,
+    ) -> Decision:
+        """The decision for a task, where it is not the first of its conversation."""
         keyed = self._keyed(incoming)
         decision = await self._planned(task, classification, keyed)
         known = self.conversations.get(key) if kind.converses else None
@@ -299,7 +329,7 @@ class Planning:
         )
         return _Weighed(move.moves, move.reasons)
 
-    def _task(self, incoming: Incoming, key: ConversationKey, ask: str) -> Task:
+    def _task(self, incoming: Incoming, key: ConversationKey, ask: str, within: Bounds) -> Task:
         body, said = incoming.value, incoming.directions
         return Task(
             text=ask or "(nothing is said)",
@@ -307,21 +337,14 @@ class Planning:
             has_tools=has_tools(body),
             has_images=has_images(body),
             tokens_in=self._tokens(len(incoming.body)),
-            min_tier=self._stricter(said.min_tier, incoming.key.policy.min_tier if incoming.key else None, up=True),
-            max_tier=self._stricter(said.max_tier, incoming.key.policy.max_tier if incoming.key else None, up=False),
+            min_tier=within.min_tier,
+            max_tier=within.max_tier,
             task_type=said.task_type,
             max_latency_seconds=said.deadline_seconds,
             session=key.session,
             project=incoming.project,
             tags=dict(said.tags),
         )
-
-    def _stricter(self, asked: str | None, ruled: str | None, *, up: bool) -> str | None:
-        """Of what a request asks for and what its key allows, the narrower bound."""
-        if asked is None or ruled is None:
-            return asked or ruled
-        pick = max if up else min
-        return pick(self.settings.catalog.tier(name).tier for name in (asked, ruled)).name
 
     def _tokens(self, body_bytes: int) -> int:
         """A prompt's tokens, as the baseline counts them, by the size of the request, up to the next eighth of a power
