@@ -173,6 +173,43 @@ def test_a_move_must_save_more_than_the_margin() -> None:
     assert "must save more than $0.0123" in steps(kept)["conversation_stays"]
 
 
+def test_turns_that_need_more_bring_a_conversation_back_to_where_it_is_cold() -> None:
+    """Two turns to come, each as likely as not to need Opus: Haiku has 0.75 of them, and three times in four Opus
+    writes 80,000 tokens at $5 that it would have read at $0.20: $0.384."""
+    move = from_opus(HAIKU, A_TURN, 2, needs_more=0.5)
+    assert move.return_usd == Decimal("0.75") * Decimal("0.384")
+    # Later on Haiku: reads 80,000, writes 320, says 320; on Opus the same.
+    here, there = Decimal("0.016") + Decimal("0.0016") + Decimal("0.0064"), Decimal("0.0008") + Decimal("0.0002")
+    assert move.stay_usd == Decimal("0.0224") + Decimal("0.75") * here
+    assert move.move_usd == Decimal("0.01016") + Decimal("0.75") * there + move.return_usd
+    assert not move.moves
+    assert from_opus(HAIKU, A_TURN, 2).moves, "were all turns as simple as this one"
+    assert steps(move)["may_go_back"] == (
+        "each later turn is taken to need more one time in 2: 75% that it goes back to claude-opus-5-5 within 2 turns, "
+        "where it costs $0.3840 to write anew what is warm now"
+    )
+
+
+def test_a_next_turn_that_surely_needs_more_leaves_this_one_to_be_weighed() -> None:
+    """No later turn counts for Haiku, and the way back is paid in full."""
+    move = from_opus(HAIKU, A_TURN, 10, needs_more=1.0)
+    assert (move.stay_usd, move.return_usd) == (Decimal("0.0224"), Decimal("0.384"))
+    assert move.move_usd == Decimal("0.01016") + Decimal("0.384")
+
+
+def test_with_no_turn_to_come_nothing_goes_back() -> None:
+    """The last turn of a conversation is weighed as ever, whatever a next one would need."""
+    move = from_opus(HAIKU, A_TURN, 0, needs_more=0.9)
+    assert (move.moves, move.return_usd) == (True, 0)
+    assert "may_go_back" not in steps(move)
+
+
+def test_without_a_cache_to_go_back_is_free() -> None:
+    """Where nothing is cached, a way back costs nothing that the next turn would not cost anyway."""
+    turn = Turn(10_000, 0, 0, cache_ttl_seconds=None)
+    assert from_opus(SONNET, turn, 2, needs_more=0.5).return_usd == 0
+
+
 def test_a_model_that_costs_by_the_hour_is_not_free() -> None:
     """At $3.60 an hour, 1,000 tokens a second in and 100 out cost $0.001 a second; what is warm is not read again."""
     own = replace(SONNET, id="own", prompt_tokens_per_second=1_000.0, output_tokens_per_second=100.0)
@@ -189,7 +226,17 @@ def test_an_unpriced_model_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("turns", -1.0), ("turns", math.nan), ("turns", math.inf), ("margin", 1.0), ("margin", -0.1)]
+    ("field", "value"),
+    [
+        ("turns", -1.0),
+        ("turns", math.nan),
+        ("turns", math.inf),
+        ("margin", 1.0),
+        ("margin", -0.1),
+        ("needs_more", -0.1),
+        ("needs_more", 1.1),
+        ("needs_more", math.nan),
+    ],
 )
 def test_numbers_that_mean_nothing_are_refused(field: str, value: float) -> None:
     """Turns to come are finite and not negative, a margin is a part."""
@@ -281,6 +328,31 @@ def test_no_cost_is_negative(*, here: Price, there: Price, turn: Turn, turns: fl
     assert 0 <= move.move_now_usd <= move.move_usd
     assert move.lost_cache_usd >= 0
     assert move.turns_to_pay_back is None or move.turns_to_pay_back >= 1
+
+
+@settings(deadline=None)
+@given(here=prices(), there=prices(), turn=turns_of, turns=st.floats(0, 500), p=st.floats(0, 1))
+def test_a_way_back_never_makes_a_move_look_better(
+    *, here: Price, there: Price, turn: Turn, turns: float, p: float
+) -> None:
+    """With a chance of going back, fewer turns count for the cheaper model, and the way costs no less than nothing."""
+
+    def moved(needs_more: float) -> Move:
+        return weigh(
+            _plain("here"),
+            _plain("there"),
+            prices={"here": here, "there": there},
+            warm={"here": Warmth("here", turn.prompt_tokens, 300, 1.0)},
+            turn=turn,
+            turns_to_come=turns,
+            now=0.0,
+            needs_more=needs_more,
+        )
+
+    surely, perhaps = moved(0.0), moved(p)
+    assert perhaps.stay_usd <= surely.stay_usd
+    assert perhaps.return_usd >= 0 == surely.return_usd
+    assert perhaps.move_usd - perhaps.return_usd <= surely.move_usd
 
 
 @settings(deadline=None)

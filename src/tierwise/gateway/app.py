@@ -50,6 +50,7 @@ from tierwise.gateway.connections import CONNECTION
 from tierwise.gateway.conversations import Conversations
 from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_incoming
 from tierwise.gateway.metrics import Metrics
+from tierwise.gateway.outlook import Outlook
 from tierwise.gateway.planning import Plan, Planning
 from tierwise.gateway.run import Run
 from tierwise.gateway.telemetry import CallTelemetry
@@ -58,6 +59,7 @@ from tierwise.ledger.budgets import Budgets
 from tierwise.ledger.desk import BudgetDesk
 from tierwise.ledger.keys import ApiKey, Keys, KeyScope
 from tierwise.ledger.store import StoredCall
+from tierwise.ledger.turns import turns_after
 from tierwise.ledger.writer import LedgerWriter
 from tierwise.policy.ratelimits import Family, Limits, family_of
 from tierwise.providers.anthropic import DEFAULT_BASE_URL
@@ -98,7 +100,8 @@ class Gateway:
         self.router = AsyncRouter(settings, record=False)
         self.upstream = PassThrough()
         self.conversations = Conversations()
-        self.planning = Planning(settings, self.router, self.conversations)
+        self.outlook = Outlook()
+        self.planning = Planning(settings, self.router, self.conversations, self.outlook)
         self.telemetry = CallTelemetry(tracer)
         self.keys = Keys(self.ledger) if self.ledger is not None else None
         self.desk = BudgetDesk(Budgets(self.ledger)) if self.ledger is not None else None
@@ -158,11 +161,13 @@ class Gateway:
             month_ago = time.time_ns() // 1_000_000 - _LEARNED_DAYS * 86_400_000
             with suppress(LedgerError):  # of one in trouble nothing is learned; writing to it says why
                 self.conversations.learn(self.ledger.session_lengths(month_ago))
+                self.outlook.learn(turns_after(self.ledger, month_ago))
 
     def reload(self, settings: Settings) -> None:
         """Goes on with another configuration: for new calls. What listens, and the ledger, stay as they are."""
         router = AsyncRouter(settings, record=False)
-        planning = Planning(settings, router, self.conversations)  # what cannot be used fails here, and nothing changes
+        # What cannot be used fails here, and nothing changes.
+        planning = Planning(settings, router, self.conversations, self.outlook)
         before = self.planning
         self.router, self.planning, self.settings = router, planning, settings
         self._retired.add(before)

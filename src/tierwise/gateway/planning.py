@@ -46,6 +46,7 @@ from tierwise.gateway.conversations import (
 )
 from tierwise.gateway.incoming import BadRequest, Incoming
 from tierwise.gateway.metrics import OTHER_TIER
+from tierwise.gateway.outlook import Outlook
 from tierwise.policy.decide import bounds
 from tierwise.policy.switching import History, can_take, weigh
 from tierwise.prices.book import Conditions
@@ -109,12 +110,14 @@ class Planning:
         settings: the configuration.
         router: classifies, decides, knows what is available.
         conversations: what is known of them.
+        outlook: what usually comes after a turn.
     """
 
-    def __init__(self, settings: Settings, router: AsyncRouter, conversations: Conversations) -> None:
+    def __init__(self, settings: Settings, router: AsyncRouter, conversations: Conversations, outlook: Outlook) -> None:
         self.settings = settings
         self.router = router
         self.conversations = conversations
+        self.outlook = outlook
         self.calls = 0  # that are decided and carried out by it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tierwise-classifier")
         self._known: OrderedDict[_Asked, Classification] = OrderedDict()
@@ -261,7 +264,10 @@ class Planning:
             why = f"up from {model.id}: what is asked now needs {decision.tier}"
             return _with(decision, Reason("conversation", why))
         else:
-            found = self._pays(known, model, decision.model, can_take(history, decision.model), now)
+            needs_more = self.outlook.needs_more(classification) if decision.tier < tier else 0.0
+            found = self._pays(
+                known, model, decision.model, can_take(history, decision.model), now, needs_more=needs_more
+            )
             if found.moves:
                 return _with(decision, *found.reasons)
             stay = (Reason("conversation", f"the conversation stays on {model.id}"), *found.reasons)
@@ -308,7 +314,9 @@ class Planning:
         upstream = self.settings.gateway.upstream
         return frozenset({upstream}) if self.settings.providers[upstream].kind == "anthropic" else frozenset()
 
-    def _pays(self, known: Conversation, model: Model, target: Model, against: str | None, now: float) -> _Weighed:
+    def _pays(
+        self, known: Conversation, model: Model, target: Model, against: str | None, now: float, *, needs_more: float
+    ) -> _Weighed:
         """Whether moving down is possible, and cheaper with all that it throws away."""
         if against is not None:
             return _Weighed(False, (Reason("conversation", f"{target.id} cannot take it: {against}"),))
@@ -326,6 +334,7 @@ class Planning:
             turns_to_come=self.conversations.expected_turns(known.turns + 1),
             now=now,
             margin=self.settings.gateway.switch_margin,
+            needs_more=needs_more,
         )
         return _Weighed(move.moves, move.reasons)
 

@@ -14,6 +14,15 @@ and everything is cold everywhere.
 
 The sums are exact, and in closed form: between two points at which something changes (the band, or whether the prompt
 is cached) the turns are an arithmetic progression. A hundred turns cost no more to weigh than ten.
+
+Not every turn to come is as simple as the one at hand. Each is taken to need more than the target gives with the same
+chance p, and brings the conversation back then. Of N turns, the target then has p's share
+
+    n = (1 − p) (1 − (1 − p)^N) / p      of the N, and the conversation goes back with the chance 1 − (1 − p)^N
+
+Only those n turns are compared: after them both ways are on the model that it is on now. The way back is paid for: what
+is warm there now is then written anew. (Taken to be cold, though it may still be warm if that is soon; and turns that
+need more than the present model has, too, are counted as ways back: both speak for staying.)
 """
 
 from __future__ import annotations
@@ -91,6 +100,7 @@ class Move:
     stay_now_usd: Decimal  # of which for the turn at hand
     move_now_usd: Decimal
     lost_cache_usd: Decimal  # part of `move_now_usd`: what it costs to build again what is warm on the current model
+    return_usd: Decimal  # part of `move_usd`: what going back is expected to cost
     turns_to_pay_back: int | None  # about how many later turns a move that is dearer now needs; None: never, or at once
     reasons: tuple[Reason, ...]
 
@@ -128,6 +138,7 @@ def weigh(
     turns_to_come: float,
     now: float,
     margin: float | Decimal = 0.0,
+    needs_more: float = 0.0,
 ) -> Move:
     """Whether the rest of a conversation is cheaper on `target`, and by how much.
 
@@ -140,22 +151,29 @@ def weigh(
         turns_to_come: how many turns are expected after this one; fractions count.
         now: in seconds, on the clock of `Warmth.expires_at`.
         margin: by what part of what staying costs a move must be cheaper.
+        needs_more: how likely each later turn is to need more than `target` gives, and to bring the conversation back.
 
     Raises:
         UnpricedModel: no price is known for one of the two.
-        ValueError: `turns_to_come` or `margin` is no such number.
+        ValueError: `turns_to_come`, `margin` or `needs_more` is no such number.
     """
     if not (math.isfinite(turns_to_come) and turns_to_come >= 0):
         raise ValueError(f"turns_to_come must be a number ≥ 0, not {turns_to_come!r}")
     if not 0 <= margin < 1:
         raise ValueError(f"margin must be a part of the cost from 0 to below 1, not {margin!r}")
+    if not 0 <= needs_more <= 1:
+        raise ValueError(f"needs_more must be a chance from 0 to 1, not {needs_more!r}")
     stay = _course(current, current, prices=prices, warm=warm, turn=turn, now=now)
     if target.id == current.id:
         return _same(stay, turns_to_come)
     move = _course(target, current, prices=prices, warm=warm, turn=turn, now=now)
-    turns = min(turns_to_come, stay.most_turns, move.most_turns)
+    within = min(turns_to_come, stay.most_turns, move.most_turns)
+    turns, goes_back = _until_more_is_needed(within, needs_more)
     stay_now, move_now = stay.now_usd(), move.now_usd()
-    stay_usd, move_usd = EXACT.add(stay_now, stay.later_usd(turns)), EXACT.add(move_now, move.later_usd(turns))
+    cold = stay.cold_usd(int(turns) + 1) if goes_back else _ZERO
+    return_usd = EXACT.multiply(cold, goes_back)
+    stay_usd = EXACT.add(stay_now, stay.later_usd(turns))
+    move_usd = EXACT.add(EXACT.add(move_now, move.later_usd(turns)), return_usd)
     least_gain = EXACT.multiply(stay_usd, Decimal(str(margin)))
     moves = EXACT.subtract(stay_usd, move_usd) > least_gain
     kept = _in_tokens_of(target.tokenizer_factor, current.tokenizer_factor, stay.warm)
@@ -172,9 +190,22 @@ def weigh(
         if gain > 0:
             pays_back = max(1, int(EXACT.divide(extra, gain).to_integral_value(rounding=ROUND_HALF_UP)))
         reasons.append(_pay_back(extra, gain, pays_back))
+    if return_usd:
+        reasons.append(_may_go_back(stay, needs_more, goes_back, within, cold))
     if move.first_band:
         reasons.append(_band(move))
-    return Move(moves, stay_usd, move_usd, stay_now, move_now, lost, pays_back, tuple(reasons))
+    return Move(moves, stay_usd, move_usd, stay_now, move_now, lost, return_usd, pays_back, tuple(reasons))
+
+
+def _until_more_is_needed(turns: float, needs_more: float) -> tuple[float, Decimal]:
+    """How many of so many turns are expected to come before one that needs more, and how likely there is such a one.
+
+    The chance is in thousandths: what it is multiplied with stays exact.
+    """
+    none = (1 - needs_more) ** turns
+    if needs_more > 0:
+        turns = min(turns, (1 - needs_more) * (1 - none) / needs_more)
+    return turns, Decimal(round((1 - none) * 1000)).scaleb(-3)
 
 
 # ------------------------------------------------------------------ what the rest of a conversation costs
@@ -218,6 +249,16 @@ class _Course:
             part = EXACT.multiply(self._span_usd(whole + 1, whole + 2), Decimal(hundredths).scaleb(-2))
             total = EXACT.add(total, part)
         return total
+
+    def cold_usd(self, turn: int) -> Decimal:
+        """How much dearer the later turn of that number is where nothing of the conversation is warm any more."""
+        prompt = self.prompt + turn * self.growth
+        before = prompt - self.growth
+        if not _is_cached(before, self.ttl_seconds):  # then nothing would have been warm
+            return _ZERO
+        anew = self._usd(prompt, self._usage(1, written=prompt))
+        warm = self._usd(prompt, self._usage(1, read=before, written=self.growth))
+        return max(EXACT.subtract(anew, warm), _ZERO)
 
     def _span_usd(self, first: int, end: int) -> Decimal:
         """What the later turns from number `first` up to before `end` cost."""
@@ -326,7 +367,7 @@ def _same(course: _Course, turns_to_come: float) -> Move:
     now = course.now_usd()
     rest = EXACT.add(now, course.later_usd(min(turns_to_come, course.most_turns)))
     reason = Reason("conversation_stays", f"it is on {course.model.id} already")
-    return Move(False, rest, rest, now, now, _ZERO, None, (reason,))
+    return Move(False, rest, rest, now, now, _ZERO, _ZERO, None, (reason,))
 
 
 # ------------------------------------------------------------------ in words
@@ -365,6 +406,14 @@ def _pay_back(extra: Decimal, gain: Decimal, turns: int | None) -> Reason:
         "pays_back",
         f"a move costs {_usd(extra)} more now and {_usd(gain)} less on the next turn: about {turns} more turns to "
         "pay back",
+    )
+
+
+def _may_go_back(stay: _Course, needs_more: float, goes_back: Decimal, turns: float, cold: Decimal) -> Reason:
+    return Reason(
+        "may_go_back",
+        f"each later turn is taken to need more one time in {1 / needs_more:.3g}: {goes_back:.0%} that it goes back to "
+        f"{stay.model.id} within {turns:.3g} turns, where it costs {_usd(cold)} to write anew what is warm now",
     )
 
 
