@@ -52,8 +52,9 @@ LOST = (
     ),
     (
         "Claude Code without tools, routed",
-        "after a stream broke it asks again in one piece, as its safety classifier does: the baseline model answers",
-        "by design: a safety call is never moved",
+        "after a stream broke it asks again in one piece. A process that did not see that stream (the gateway was "
+        "started anew) takes it for a safety call: the baseline model answers",
+        "by design: what may be a safety call is never moved",
     ),
     (
         "Claude Code, auto mode",

@@ -323,6 +323,17 @@ def test_faults_unseen(serve: Serve, upstream: StandInUpstream, claude: ClaudeCo
     assert gateway.call().call.status is CallStatus.ANSWERED
 
 
+@on(AUTO)
+def test_asked_again_in_one_piece(serve: Serve, upstream: StandInUpstream, claude: ClaudeCode, model: str) -> None:
+    """Without tools, too, what it asks for again after a stream broke is routed as before, not as a safety call."""
+    upstream.fail(Fault.cut(after_events=6))
+    gateway = serve(upstream)
+    result = claude.ask(gateway, SUMMARY, "--model", model, "--tools", "")
+    assert result["result"] == f"This is the stand-in for {IDS['haiku']}: no model was run."
+    assert [sent(request)["stream"] for request in upstream.calls()] == [True, False]
+    assert models(upstream) == [IDS["haiku"]] * 2
+
+
 @on("sonnet")
 def test_fallback_model(serve: Serve, upstream: StandInUpstream, claude: ClaudeCode, model: str) -> None:
     """`--fallback-model` answers where the model stays overloaded."""

@@ -33,6 +33,7 @@ from tierwise.core.settings import GatewayMode, ProjectSettings, Settings
 from tierwise.core.tasks import Classification, Task
 from tierwise.engine.router import AsyncRouter
 from tierwise.gateway.bounds import Bounds, bounds_of
+from tierwise.gateway.broken import BrokenStreams
 from tierwise.gateway.conversations import (
     Conversation,
     ConversationKey,
@@ -118,6 +119,7 @@ class Planning:
         self.router = router
         self.conversations = conversations
         self.outlook = outlook
+        self.broken = BrokenStreams()
         self.calls = 0  # that are decided and carried out by it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tierwise-classifier")
         self._known: OrderedDict[_Asked, Classification] = OrderedDict()
@@ -161,8 +163,10 @@ class Planning:
             BadRequest: it would go on with a conversation that one model's server holds.
         """
         body, headers = incoming.value, incoming.headers
-        kind = kind_of(headers, body)
         key = identify(headers, body)
+        kind = kind_of(headers, body)
+        if kind is CallKind.SAFETY:
+            kind = self.broken.asked_again(key.session, body, now) or kind
         ask = last_ask(body)
         project = self.project_of(incoming)
         observes = self._observes(project)

@@ -648,6 +648,7 @@ class Run:
         self, answer: Answer, kind: OutcomeKind, detail: str, *, told: bytes, mid_event: bool
     ) -> None:
         """A stream that the client has a part of ends as a failure: with the upstream's own error, or with ours."""
+        self.planning.broken.note(self.plan.key.session, self.incoming.value, self.plan.kind, time.time())
         await self._classified()
         status = CallStatus.CANCELLED if kind is OutcomeKind.CANCELLED else CallStatus.FAILED
         await _done(self.log.finish(status, error=detail))
