@@ -19,9 +19,7 @@ from tierwise.gateway.conversations import (
     ConversationKey,
     Conversations,
     KeySource,
-    has_images,
-    has_thinking,
-    has_tools,
+    contents_of,
     history_of,
     identify,
     kind_of,
@@ -270,7 +268,8 @@ PDF = {"type": "document", "source": {"type": "base64", "data": "AA=="}}
 )
 def test_what_a_history_carries_is_seen(body: dict[str, Any], tools: bool, images: bool, thinking: bool) -> None:
     """Tools offered or used, images wherever they stand, and thinking, each by itself and in one pass."""
-    assert (has_tools(body), has_images(body), has_thinking(body)) == (tools, images, thinking)
+    contents = contents_of(body)
+    assert (contents.tools, contents.images, contents.thinking) == (tools, images, thinking)
     history = history_of(body, prompt_tokens=9, tokenizer_factor=Decimal("1.3"))
     assert (history.has_tools, history.has_images, history.has_thinking) == (tools, images, thinking)
     assert (history.prompt_tokens, history.tokenizer_factor, history.max_tokens) == (9, Decimal("1.3"), None)
@@ -331,7 +330,8 @@ def test_no_request_is_too_strange_to_be_looked_at(messages: Any, system: Any, t
         assert identify(headers, body) == identify(headers, body)
         assert kind_of(headers, body) in CallKind
     history = history_of(body, prompt_tokens=1)
-    assert (history.has_tools, history.has_images) == (has_tools(body), has_images(body))
+    contents = contents_of(body)
+    assert (history.has_tools, history.has_images) == (contents.tools, contents.images)
     assert isinstance(last_ask(body), str)
 
 

@@ -29,13 +29,12 @@ from tierwise.core.money import Usage
 from tierwise.policy.switching import History, Turn, Warmth
 
 __all__ = [
+    "Contents",
     "Conversation",
     "ConversationKey",
     "Conversations",
     "KeySource",
-    "has_images",
-    "has_thinking",
-    "has_tools",
+    "contents_of",
     "history_of",
     "identify",
     "kind_of",
@@ -235,24 +234,9 @@ def last_ask(body: JsonObject) -> str:
     return ""
 
 
-def has_tools(body: JsonObject) -> bool:
-    """Whether tools are offered, or were called or answered in what came before."""
-    return _found(body).tools
-
-
-def has_images(body: JsonObject) -> bool:
-    """Whether there is anything to be looked at: images and documents, in results of tools too."""
-    return _found(body).images
-
-
-def has_thinking(body: JsonObject) -> bool:
-    """Whether there are thinking blocks in it."""
-    return _found(body).thinking
-
-
 def history_of(body: JsonObject, *, prompt_tokens: int, tokenizer_factor: Decimal = Decimal(1)) -> History:
     """What decides which models can take a request, found in one pass. The prompt is as its model counts it."""
-    found = _found(body)
+    found = contents_of(body)
     asked = body.get("max_tokens")
     return History(
         has_tools=found.tools,
@@ -265,8 +249,11 @@ def history_of(body: JsonObject, *, prompt_tokens: int, tokenizer_factor: Decima
     )
 
 
-class _Found:
-    """What kinds of block a request's messages have."""
+class Contents:
+    """What a request's messages hold, results of tools too.
+
+    `tools`: any are offered, or were called or answered; `images`: there is anything to be looked at, documents too.
+    """
 
     __slots__ = ("images", "thinking", "tools")
 
@@ -297,8 +284,9 @@ class _Found:
                     self.look_at(block.get("content"), within_result=True)
 
 
-def _found(body: JsonObject) -> _Found:
-    found = _Found(tools=bool(body.get("tools")))
+def contents_of(body: JsonObject) -> Contents:
+    """What is in a request, found in one pass."""
+    found = Contents(tools=bool(body.get("tools")))
     for message in _list(body.get("messages")):
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 from tierwise.classifier.features import shown
@@ -38,8 +39,7 @@ from tierwise.gateway.conversations import (
     Conversation,
     ConversationKey,
     Conversations,
-    has_images,
-    has_tools,
+    contents_of,
     history_of,
     identify,
     kind_of,
@@ -130,6 +130,9 @@ class Planning:
         }
         self._second = -1.0
         self._decided: dict[tuple[object, ...], tuple[Classification, Decision]] = {}  # in this second
+        self._stays: dict[int, tuple[Decision, Decision]] = {}  # by identity, in this second too
+        factor = settings.catalog.baseline.tokenizer_factor
+        self._tokens = lru_cache(4096)(lambda body_bytes: _tokens(body_bytes, factor))
         # By id and, as in the configuration, with the provider before it.
         self._models: dict[str, tuple[Tier, Model]] = {
             name: (spec.tier, model)
@@ -253,7 +256,7 @@ class Planning:
             return decision
         tier, model = current
         if model.id == decision.model.id:
-            return _with(decision, Reason("conversation", f"the conversation is on {model.id} and stays there"))
+            return self._on_it_already(decision)
         history = history_of(incoming.value, prompt_tokens=known.prompt_tokens, tokenizer_factor=model.tokenizer_factor)
         floor, ceiling = bounds(task, self.settings.catalog, self.settings.overrides)
         if not floor <= tier <= ceiling:  # then there is no staying, be it in the middle of a turn
@@ -277,6 +280,14 @@ class Planning:
             stay = (Reason("conversation", f"the conversation stays on {model.id}"), *found.reasons)
         return _with(await self._staying(task, classification, tier, keyed), *stay)
 
+    def _on_it_already(self, decision: Decision) -> Decision:
+        """As most turns of most conversations go: one decision for all that this one is for, as `_planned`."""
+        found = self._stays.get(id(decision))
+        if found is None or found[0] is not decision:
+            why = f"the conversation is on {decision.model.id} and stays there"
+            found = self._stays[id(decision)] = (decision, _with(decision, Reason("conversation", why)))
+        return found[1]
+
     async def _staying(self, task: Task, classification: Classification, tier: Tier, keyed: frozenset[str]) -> Decision:
         """The decision for this tier, or for the nearest one that the bounds of the request allow."""
         return await self._planned(replace(task, tier=tier.name), classification, keyed)
@@ -290,6 +301,7 @@ class Planning:
         if second != self._second:
             self._second = second
             self._decided.clear()
+            self._stays.clear()
         overrides = self.settings.overrides
         key = (
             id(classification),  # kept beside the decision, so that it stays this one's
@@ -344,11 +356,12 @@ class Planning:
 
     def _task(self, incoming: Incoming, key: ConversationKey, ask: str, within: Bounds) -> Task:
         body, said = incoming.value, incoming.directions
+        contents = contents_of(body)
         return Task(
             text=ask or "(nothing is said)",
             json_schema=_schema(body),
-            has_tools=has_tools(body),
-            has_images=has_images(body),
+            has_tools=contents.tools,
+            has_images=contents.images,
             tokens_in=self._tokens(len(incoming.body)),
             min_tier=within.min_tier,
             max_tier=within.max_tier,
@@ -358,13 +371,6 @@ class Planning:
             project=incoming.project,
             tags=dict(said.tags),
         )
-
-    def _tokens(self, body_bytes: int) -> int:
-        """A prompt's tokens, as the baseline counts them, by the size of the request, up to the next eighth of a power
-        of two: what depends on it are limits and estimates, and requests of about one size are decided together."""
-        tokens = int(Decimal(body_bytes // _CHARS_PER_TOKEN) * self.settings.catalog.baseline.tokenizer_factor)
-        step = max(16, 1 << max(0, tokens.bit_length() - 4))
-        return -(-tokens // step) * step
 
     # ------------------------------------------------------------------ passed through
 
@@ -385,6 +391,14 @@ class Planning:
 
 
 _OTHER = Tier(-1, OTHER_TIER)
+
+
+def _tokens(body_bytes: int, factor: Decimal) -> int:
+    """A prompt's tokens, as the baseline counts them, by the size of the request, up to the next eighth of a power of
+    two: what depends on it are limits and estimates, and requests of about one size are decided together."""
+    tokens = int(Decimal(body_bytes // _CHARS_PER_TOKEN) * factor)
+    step = max(16, 1 << max(0, tokens.bit_length() - 4))
+    return -(-tokens // step) * step
 
 
 def conditions_of(body: JsonObject, usage: JsonObject | None = None) -> Conditions:

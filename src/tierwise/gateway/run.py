@@ -305,7 +305,9 @@ class Run:
             if self.log.attempts:
                 self.log.goes_on()
             last = attempt.rung is ladder[-1]
-            outcome = await self._attempt(Target.of(attempt.rung), last=last, attempt=attempt)
+            first = attempt.rung is decision.first
+            target = self.plan.target if first else Target.of(attempt.rung)
+            outcome = await self._attempt(target, last=last, attempt=attempt)
             if self._committed and outcome.kind is not OutcomeKind.ACCEPTED:
                 # The client has a part of it: there is no going on, whatever the climb would do.
                 return Climbed(Ending.CANCELLED, attempt.rung, outcome.detail)
