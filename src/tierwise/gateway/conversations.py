@@ -17,7 +17,7 @@ import json
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from hashlib import blake2b
@@ -440,8 +440,7 @@ def _continued(known: Conversation, model_id: str, usage: Usage, now: float) -> 
     # Another model counts differently; a shorter prompt was compacted or edited: neither tells what a turn adds.
     told = model_id == known.model_id and new >= 0
     usual_new = new if known.turns == 1 else (3 * known.usual_new_tokens + new) // 4
-    return replace(
-        known,
+    return Conversation(
         model_id=model_id,
         turns=known.turns + 1,
         prompt_tokens=usage.prompt_tokens,

@@ -52,7 +52,7 @@ from tierwise.policy.decide import bounds
 from tierwise.policy.switching import History, can_take, weigh
 from tierwise.prices.book import Conditions
 
-_Asked = tuple[str, tuple[str, ...], bool, str | None]
+_Asked = tuple[str, bool, str | None]
 
 __all__ = ["Plan", "Planning", "Target", "conditions_of"]
 
@@ -102,6 +102,52 @@ class _Weighed:
 
     moves: bool
     reasons: tuple[Reason, ...]
+
+
+class _Request:
+    """What routing looks at of a request. The task that it is gets made where it has not been decided before."""
+
+    __slots__ = ("ask", "asked", "contents", "incoming", "key", "keyed", "task", "tokens_in", "within")
+
+    def __init__(  # noqa: PLR0917  each is something of its own
+        self,
+        incoming: Incoming,
+        key: ConversationKey,
+        ask: str,
+        tokens_in: int,
+        within: Bounds,
+        keyed: frozenset[str],
+    ) -> None:
+        self.incoming = incoming
+        self.key = key
+        self.ask = ask or "(nothing is said)"
+        self.tokens_in = tokens_in
+        self.within = within
+        self.keyed = keyed
+        self.contents = contents_of(incoming.value)
+        self.task: Task | None = None
+        # What its classification depends on.
+        self.asked: _Asked = (shown(self.ask), _schema(incoming.value) is not None, incoming.directions.task_type)
+
+    def as_task(self) -> Task:
+        """The request as a task."""
+        if self.task is None:
+            said = self.incoming.directions
+            self.task = Task(
+                text=self.ask,
+                json_schema=_schema(self.incoming.value),
+                has_tools=self.contents.tools,
+                has_images=self.contents.images,
+                tokens_in=self.tokens_in,
+                min_tier=self.within.min_tier,
+                max_tier=self.within.max_tier,
+                task_type=said.task_type,
+                max_latency_seconds=said.deadline_seconds,
+                session=self.key.session,
+                project=self.incoming.project,
+                tags=dict(said.tags),
+            )
+        return self.task
 
 
 class Planning:
@@ -197,15 +243,15 @@ class Planning:
         project = self.project_of(incoming)
         return bounds_of(incoming.directions, incoming.key, project, self.ruled(project), self.settings.catalog)
 
-    async def classify(self, task: Task) -> Classification:
+    async def _classify(self, request: _Request) -> Classification:
         """What a request asks for; remembered by its ask."""
-        asked = (shown(task.text), task.labels, task.json_schema is not None, task.task_type)
+        asked = request.asked
         known = self._known.get(asked)
         if known is not None:
             self._known.move_to_end(asked)
             return known
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._thread, self.router.planner.classify, task)
+        found = await loop.run_in_executor(self._thread, self.router.planner.classify, request.as_task())
         self._known[asked] = found
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
@@ -213,13 +259,12 @@ class Planning:
 
     async def observe(self, incoming: Incoming, plan: Plan) -> tuple[Classification, tuple[Reason, ...]]:
         """What a request that passes through is, and where it would have gone; for the record."""
-        classification = await self.classify(self._task(incoming, plan.key, plan.ask, _UNBOUNDED))
+        classification = await self._classify(self._request(incoming, plan.key, plan.ask, _UNBOUNDED))
         if not plan.observed:
             return classification, ()
         try:
             within = self._bounds(incoming)
-            task = self._task(incoming, plan.key, plan.ask, within)
-            decision = await self._planned(task, classification, self._keyed(incoming))
+            decision = await self._planned(self._request(incoming, plan.key, plan.ask, within), classification)
         except TierwiseError as error:
             return classification, (Reason("observed", f"would have gone nowhere: {error}"),)
         said = Reason(
@@ -233,23 +278,17 @@ class Planning:
 
     async def _decide(self, incoming: Incoming, kind: CallKind, key: ConversationKey, ask: str, now: float) -> Decision:
         within = self._bounds(incoming)
-        task = self._task(incoming, key, ask, within)
-        classification = await self.classify(task)
-        decision = await self._in_conversation(incoming, kind, key, task, classification, now)
+        request = self._request(incoming, key, ask, within)
+        classification = await self._classify(request)
+        decision = await self._in_conversation(kind, request, classification, now)
         return _with(decision, *within.reasons) if within.reasons else decision
 
-    async def _in_conversation(  # noqa: PLR0917  each is something of its own
-        self,
-        incoming: Incoming,
-        kind: CallKind,
-        key: ConversationKey,
-        task: Task,
-        classification: Classification,
-        now: float,
+    async def _in_conversation(
+        self, kind: CallKind, request: _Request, classification: Classification, now: float
     ) -> Decision:
-        """The decision for a task, where it is not the first of its conversation."""
-        keyed = self._keyed(incoming)
-        decision = await self._planned(task, classification, keyed)
+        """The decision for a request, where it is not the first of its conversation."""
+        incoming, key = request.incoming, request.key
+        decision = await self._planned(request, classification)
         known = self.conversations.get(key) if kind.converses else None
         current = None if known is None else self._models.get(known.model_id)
         if known is None or current is None:
@@ -258,9 +297,9 @@ class Planning:
         if model.id == decision.model.id:
             return self._on_it_already(decision)
         history = history_of(incoming.value, prompt_tokens=known.prompt_tokens, tokenizer_factor=model.tokenizer_factor)
-        floor, ceiling = bounds(task, self.settings.catalog, self.settings.overrides)
+        floor, ceiling = bounds(request.as_task(), self.settings.catalog, self.settings.overrides)
         if not floor <= tier <= ceiling:  # then there is no staying, be it in the middle of a turn
-            nearest = await self._staying(task, classification, tier, keyed)
+            nearest = await self._staying(request, classification, tier)
             moved = decision if decision.tier > nearest.tier and not history.in_tool_loop else nearest
             return _out_of_bounds(moved, model, history, floor if tier < floor else ceiling, up=tier < floor)
         if history.in_tool_loop:
@@ -278,7 +317,7 @@ class Planning:
             if found.moves:
                 return _with(decision, *found.reasons)
             stay = (Reason("conversation", f"the conversation stays on {model.id}"), *found.reasons)
-        return _with(await self._staying(task, classification, tier, keyed), *stay)
+        return _with(await self._staying(request, classification, tier), *stay)
 
     def _on_it_already(self, decision: Decision) -> Decision:
         """As most turns of most conversations go: one decision for all that this one is for, as `_planned`."""
@@ -288,12 +327,12 @@ class Planning:
             found = self._stays[id(decision)] = (decision, _with(decision, Reason("conversation", why)))
         return found[1]
 
-    async def _staying(self, task: Task, classification: Classification, tier: Tier, keyed: frozenset[str]) -> Decision:
+    async def _staying(self, request: _Request, classification: Classification, tier: Tier) -> Decision:
         """The decision for this tier, or for the nearest one that the bounds of the request allow."""
-        return await self._planned(replace(task, tier=tier.name), classification, keyed)
+        return await self._planned(request, classification, tier.name)
 
-    async def _planned(self, task: Task, classification: Classification, keyed: frozenset[str]) -> Decision:
-        """The router's decision, made once a second for all requests that it would be the same for.
+    async def _planned(self, request: _Request, classification: Classification, tier: str | None = None) -> Decision:
+        """The router's decision, for one tier where that is named; made once a second for all that it is the same for.
 
         For longer it is not kept: circuits open, local models come and go, and the day's prices end.
         """
@@ -302,24 +341,26 @@ class Planning:
             self._second = second
             self._decided.clear()
             self._stays.clear()
-        overrides = self.settings.overrides
+        overrides, said = self.settings.overrides, request.incoming.directions
         key = (
             id(classification),  # kept beside the decision, so that it stays this one's
-            task.tokens_in,
-            task.has_tools,
-            task.has_images,
-            task.json_schema is not None,
-            task.tier,
-            task.min_tier,
-            task.max_tier,
-            task.max_latency_seconds,
-            keyed,
-            task.text if overrides.patterns else None,
-            tuple(task.tags.items()) if overrides.tags else None,
+            request.tokens_in,
+            request.contents.tools,
+            request.contents.images,
+            request.asked[1],
+            tier,
+            request.within,
+            said.deadline_seconds,
+            request.keyed,
+            request.ask if overrides.patterns else None,
+            said.tags if overrides.tags else None,
         )
         found = self._decided.get(key)
         if found is None:
-            decision, _ = await self.router.plan_available(task, classification, keyed=keyed, withheld=self._withheld)
+            task = request.as_task() if tier is None else replace(request.as_task(), tier=tier)
+            decision, _ = await self.router.plan_available(
+                task, classification, keyed=request.keyed, withheld=self._withheld
+            )
             found = self._decided[key] = (classification, decision)
         return found[1]
 
@@ -354,23 +395,8 @@ class Planning:
         )
         return _Weighed(move.moves, move.reasons)
 
-    def _task(self, incoming: Incoming, key: ConversationKey, ask: str, within: Bounds) -> Task:
-        body, said = incoming.value, incoming.directions
-        contents = contents_of(body)
-        return Task(
-            text=ask or "(nothing is said)",
-            json_schema=_schema(body),
-            has_tools=contents.tools,
-            has_images=contents.images,
-            tokens_in=self._tokens(len(incoming.body)),
-            min_tier=within.min_tier,
-            max_tier=within.max_tier,
-            task_type=said.task_type,
-            max_latency_seconds=said.deadline_seconds,
-            session=key.session,
-            project=incoming.project,
-            tags=dict(said.tags),
-        )
+    def _request(self, incoming: Incoming, key: ConversationKey, ask: str, within: Bounds) -> _Request:
+        return _Request(incoming, key, ask, self._tokens(len(incoming.body)), within, self._keyed(incoming))
 
     # ------------------------------------------------------------------ passed through
 

@@ -129,6 +129,8 @@ class _Counts:
         value = source.get(key)
         if value is None:
             return 0
+        if type(value) is int and 0 <= value <= _MOST_TOKENS:  # as good as always
+            return value
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS:

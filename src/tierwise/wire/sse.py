@@ -17,6 +17,8 @@ __all__ = ["MAX_EVENT_BYTES", "ServerSentEvent", "SseError", "SseParser"]
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_BLANK = b"\n\n"
+_PLAIN = re.compile(rb"(?:event: ?([^\n]*)\n)?data: ?([^\n]*)")  # an event as nearly everybody writes it
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -70,6 +72,25 @@ class SseParser:
         """The events that `chunk` completes, in order."""
         if not chunk:
             return []
+        if self.between_events and chunk.endswith(_BLANK) and b"\r" not in chunk:
+            return self._whole(chunk)
+        return self._lines(chunk)
+
+    def _whole(self, chunk: bytes) -> list[ServerSentEvent]:
+        """The events of a chunk of whole ones: those that are plain at one look, the others line by line."""
+        events: list[ServerSentEvent] = []
+        for piece in chunk.split(_BLANK)[:-1]:
+            plain = _PLAIN.fullmatch(piece)
+            if plain is None or len(piece) >= self._max:
+                events += self._lines(piece + _BLANK)
+                continue
+            self.offset += len(piece) + len(_BLANK)
+            name, data = plain.groups()
+            event = name.decode("utf-8", "replace") if name else "message"
+            events.append(ServerSentEvent(event, data.decode("utf-8", "replace"), self._id, self.offset))
+        return events
+
+    def _lines(self, chunk: bytes) -> list[ServerSentEvent]:
         start = 0
         if self._after_cr:
             self._after_cr = False
