@@ -155,6 +155,11 @@ class Holding:
             case other:
                 assert_never(other)
 
+    @property
+    def flows(self) -> bool:
+        """Whether all that comes may go on, from now to the end: nobody has to ask any more."""
+        return self._state is _State.FLOWING
+
     def feed(self, chunk: bytes) -> bytes:
         """What may go to the client now."""
         state = self._state

@@ -590,11 +590,15 @@ class Run:
         first: float | None = None
         failure: UpstreamFailed | None = None
         told = b""  # an upstream's own word that it breaks off
+        flows = False  # what comes goes on as it is
         try:
             async for piece in answer:
                 tap.feed(piece)
                 if first is None and tap.first_content:
                     first = time.monotonic() - running.began
+                if flows and not tap.over:  # as nearly all of them: nothing is left to be decided
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                    continue
                 out = piece if holding is None else holding.feed(piece)
                 if tap.stopped and holding is not None:
                     out += holding.end()
@@ -611,6 +615,7 @@ class Run:
                     break
                 if out:
                     await self._put(answer, out)
+                    flows = self._chat is None and (holding is None or holding.flows)
         except UpstreamFailed as error:
             failure = error
         answer.close()

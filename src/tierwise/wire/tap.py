@@ -101,6 +101,11 @@ class StreamTap:
         return self._folded.stopped
 
     @property
+    def over(self) -> bool:
+        """Whether the stream came to its end, or told of an error."""
+        return self._done
+
+    @property
     def first_content(self) -> bool:
         """Whether the model has said anything yet."""
         return self.first_content_at_byte is not None
