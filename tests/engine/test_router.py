@@ -98,11 +98,12 @@ async def test_the_baseline_is_what_was_really_used(rig: Rig) -> None:
 
 
 async def test_json_comes_back_parsed(rig: Rig) -> None:
-    """With a schema the value is there, and the request asked for that format."""
+    """With a schema the value is there, and the request asked for that format, closed as the API wants it."""
     rig.upstream.reply_json({"n": 3})
     result = await _run(rig, json_schema=SCHEMA)
     assert result.value == {"n": 3}
-    assert rig.bodies()[0]["output_config"]["format"]["schema"] == SCHEMA
+    assert rig.bodies()[0]["output_config"]["format"]["schema"] == {**SCHEMA, "additionalProperties": False}
+    assert any("objects closed" in note for note in result.notes)
 
 
 async def test_a_label_comes_back_as_it_was_given(rig: Rig) -> None:

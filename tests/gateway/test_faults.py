@@ -94,7 +94,7 @@ def test_a_routed_call_outlives_a_fault(serve: Serve, upstream: StandInUpstream,
     toml = "[providers.anthropic]\nidle_timeout_seconds = 0.2\n[limits]\nbackoff_base_seconds = 0.01"
     gateway = serve(upstream, toml)
     upstream.reply('{"a": 1}', times=None)
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
     config = {"format": {"type": "json_schema", "schema": schema}}
     for stream in (True, False):
         upstream.fail(FAULTS[name])

@@ -136,6 +136,37 @@ def test_a_json_schema_is_held_to(gateway: Served, client: Any, upstream: StandI
     assert outcomes == [OutcomeKind.REJECTED, OutcomeKind.REJECTED, OutcomeKind.ACCEPTED]
 
 
+@pytest.mark.parametrize("model", [HAIKU, AUTO, "claude-fable-5-1"])
+def test_a_loose_schema_goes_up_closed(gateway: Served, upstream: StandInUpstream, model: str) -> None:
+    """As Anthropic's API wants it, be the model routed, passed through or of no tier; in the same dialect it is the
+    client's own affair."""
+    loose = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 18}}}
+    closed = {"age": {"type": "integer", "description": 'It must satisfy {"minimum": 18}'}}
+    upstream.reply_json({"age": 20})
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": loose}}
+    answer = raw(gateway, model=model, response_format=wanted)
+    assert json.loads(answer.json()["choices"][0]["message"]["content"]) == {"age": 20}
+    sent: Any = upstream.requests[0].json
+    assert sent["output_config"]["format"]["schema"] == {**loose, "properties": closed, "additionalProperties": False}
+    own = {"format": {"type": "json_schema", "schema": loose}}
+    body = {"model": model, "max_tokens": 64, "messages": ASK, "output_config": own}
+    gateway.post(json.dumps(body))
+    sent = upstream.requests[1].json
+    assert sent["output_config"] == own
+
+
+def test_what_went_up_in_words_alone_is_checked_all_the_same(gateway: Served, upstream: StandInUpstream) -> None:
+    """A bound that Anthropic's API does not take holds: the reply that breaks it is not the client's."""
+    schema = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 18}}, "required": ["age"]}
+    upstream.reply_json({"age": 3})
+    upstream.reply_json({"age": 20})
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer = raw(gateway, model=AUTO, response_format=wanted)
+    assert json.loads(answer.json()["choices"][0]["message"]["content"]) == {"age": 20}
+    outcomes = [attempt.outcome for attempt in gateway.call().attempts]
+    assert outcomes == [OutcomeKind.REJECTED, OutcomeKind.ACCEPTED]
+
+
 def test_an_image_goes_up(client: Any, upstream: StandInUpstream) -> None:
     """Data as data, a URL as a URL: nobody here fetches it."""
     parts = [

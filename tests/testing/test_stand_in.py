@@ -17,7 +17,11 @@ SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "kind": {"enum": ["a", "b"]}},
     "required": ["name", "age", "kind"],
+    "additionalProperties": False,
 }
+OPEN = {"type": "object", "properties": {"name": {"type": "string"}}}
+BOUNDED = {**OPEN, "properties": {"age": {"type": "integer", "minimum": 1}}, "additionalProperties": False}
+NESTED = {"type": "array", "items": {"anyOf": [{"type": "null"}, OPEN]}}
 
 
 @pytest.fixture
@@ -156,6 +160,7 @@ PREFILL = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", 
         (["claude-haiku-4-5"], {"thinking": {"type": "enabled", "budget_tokens": 4096}}),
         (["claude-haiku-4-5"], {"max_tokens": 65_000}),
         (["claude-haiku-4-5"], {"messages": [{"role": "user", "content": "word " * 170_000}]}),
+        *((NEW, {"output_config": {"format": {"type": "json_schema", "schema": s}}}) for s in (OPEN, BOUNDED, NESTED)),
         (NEW, {"messages": []}),
         (NEW, {"max_tokens": None}),
         (NEW, {"max_tokens": 0}),

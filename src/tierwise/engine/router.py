@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol, Self, assert_never
 
 from tierwise.classifier.base import Classifier
 from tierwise.classifier.taxonomy import Taxonomy
-from tierwise.core.catalog import Model, Tier
+from tierwise.core.catalog import Model, StructuredOutput, Tier
 from tierwise.core.decisions import (
     Attempt,
     AttemptRecord,
@@ -62,6 +62,7 @@ from tierwise.providers.base import (
     spent_before_cancel,
 )
 from tierwise.wire.adapt import adapt
+from tierwise.wire.schemas import close_schemas
 
 __all__ = ["AsyncRouter", "Clock"]
 
@@ -430,6 +431,9 @@ class AsyncRouter:
             feedback=attempt.feedback,
         )
         body, call.notes = adapt(body, model)
+        if model.capabilities.structured_output is StructuredOutput.OUTPUT_CONFIG:
+            body, closed = close_schemas(body)
+            call.notes += closed
         provider = self.provider(model.provider)  # what cannot be built is not recorded as sent
         record = call.recording.attempt_starts(attempt, clock.now())
         began = clock.monotonic()

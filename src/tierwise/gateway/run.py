@@ -60,6 +60,7 @@ from tierwise.wire.anthropic import estimate_prompt_tokens, usage_from_message
 from tierwise.wire.chat import ChatChunks, completion
 from tierwise.wire.endings import Dialect, error_event
 from tierwise.wire.events import message_events, sse
+from tierwise.wire.schemas import close_schemas
 from tierwise.wire.splice import SpliceError, compact, splice_changes
 from tierwise.wire.sse import SseError, SseParser
 from tierwise.wire.tap import StreamTap
@@ -527,17 +528,26 @@ class Run:
         incoming = self.incoming
         value = incoming.value
         if self.plan.decision is None and target.model.id == incoming.model:
-            return incoming.body if incoming.dialect is Dialect.ANTHROPIC else compact(value), value
+            if incoming.dialect is Dialect.ANTHROPIC:
+                return incoming.body, value
+            after = self._translated(value, target)
+            return compact(after), after
         # Thinking blocks are signed for the model that the conversation is on, not for the name that was asked for.
         state = self.gateway.conversations.get(self.plan.key)
         signed_for = "" if self._stripped or state is None else state.model_id
         after, _ = adapt({**value, "model": signed_for or incoming.model}, target.model)
         if incoming.dialect is Dialect.OPENAI:
+            after = self._translated(after, target)
             return compact(after), after
         try:
             return splice_changes(incoming.body, value, after), after
         except SpliceError:
             return compact(after), after
+
+    def _translated(self, body: JsonObject, target: Target) -> JsonObject:
+        """A request that came in OpenAI's dialect, with schemas that Anthropic's API takes where it goes there."""
+        anthropic = self.settings.providers[target.model.provider].kind == "anthropic"
+        return close_schemas(body)[0] if anthropic else body
 
     def _left(self, seconds: float) -> float:
         deadline = self.plan.decision.deadline_seconds if self.plan.decision is not None else None

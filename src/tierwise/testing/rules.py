@@ -103,12 +103,37 @@ def _parameters(body: JsonObject, rules: ModelRules) -> Iterator[str]:
     config = body.get("output_config")
     if isinstance(config, dict) and "effort" in config and not rules.effort:
         yield "output_config.effort is not supported by this model"
+    asked = config.get("format") if isinstance(config, dict) else None
+    if isinstance(asked, dict):
+        yield from (f"output_config.format.schema: {why}" for why in _uncompilable(asked.get("schema")))
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") in ("any", "tool"):
         if not rules.forced_tool_use:
             yield "tool_choice: forced tool use is not supported by this model"
         if kind == "enabled":
             yield "Thinking may not be enabled when tool_choice forces tool use."
+
+
+def _uncompilable(schema: Json) -> Iterator[str]:
+    """Why the API would make no grammar of a schema; the commonest of its reasons."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _uncompilable(part)
+    if not isinstance(schema, dict):
+        return
+    kind = schema.get("type")
+    if kind == "object" and schema.get("additionalProperties") is not False:
+        yield "For 'object' type, 'additionalProperties' must be explicitly set to false"
+    if isinstance(kind, str):
+        for name in ("minimum", "maximum", "minLength", "maxLength", "maxItems"):
+            if name in schema:
+                yield f"For '{kind}' type, property '{name}' is not supported"
+    for name in ("properties", "$defs"):
+        named = schema.get(name)
+        if isinstance(named, dict):
+            yield from _uncompilable(list(named.values()))
+    for name in ("items", "anyOf", "allOf"):
+        yield from _uncompilable(schema.get(name))
 
 
 def _budget(body: JsonObject, thinking: JsonObject) -> Iterator[str]:

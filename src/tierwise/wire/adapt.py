@@ -16,7 +16,7 @@ import json
 from tierwise.core.catalog import Capabilities, Model, StructuredOutput, Thinking
 from tierwise.core.json import Json, JsonObject
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "in_words", "with_instruction"]
 
 # How much thinking an effort stands for, both ways. The API publishes no such table: these are the budgets that
 # its guides used with the models before effort existed.
@@ -220,13 +220,7 @@ class _Adaptation:
         asked = self._config()["format"]
         self._drop_config("format")
         schema = asked.get("schema") if isinstance(asked, dict) else None
-        words = "Reply with JSON only: no other text, no code fence."
-        if schema is not None:
-            words = (
-                "Reply with JSON only: no other text, no code fence. It must satisfy this JSON Schema:\n"
-                f"{json.dumps(schema, ensure_ascii=False)}"
-            )
-        self._instructions.append(words)
+        self._instructions.append(in_words(schema))
         self._note(f"the JSON schema is given in words: {self._model.id} cannot be held to one")
 
     # -- messages --------------------------------------------------------------------------------------------
@@ -276,17 +270,29 @@ class _Adaptation:
         self._note(f"the prefilled beginning of the reply is asked for in words: {self._model.id} takes no prefill")
 
     def _instruct(self) -> None:
-        if not self._instructions:
-            return
-        added: Json = {"type": "text", "text": "\n\n".join(self._instructions)}
-        messages = self._messages()
-        last = messages[-1] if messages else None
-        if isinstance(last, dict) and last.get("role") == "user":
-            content = last.get("content")
-            blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
-            self._set("messages", [*messages[:-1], {**last, "content": [*blocks, added]}])
-        else:
-            self._set("messages", [*messages, {"role": "user", "content": [added]}])
+        if self._instructions:
+            self._set("messages", with_instruction(self.body, "\n\n".join(self._instructions)))
+
+
+def in_words(schema: Json) -> str:
+    """What asks for an answer in JSON, of this schema where there is one."""
+    words = "Reply with JSON only: no other text, no code fence."
+    if schema is None:
+        return words
+    return f"{words} It must satisfy this JSON Schema:\n{json.dumps(schema, ensure_ascii=False)}"
+
+
+def with_instruction(body: JsonObject, text: str) -> list[Json]:
+    """The messages of a request with an instruction at their very end."""
+    given = body.get("messages")
+    messages = given if isinstance(given, list) else []
+    added: Json = {"type": "text", "text": text}
+    last = messages[-1] if messages else None
+    if isinstance(last, dict) and last.get("role") == "user":
+        content = last.get("content")
+        blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        return [*messages[:-1], {**last, "content": [*blocks, added]}]
+    return [*messages, {"role": "user", "content": [added]}]
 
 
 def _is_thinking(block: Json) -> bool:
