@@ -67,7 +67,9 @@ def chat_request(body: JsonObject, *, max_tokens_key: str = "max_tokens") -> Jso
 def _configure(chat: JsonObject, config: JsonObject) -> None:
     effort = config.get("effort")
     if isinstance(effort, str):
-        chat["reasoning_effort"] = "xhigh" if effort == "max" else effort
+        # OpenAI's API knows all of Anthropic's words, `max` too (its `ReasoningEffort`, openai 3.57.0); what a model
+        # takes is for `adapt` and the configuration.
+        chat["reasoning_effort"] = effort
     asked = config.get("format")
     if isinstance(asked, dict) and asked.get("type") == "json_schema":
         schema = asked.get("schema")
