@@ -102,7 +102,10 @@ def test_budget_is_set_changed_listed_and_removed(tierwise: Tierwise, ledger_pat
         Budgets(ledger).settle(reservation, 1_250_000_000)
         Budgets(ledger).reserve("b", 1, NOW, key_id=key_id)
     changed = tierwise("budgets", "set", "--key", key_id, "--per", "total", "--usd", "4", "--warn-only")
-    assert changed.out == f"budget {made['budget_id']} of key '{key_id}', $4.00 in total, as a warning\n"
+    assert changed.out.splitlines() == [
+        f"budget {made['budget_id']} of key '{key_id}', $4.00 in total, as a warning",
+        "$1.25 of it is spent, $2.749999999 is left",
+    ]
     (row,) = tierwise("budgets", "list", "--json").json["budgets"]
     # The process that made the second reservation runs: it is this one.
     assert (row["spent_usd"], row["reserved_usd"], row["left_usd"]) == (1.25, 1e-9, 2.749999999)

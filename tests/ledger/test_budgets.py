@@ -484,6 +484,136 @@ def test_older_ledger_gets_the_tables(opened: Opener) -> None:
     assert ledger.get("call-1") is not None
 
 
+# What is old
+
+
+def rows(ledger: Ledger) -> list[tuple[str, int | None]]:
+    with ledger._snapshot() as connection:
+        return connection.execute("SELECT call_id, settled_nanousd FROM reservations ORDER BY 1, 2").fetchall()
+
+
+def spend(budgets: Budgets, call_id: str, nanousd: int, now_ms: int) -> None:
+    """A call; it is settled in the next transaction."""
+    budgets.settle_later(reserved(budgets.reserve(call_id, nanousd, now_ms)), nanousd)
+
+
+def test_settled_calls_leave_with_their_period(ledger: Ledger) -> None:
+    """What a day's budget had of yesterday is gone with the first call of today, and its sum too; what runs stays."""
+    budgets = Budgets(ledger)
+    on_all(budgets, 1_000)
+    for number in range(5):
+        spend(budgets, f"c{number}", 10, NOW)
+    open_one = reserved(budgets.reserve("c5", 10, NOW))
+    spend(budgets, "c6", 7, NOW + DAY)
+    assert rows(ledger) == [("c5", None), ("c6", None)]
+    assert_sums_are_those_of_the_calls(budgets, ledger)
+    budgets.settle(open_one, 3)
+    assert_sums_are_those_of_the_calls(budgets, ledger)
+    spend(budgets, "c7", 1, NOW + 2 * DAY)
+    assert rows(ledger) == [("c7", None)]
+
+
+def test_what_has_just_ended_stays_for_an_hour(ledger: Ledger) -> None:
+    """Over midnight: a call may be settled again as long as it may run."""
+    budgets = Budgets(ledger)
+    on_all(budgets, 1_000)
+    spend(budgets, "c0", 10, MIDNIGHT - 1)
+    spend(budgets, "c1", 10, MIDNIGHT + 3_600_000 - 2)
+    assert [row[0] for row in rows(ledger)] == ["c0", "c1"]
+
+
+@pytest.mark.parametrize("period", [BudgetPeriod.MONTH, BudgetPeriod.TOTAL])
+def test_in_a_period_that_goes_on_old_calls_are_added_up(ledger: Ledger, period: BudgetPeriod) -> None:
+    """One row has what they cost: the budget stands as it stood, also when it is computed anew."""
+    budgets = Budgets(ledger)
+    on_all(budgets, 1_000, period)
+    for day in range(4):
+        for number in range(3):
+            spend(budgets, f"d{day}-{number}", 10, NOW + day * DAY)
+    budgets.write_waiting()
+    # Of the third day nothing is older than a day when the last of the fourth is settled.
+    assert rows(ledger)[0] == ("", 60)
+    assert len(rows(ledger)) == 1 + 6
+    assert used(budgets, NOW + 4 * DAY) == [(120, 0)]
+    assert_sums_are_those_of_the_calls(budgets, ledger)
+
+
+def test_what_was_added_up_goes_with_its_period(ledger: Ledger) -> None:
+    """In the next month the budget is empty, and so is the table."""
+    budgets = Budgets(ledger)
+    on_all(budgets, 1_000, BudgetPeriod.MONTH)
+    spend(budgets, "a", 10, NOW)
+    spend(budgets, "b", 10, NOW + 2 * DAY)
+    spend(budgets, "c", 10, NOW + 2 * DAY)
+    assert rows(ledger)[0] == ("", 10)
+    later = NOW + 40 * DAY
+    spend(budgets, "d", 10, later)
+    assert rows(ledger) == [("d", None)]
+    assert used(budgets, later) == [(0, 10)]
+    assert_sums_are_those_of_the_calls(budgets, ledger)
+
+
+def test_old_calls_leave_some_at_a_time(ledger: Ledger) -> None:
+    """No call waits for a thousand rows of others; and all of them leave in the end."""
+    budgets = Budgets(ledger)
+    on_all(budgets, 10_000)
+    requests = [ReservationRequest(f"c{number:04}", 1) for number in range(1_000)]
+    for answer in budgets.reserve_many(requests, NOW):
+        budgets.settle_later(reserved(answer), 1)
+    left = []
+    for number in range(10):
+        spend(budgets, f"d{number}", 1, NOW + DAY)
+        left.append(sum(call_id.startswith("c") for call_id, _ in rows(ledger)))
+    assert left == [max(0, 1_000 - 128 * (number + 1)) for number in range(10)]
+
+
+# What was spent before
+
+
+def gateway_call(ledger: Ledger, call_id: str, nanousd: int | None, at_ms: int = NOW, **changes: object) -> None:
+    given = {"started_at_ms": at_ms, "tags": (("kind", "main"),), **changes}
+    ledger.record(call(call_id, **given), [attempt(call_id, started_at_ms=at_ms, cost_nanousd=nanousd)])
+
+
+def test_a_new_budget_counts_what_was_spent_in_its_period(ledger: Ledger) -> None:
+    """Of its project or of everything, by the gateway's calls, since the period began; the library's have no budget."""
+    gateway_call(ledger, "a", 100, project="search")
+    gateway_call(ledger, "b", 20, project="other")
+    gateway_call(ledger, "c", None, project="search")
+    gateway_call(ledger, "d", 3_000, NOW - DAY, project="search")
+    gateway_call(ledger, "e", 40_000, project="search", tags=())
+    budgets = Budgets(ledger)
+    budgets.set(BudgetScope.PROJECT, "search", BudgetPeriod.DAY, 150, NOW)
+    budgets.set(BudgetScope.PROJECT, "search", BudgetPeriod.MONTH, 10_000, NOW)
+    budgets.set(BudgetScope.ALL, "", BudgetPeriod.TOTAL, 10_000, NOW)
+    found = {(one.budget.scope, one.budget.period): one.spent_nanousd for one in budgets.standings(NOW)}
+    assert list(found.values()) == [3_120, 100, 3_100]
+    refused = budgets.reserve("f", 51, NOW, project="search")
+    assert isinstance(refused, BudgetExceeded)
+    assert refused.left_nanousd == 50
+    assert_sums_are_those_of_the_calls(budgets, ledger)
+
+
+def test_of_a_key_what_was_spent_before_is_not_known(ledger: Ledger) -> None:
+    """Calls do not record it: its budget counts from now on."""
+    gateway_call(ledger, "a", 100)
+    budgets = Budgets(ledger)
+    budgets.set(BudgetScope.KEY, "k", BudgetPeriod.DAY, 150, NOW)
+    assert used(budgets) == [(0, 0)]
+
+
+def test_a_budget_that_is_changed_counts_nothing_twice(ledger: Ledger) -> None:
+    """What was counted when it was made, and since, is all that counts when its limit changes."""
+    gateway_call(ledger, "a", 100)
+    budgets = Budgets(ledger)
+    on_all(budgets, 1_000)
+    spend(budgets, "b", 30, NOW)
+    gateway_call(ledger, "b", 30)
+    on_all(budgets, 2_000)
+    budgets.write_waiting()
+    assert used(budgets) == [(130, 0)]
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["reserve", "settle", "release"]),

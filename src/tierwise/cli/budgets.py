@@ -54,8 +54,9 @@ def put(
 ) -> None:
     """Set a budget, or change the one that is there.
 
-    Give one of --key, --project and --all. A new budget counts what the gateway spends from now on; where one is
-    changed, what is spent of it stays spent. Running gateways know of it a second later.
+    Give one of --key, --project and --all. A new budget counts what the gateway has spent in its period already (that
+    of a key from now on: calls do not record their key); where one is changed, what is spent of it stays spent.
+    Running gateways know of it a second later.
     """
     from tierwise.core.money import nanousd_to_usd, usd_to_nanousd
     from tierwise.ledger import Ledger
@@ -76,11 +77,16 @@ def put(
             scope, subject = BudgetScope.PROJECT, project
         else:
             scope, subject = BudgetScope.ALL, ""
-        budget = Budgets(ledger).set(scope, subject, BudgetPeriod(per), limit, _now_ms(), hard=not warn_only)
+        budgets, now_ms = Budgets(ledger), _now_ms()
+        budget = budgets.set(scope, subject, BudgetPeriod(per), limit, now_ms, hard=not warn_only)
+        (standing,) = (one for one in budgets.standings(now_ms) if one.budget.budget_id == budget.budget_id)
     if as_json:
-        echo_json(_as_json(budget))
+        echo_json(_standing_as_json(standing))
         return
     click.echo(f"{budget}{'' if budget.hard else ', as a warning'}")
+    if standing.spent_nanousd:
+        spent, left = (nanousd_to_usd(amount) for amount in (standing.spent_nanousd, standing.left_nanousd))
+        click.echo(f"{money(spent)} of it is spent, {money(left)} is left")
 
 
 @command.command("list")

@@ -12,6 +12,10 @@ changes a row moves its sum in the same transaction; `rebuild` makes the sums an
 
 A reservation is charged to the period in which it was made, also where its call ends after midnight (UTC).
 
+Rows do not stay for ever. What is settled is taken out when its period is over; what is a day old in one that is not,
+is added up in one row for each budget, which has no call. Both happen some rows at a time, in the transactions of calls
+that come. A new budget begins with such a row: what the ledger says was spent in its period before.
+
 A process that is killed settles nothing. What it had reserved is settled for it, at what the ledger has on record as
 the cost of that call: when a ledger is opened, and before anybody is refused. Where it cannot be told whether a
 process still runs (it is of another container), that is done once no call can have taken so long.
@@ -55,6 +59,10 @@ __all__ = [
 MOST_NANOUSD = 10**18  # a billion dollars: sums of such amounts still fit SQLite's integers
 _FRESH_MS = 1000  # a budget that another process sets or removes is known here after so long
 _LONGEST_CALL_MS = 3_600_000
+_CARRIED = ""  # in the place of a call: what calls have cost that have no row of their own, before all ids in order
+_CARRIED_AFTER_MS = MS_PER_DAY
+_LOOKED_AT = 128  # rows in one transaction
+_NOTHING_OLD_MS = 60_000  # where there was nothing to take out, it is not looked for sooner
 
 
 class BudgetScope(StrEnum):
@@ -191,6 +199,7 @@ class Budgets:
         self._ever_read = False
         self._by_subject: dict[tuple[BudgetScope, str], tuple[Budget, ...]] = {}
         self._looked_for_dead_at_ms: int | None = None
+        self._look_for_old_at_ms = 0
         # What calls cost (None: were never sent) that is not in the database yet. While one waits its reservation
         # stands, and should this process end, it is settled from the ledger's record of the call.
         self._waiting: dict[str, int | None] = {}
@@ -244,12 +253,14 @@ class Budgets:
             return [Reservation(request.call_id) for request in requests]
         with self._ledger._transaction() as connection:
             written = self._write_waiting(connection)
+            if now_ms >= self._look_for_old_at_ms and not _take_out_old(connection, now_ms):
+                self._look_for_old_at_ms = now_ms + _NOTHING_OLD_MS
             answers = [self._reserve(connection, request, budgets, now_ms) for request, budgets in wanted]
         self._forget(written)
         return answers
 
     def settle(self, reservation: Reservation, actual_nanousd: int) -> None:
-        """Replaces what was set aside for a call by what it cost. Settled again, the last figure counts.
+        """Replaces what was set aside for a call by what it cost. Settled again in that hour, the last figure counts.
 
         Never raises because of the ledger: while that cannot be written, the settlement waits for the next time.
         """
@@ -308,7 +319,9 @@ class Budgets:
     ) -> Budget:
         """Makes a budget, or changes the limit of the one that is there; what is spent of that stays spent.
 
-        A new budget counts what is spent from now on.
+        A new budget of a project or of everything begins with what the ledger says that the gateway's calls have cost
+        in its period. Calls do not record their key, so one of a key counts from now on. What runs just now counts with
+        what it has cost by now.
 
         Raises:
             ValueError: a limit out of range, or a subject where there is none, or none where there is one.
@@ -318,17 +331,23 @@ class Budgets:
             raise ValueError(f"limit_nanousd must be from 0 to {MOST_NANOUSD}, not {limit_nanousd}")
         if (scope is BudgetScope.ALL) != (subject == ""):
             raise ValueError(f"a budget of scope {scope} with subject {subject!r}: only one of all calls has none")
+        start_ms, new_id = period_start_ms(period, now_ms), os.urandom(4).hex()
+        with self._ledger._reading() as connection:  # not in the transaction: it may take a while, and nobody waits
+            spent = _spent_since(connection, scope, subject, start_ms)
         with self._ledger._transaction() as connection:
             connection.execute(
                 "INSERT INTO budgets (budget_id, scope, subject, period, limit_nanousd, hard, created_at_ms) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope, subject, period) "
                 "DO UPDATE SET limit_nanousd = excluded.limit_nanousd, hard = excluded.hard",
-                (os.urandom(4).hex(), scope.value, subject, period.value, limit_nanousd, int(hard), now_ms),
+                (new_id, scope.value, subject, period.value, limit_nanousd, int(hard), now_ms),
             )
             row = connection.execute(
                 f"{_SELECT_BUDGETS} WHERE scope = ? AND subject = ? AND period = ?",
                 (scope.value, subject, period.value),
             ).fetchone()
+            if spent and row[0] == new_id:
+                _carry(connection, new_id, start_ms, spent, now_ms)
+                connection.execute(_MOVE_STATE, (new_id, start_ms, spent, 0))
         self._read_at_ms = None
         return _budget(row)
 
@@ -448,6 +467,18 @@ _PUT_RESERVATION = (
 )
 
 
+_SELECT_OLDEST = (
+    "SELECT call_id, budget_id, period_start_ms, reserved_at_ms, settled_nanousd, period FROM reservations "
+    "LEFT JOIN budgets USING (budget_id) "
+)
+# Calls of the gateway have a kind; those of the library count in no budget.
+_SELECT_SPENT = (
+    "SELECT coalesce(sum(cost_nanousd), 0) FROM calls JOIN attempts USING (call_id) "
+    "WHERE calls.started_at_ms >= ? AND (? = '' OR project = ?) AND json_extract(tags, '$.kind') IS NOT NULL "
+    "AND outcome <> 'open'"
+)
+
+
 def _usd(nanousd: int) -> str:
     return format_usd(nanousd_to_usd(nanousd))
 
@@ -504,6 +535,65 @@ def _release(connection: sqlite3.Connection, call_id: str) -> None:
     ).fetchall()
     for budget_id, start_ms, reserved in rows:
         connection.execute(_MOVE_STATE, (budget_id, start_ms, 0, -reserved))
+
+
+def _spent_since(connection: sqlite3.Connection, scope: BudgetScope, subject: str, start_ms: int) -> int:
+    """What the gateway's calls of a scope have cost since then, as far as the ledger can tell."""
+    if scope is BudgetScope.KEY:
+        return 0
+    (spent,) = connection.execute(_SELECT_SPENT, (start_ms, subject, subject)).fetchone()
+    return min(int(spent), MOST_NANOUSD)
+
+
+def _carry(connection: sqlite3.Connection, budget_id: str, start_ms: int, nanousd: int, now_ms: int) -> None:
+    """Adds to what counts for a budget without a call's row. The sum of the period is the caller's to move."""
+    connection.execute(
+        "INSERT INTO reservations "
+        "(call_id, budget_id, period_start_ms, reserved_at_ms, reserved_nanousd, settled_nanousd, writer) "
+        "VALUES (?, ?, ?, ?, 0, ?, '') ON CONFLICT DO UPDATE SET "
+        "settled_nanousd = iif(period_start_ms = excluded.period_start_ms, settled_nanousd, 0) "
+        "+ excluded.settled_nanousd, "
+        "period_start_ms = excluded.period_start_ms, reserved_at_ms = excluded.reserved_at_ms",
+        (_CARRIED, budget_id, start_ms, now_ms, nanousd),
+    )
+
+
+def _take_out_old(connection: sqlite3.Connection, now_ms: int) -> bool:
+    """Takes out settled rows whose period is over, and adds up those that are a day old; whether there were any.
+
+    Ids of calls grow with time, so the first rows are the oldest: what is behind as many young ones is younger still.
+    """
+    rows = connection.execute(f"{_SELECT_OLDEST} WHERE call_id = ?", (_CARRIED,)).fetchall()
+    rows += connection.execute(
+        f"{_SELECT_OLDEST} WHERE call_id > ? ORDER BY call_id, budget_id LIMIT ?", (_CARRIED, _LOOKED_AT)
+    ).fetchall()
+    taken: list[tuple[str, str]] = []
+    over: dict[tuple[str, int], int] = {}
+    carried: dict[tuple[str, int], int] = {}
+    for call_id, budget_id, start_ms, reserved_at_ms, settled, period in rows:
+        age_ms = now_ms - reserved_at_ms
+        if settled is None or age_ms <= _LONGEST_CALL_MS:
+            continue
+        current_ms = None if period is None else period_start_ms(BudgetPeriod(period), now_ms)
+        if current_ms is None or start_ms < current_ms:
+            sums = over
+        elif start_ms == current_ms and age_ms > _CARRIED_AFTER_MS and call_id != _CARRIED:
+            sums = carried
+        else:
+            continue
+        taken.append((call_id, budget_id))
+        sums[budget_id, start_ms] = sums.get((budget_id, start_ms), 0) + settled
+    connection.executemany("DELETE FROM reservations WHERE call_id = ? AND budget_id = ?", taken)
+    for (budget_id, start_ms), spent in over.items():
+        connection.execute(_MOVE_STATE, (budget_id, start_ms, -spent, 0))
+        connection.execute(
+            "DELETE FROM budget_state WHERE budget_id = ? AND period_start_ms = ? "
+            "AND spent_nanousd = 0 AND reserved_nanousd = 0",
+            (budget_id, start_ms),
+        )
+    for (budget_id, start_ms), spent in carried.items():
+        _carry(connection, budget_id, start_ms, spent, now_ms)
+    return bool(taken)
 
 
 def rebuild_state(connection: sqlite3.Connection) -> None:
