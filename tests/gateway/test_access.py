@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import httpx2
 import pytest
 
 from tests.gateway.conftest import HTTP, KEY, Serve, Served, settings_for
+from tests.gateway.test_faults import locked
 from tierwise.core.settings import Settings
 from tierwise.gateway.app import Gateway
 from tierwise.gateway.asgi import Scope, Send
@@ -110,6 +112,32 @@ def test_what_shows_nothing_is_open_and_all_else_demands_a_key(
         assert [status(path, given) for given in (None, good, bad)] == [401, 200, 403], path
     assert send(gateway, metrics).status_code == 403
     assert send(gateway, metrics).json()["error"]["type"] == "permission_error"
+
+
+def test_what_is_wrong_with_the_ledger_is_told_in_full_to_who_operates_it(
+    serve: Serve, upstream: StandInUpstream, own: Settings
+) -> None:
+    """Without a key that something is, and what kind of thing; where the file is, with one for metrics or receipts."""
+    own = replace(own, ledger=replace(own.ledger, busy_timeout_ms=50))
+    gateway = serve(upstream, settings=own, host="0.0.0.0")  # noqa: S104  as above
+    receipts, _ = key(gateway)
+    metrics, _ = key(gateway, "prometheus", scopes=[KeyScope.METRICS])
+    calls, _ = key(gateway, "calls", scopes=[KeyScope.CALLS])
+    send(gateway, receipts)
+
+    def told(given: str | None) -> str:
+        headers = {} if given is None else {"x-api-key": given}
+        answer = HTTP.get(f"{gateway.url}/readyz", headers=headers)
+        assert answer.status_code == 200
+        return str(answer.json()["ledger"])
+
+    assert told(None) == "ok"
+    with locked(gateway.ledger_path):
+        send(gateway, receipts)
+        assert {told(given) for given in (None, calls, "tw-unknown", "sk-ant-somebody")} == {"unavailable"}
+        for given in (metrics, receipts):
+            assert str(gateway.ledger_path) in told(given)
+            assert "another process is writing" in told(given)
 
 
 def test_a_revoked_key_is_refused(serve: Serve, upstream: StandInUpstream) -> None:

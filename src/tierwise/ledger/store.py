@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
-from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
+from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerTooNew, LedgerUnavailable
 from tierwise.core.money import Price
 from tierwise.ledger import codec
 from tierwise.ledger.budgets import settle_what_is_left
@@ -233,6 +233,7 @@ class Ledger:
         self._open_calls: dict[str, _Rows] = {}  # as this connection wrote them: nobody has to read them back
         self._data_version = -1  # of when that was so
         self._problem: str | None = None
+        self._problem_kind: type[LedgerError] = LedgerUnavailable
         self._told: set[str] = set()
         self._diverted = False
         self._waiting = _Waiting()
@@ -288,6 +289,13 @@ class Ledger:
     def problem(self) -> str | None:
         """Why records wait outside the database, in a sentence; None when they do not."""
         return self._problem
+
+    @property
+    def problem_kind(self) -> str | None:
+        """The same in a word or two, which say nothing of where the database is."""
+        if self._problem is None:
+            return None
+        return {LedgerCorrupt: "damaged", LedgerTooNew: "too new"}.get(self._problem_kind, "unavailable")
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -579,7 +587,7 @@ class Ledger:
             self._on_problem(message)
 
     def _divert(self, entries: Sequence[Entry], error: LedgerError) -> None:
-        self._problem = str(error)
+        self._problem, self._problem_kind = str(error), type(error)
         if not self._diverted and self._connection is not None:
             with suppress(sqlite3.Error):
                 self._wait_up_to(self._connection, min(_IMPATIENT_MS, self._busy_timeout_ms))
