@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import Serve
+from tests.gateway.conftest import Serve, Served
 from tierwise.config import load_settings
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.testing import Fault, StandInReply, StandInUpstream
@@ -262,6 +263,44 @@ def test_in_the_middle_of_a_turn_nothing_moves(serve: Serve, upstream: StandInUp
     ]
     gateway.post(body(messages=turns, tools=[TOOL], stream=True), **headers)
     assert len(set(models(upstream))) == 1
+
+
+TWO = '[tiers.haiku]\nmodels = ["claude-haiku-5-5", "claude-haiku-4-5"]\n[limits]\ncircuit_failures = 1'
+
+
+def _two_turns(serve: Serve, upstream: StandInUpstream, *, second_is_there: bool) -> Served:
+    """A conversation that begins on its tier's second model, since the first is not there, and goes on when it is."""
+    gateway = serve(upstream, TWO)
+    circuits = gateway.gateway.router.circuits
+    circuits.note("claude-haiku-5-5", OutcomeKind.SERVER_ERROR, time.monotonic())
+    headers = {"x_claude_code_session_id": "conversation-4"}
+    first = {"role": "user", "content": "Summarise order 7 in one line; look it up first"}
+    gateway.post(body(messages=[first], tools=[TOOL], stream=True), **headers)
+    circuits.note("claude-haiku-5-5", OutcomeKind.ACCEPTED, time.monotonic())
+    if not second_is_there:
+        circuits.note("claude-haiku-4-5", OutcomeKind.SERVER_ERROR, time.monotonic())
+    turns = [
+        first,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "lookup", "input": {"id": 7}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "it burns, it burns"}]},
+    ]
+    gateway.post(body(messages=turns, tools=[TOOL], stream=True, max_tokens=999), **headers)
+    return gateway
+
+
+def test_a_conversation_stays_on_its_model_and_not_only_on_its_tier(serve: Serve, upstream: StandInUpstream) -> None:
+    """Where its tier has a better one, too, it stays where its cache and its thinking are; it may climb as ever."""
+    gateway = _two_turns(serve, upstream, second_is_there=True)
+    assert models(upstream) == ["claude-haiku-4-5", "claude-haiku-4-5"]
+    assert "stays on claude-haiku-4-5" in str(gateway.calls()[1].call.reasons)
+
+
+def test_a_conversation_whose_model_is_not_there_goes_on_with_another(serve: Serve, upstream: StandInUpstream) -> None:
+    """Of its tier, and the reasons do not say that it stayed."""
+    gateway = _two_turns(serve, upstream, second_is_there=False)
+    assert models(upstream) == ["claude-haiku-4-5", "claude-haiku-5-5"]
+    (why,) = [reason.text for reason in gateway.calls()[1].call.reasons if reason.step == "conversation"]
+    assert why.startswith("away from claude-haiku-4-5, which cannot go on")
 
 
 def test_thinking_that_the_model_cannot_read_is_left_out_once(serve: Serve, upstream: StandInUpstream) -> None:

@@ -302,13 +302,14 @@ class Planning:
             nearest = await self._staying(request, classification, tier)
             moved = decision if decision.tier > nearest.tier and not history.in_tool_loop else nearest
             return _out_of_bounds(moved, model, history, floor if tier < floor else ceiling, up=tier < floor)
+        why = f"the conversation stays on {model.id}"
+        weighed: tuple[Reason, ...] = ()
         if history.in_tool_loop:
-            stay: tuple[Reason, ...] = (
-                Reason("conversation", f"the conversation stays on {model.id}: in the middle of a turn"),
-            )
+            why += ": in the middle of a turn"
         elif decision.tier > tier:
-            why = f"up from {model.id}: what is asked now needs {decision.tier}"
-            return _with(decision, Reason("conversation", why))
+            return _with(
+                decision, Reason("conversation", f"up from {model.id}: what is asked now needs {decision.tier}")
+            )
         else:
             needs_more = self.outlook.needs_more(classification) if decision.tier < tier else 0.0
             found = self._pays(
@@ -316,8 +317,16 @@ class Planning:
             )
             if found.moves:
                 return _with(decision, *found.reasons)
-            stay = (Reason("conversation", f"the conversation stays on {model.id}"), *found.reasons)
-        return _with(await self._staying(request, classification, tier), *stay)
+            weighed = found.reasons
+        held = await self._staying(request, classification, tier)
+        if held.model.id != model.id:  # its tier has one that is preferred, or its own is not there
+            try:
+                own = await self._planned(request, classification, model=model.id)
+            except (NoRouteError, UnpricedModel) as error:
+                why = f"away from {model.id}, which cannot go on: {error}"
+            else:
+                held = replace(held, ladder=(own.first, *(rung for rung in held.ladder if rung.tier > tier)))
+        return _with(held, Reason("conversation", why), *weighed)
 
     def _on_it_already(self, decision: Decision) -> Decision:
         """As most turns of most conversations go: one decision for all that this one is for, as `_planned`."""
@@ -329,12 +338,17 @@ class Planning:
 
     async def _staying(self, request: _Request, classification: Classification, tier: Tier) -> Decision:
         """The decision for this tier, or for the nearest one that the bounds of the request allow."""
-        return await self._planned(request, classification, tier.name)
+        decision = await self._planned(request, classification, tier=tier.name)
+        # Nobody asked for that tier; why it is this one is said by whoever stays.
+        return replace(decision, reasons=tuple(reason for reason in decision.reasons if reason.step != "forced_tier"))
 
-    async def _planned(self, request: _Request, classification: Classification, tier: str | None = None) -> Decision:
-        """The router's decision, for one tier where that is named; made once a second for all that it is the same for.
+    async def _planned(
+        self, request: _Request, classification: Classification, *, tier: str | None = None, model: str | None = None
+    ) -> Decision:
+        """The router's decision, for one tier or model where that is named.
 
-        For longer it is not kept: circuits open, local models come and go, and the day's prices end.
+        Made once a second for all that it would be the same for. For longer it is not kept: circuits open, local
+        models come and go, and the day's prices end.
         """
         second = time.monotonic() // 1
         if second != self._second:
@@ -349,6 +363,7 @@ class Planning:
             request.contents.images,
             request.asked[1],
             tier,
+            model,
             request.within,
             said.deadline_seconds,
             request.keyed,
@@ -357,7 +372,9 @@ class Planning:
         )
         found = self._decided.get(key)
         if found is None:
-            task = request.as_task() if tier is None else replace(request.as_task(), tier=tier)
+            task = request.as_task()
+            if tier is not None or model is not None:
+                task = replace(task, tier=tier, model=model)
             decision, _ = await self.router.plan_available(
                 task, classification, keyed=request.keyed, withheld=self._withheld
             )
