@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -380,14 +381,20 @@ TestRollup.settings = settings(max_examples=30, stateful_step_count=15, deadline
 
 
 def test_lengths_of_sessions_are_told(ledger: Ledger) -> None:
-    """Answered calls by session, the latest sessions first; calls without a session do not count."""
+    """Answered turns of main loops by session, the latest sessions first; calls without a session do not count."""
+
+    def turn(call_id: str, session: str | None, at_ms: int, kind: str = "main", **changes: Any) -> Any:
+        return call(call_id, session=session, started_at_ms=at_ms, tags=(("kind", kind),), **changes), ()
+
     ledger.record_many(
         [
-            *((call(f"a{k}", session="a", started_at_ms=START_MS), ()) for k in range(3)),
-            *((call(f"b{k}", session="b", started_at_ms=START_MS + 1), ()) for k in range(2)),
-            (call("failed", session="b", started_at_ms=START_MS + 1, status=CallStatus.FAILED), ()),
-            (call("alone", session=None, started_at_ms=START_MS + 2), ()),
-            (call("old", session="old", started_at_ms=START_MS - 1), ()),
+            *(turn(f"a{k}", "a", START_MS) for k in range(3)),
+            *(turn(f"b{k}", "b", START_MS + 1) for k in range(2)),
+            turn("subagent", "a", START_MS, "subagent"),
+            turn("title", "a", START_MS, "title"),
+            turn("failed", "b", START_MS + 1, status=CallStatus.FAILED),
+            turn("alone", None, START_MS + 2),
+            turn("old", "old", START_MS - 1),
         ]
     )
     assert ledger.session_lengths(START_MS) == [2, 3]

@@ -883,7 +883,9 @@ class Ledger:
         }
 
     def session_lengths(self, since_ms: int, *, most: int = 10_000) -> list[int]:
-        """How many answered calls the sessions had that began at `since_ms` or later, at most so many of the latest.
+        """How many turns the main loops of sessions had since then, at most so many of the latest.
+
+        Subagents share their session's id; their calls are no turns of it.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -891,7 +893,7 @@ class Ledger:
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT count(*) FROM calls WHERE started_at_ms >= ? AND session IS NOT NULL AND status = 'answered' "
-                "GROUP BY session ORDER BY max(started_at_ms) DESC LIMIT ?",
+                "AND json_extract(tags, '$.kind') = 'main' GROUP BY session ORDER BY max(started_at_ms) DESC LIMIT ?",
                 (since_ms, most),
             ).fetchall()
         return [row[0] for row in rows]
