@@ -1,0 +1,1 @@
+"""What other programs wrote down of their calls, read as `ImportedSession`s. Text of prompts never leaves memory."""
