@@ -27,6 +27,7 @@ from tierwise.core.calls import CallKind
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Usage
 from tierwise.policy.switching import History, Turn, Warmth
+from tierwise.wire.claude_code import said, without_reminders
 
 __all__ = [
     "Contents",
@@ -44,14 +45,6 @@ __all__ = [
 _SESSION_HEADER = "x-claude-code-session-id"
 _AGENT_HEADER = "x-claude-code-agent-id"
 _BILLING_HEADER = "x-anthropic-billing-header:"
-_REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
-# How the notes begin that Claude Code puts before what the human says: the summary of what was compacted, and
-# commands that it carried out itself.
-_CLIENT_NOTES = (
-    "This session is being continued from a previous conversation",
-    "<local-command-",
-    "<command-name>",
-)
 # What Claude Code's request for a summary of the conversation, which is long, asks the reply to be made of.
 _SUMMARY_PARTS = ("<analysis>", "<summary>")
 _SUMMARY_REQUEST_CHARS = 1_000
@@ -141,7 +134,7 @@ def _fingerprint(body: JsonObject, *, tools: bool) -> str:
         text = _text(block)
         if text is None:
             add(b"block", _as_json({key: value for key, value in block.items() if key != "cache_control"}))
-        elif text := _without_reminders(text):
+        elif text := without_reminders(text):
             add(b"user", text)
     return blake2b(b"".join(parts), digest_size=16).hexdigest()
 
@@ -227,10 +220,9 @@ def last_ask(body: JsonObject) -> str:
         content = message.get("content")
         if isinstance(content, list) and not any(isinstance(b, dict) and b.get("type") == "text" for b in content):
             continue  # results of tools: in a long loop nearly all turns are
-        texts = (_text(block) for block in _blocks(content))
-        said = [kept for text in texts if text and (kept := _without_reminders(text))]
-        if said:
-            return "\n\n".join([text for text in said if not text.startswith(_CLIENT_NOTES)] or said)
+        ask = said(text for block in _blocks(content) if (text := _text(block)))
+        if ask:
+            return ask
     return ""
 
 
@@ -320,22 +312,6 @@ def _blocks(content: Json) -> Iterator[JsonObject]:
 def _text(block: JsonObject) -> str | None:
     text = block.get("text") if block.get("type") == "text" else None
     return text if isinstance(text, str) else None
-
-
-def _without_reminders(text: str) -> str:
-    """The text without what stands in a client's reminders. One that never ends is text like any other."""
-    start = text.find(_REMINDER)
-    if start < 0:
-        return text.strip()
-    kept, position = [], 0
-    while start >= 0:
-        end = text.find(_REMINDER_END, start)
-        if end < 0:
-            break
-        kept.append(text[position:start])
-        position = end + len(_REMINDER_END)
-        start = text.find(_REMINDER, position)
-    return "".join((*kept, text[position:])).strip()
 
 
 # ------------------------------------------------------------------ what is known of them
