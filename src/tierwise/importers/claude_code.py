@@ -1,0 +1,789 @@
+"""Claude Code's transcripts: `<session>.jsonl` in a directory of its project, subagents in `<session>/subagents`.
+
+**What a row is.** A JSON object a line. `assistant` rows hold one content block each and repeat the usage of the whole
+reply so far: rows with one request id and message id are one call. `user` rows hold what a person said, results of
+tools, and notes of the client's. `cost-state` is what the CLI itself counted up to then; `system` rows of subtype
+`compact_boundary` say that the history was summarized; `api-request` says what a request was for. All other
+kinds that are known are passed over, those that are not are counted.
+
+**Who owns a call.** A forked session begins with copies of the rows of the one that it was forked from, under its own
+session id. Since 2.1.3xx a copy names the session that made the request (`requestSessionId`); before that it does not,
+and the session that is the older one owns them (`tierwise.importers.scanning` decides that over all files). A call
+without a request id, as gateways leave them, is known by its message id and its time, since some gateways give the
+same message ids in every session. A `/btw` question replays the parent's messages under new request ids: within a
+session, a side chain's copy with the same message id and time is the same call.
+
+**`usage.iterations`.** Entries of type `message` and `fallback_message` are parts of the sum that the usage itself
+gives. `compaction` entries are not in it (the Anthropic SDK says so of `BetaUsage.iterations`), nor are those of type
+`advisor_message`, which another model answered at its own price (Claude Code 2.1.330 adds them to its total; it does
+not add `compaction`). Both become calls of their own.
+
+**Speed.** Most of a transcript's bytes are results of tools and snapshots of prompts. Rows that are certain not to
+matter by how they begin are not parsed; whatever looks otherwise, if only by a space, is: never wrong, only slow.
+
+Observed with Claude Code 2.1.330 and 2.1.197.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Protocol
+
+from tierwise.core.calls import CallKind
+from tierwise.core.json import Json, JsonObject
+from tierwise.core.money import amount
+from tierwise.importers.base import FoundSession, ImportRun, Skipped
+from tierwise.importers.drafts import (
+    DID_OTHER,
+    EDITED,
+    EXPLORED,
+    SPOKE,
+    VERIFIED,
+    Draft,
+    Group,
+    Spent,
+    key_of,
+)
+from tierwise.wire.claude_code import is_note, said
+
+__all__ = ["NAME", "ClaudeCode", "CostState", "TranscriptReader", "build", "choose_loads"]
+
+NAME = "claude_code"
+_LONGEST_ASK = 20_000  # characters that are classified
+_DAY_MS = 86_400_000
+_EARLIEST_MS = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp() * 1000)
+_MOST_TOKENS = 1_000_000_000_000  # a row that says more is mistaken
+_MOST_STATES = 200  # of a session's totals that are kept
+
+# Kinds of rows that are known and hold nothing of use here.
+_PASSED_OVER = frozenset(
+    [
+        "agent-color",
+        "agent-name",
+        "agent-setting",
+        "ai-title",
+        "api-request-blob",
+        "api-request-resumed",
+        "api-request-shape",
+        "artifact-autoreact-ledger",
+        "atis-latch",
+        "attachment",
+        "bridge-session",
+        "content-replacement",
+        "context-collapse",
+        "continued-in",
+        "custom-title",
+        "ended-by-model",
+        "file-history-delta",
+        "file-history-snapshot",
+        "frame-link",
+        "history-suppression",
+        "host-row",
+        "hybrid-organization",
+        "last-prompt",
+        "marble-origami-commit",
+        "marble-origami-snapshot",
+        "mode",
+        "permission-mode",
+        "pr-link",
+        "progress",
+        "queue-operation",
+        "repl-mode",
+        "resume-head-vouch",
+        "speculation-accept",
+        "summary",
+        "tag",
+        "task-summary",
+        "tools-used",
+        "worktree-state",
+    ]
+)
+_USAGE_FIELDS = frozenset(
+    [
+        "input_tokens",
+        "output_tokens",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "cache_creation",
+        "server_tool_use",
+        "service_tier",
+        "inference_geo",
+        "speed",
+        "iterations",
+        "output_tokens_details",
+    ]
+)
+_CACHE_FIELDS = frozenset(("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"))
+_SERVER_TOOLS = frozenset(("web_search_requests", "web_fetch_requests"))  # a fetch costs nothing but its tokens
+_ITERATIONS = frozenset(("message", "fallback_message", "compaction", "advisor_message"))
+
+# ------------------------------------------------------------------ rows that need no parsing
+
+_TYPE_FIRST = b'{"type":"'
+_RESULT_FIRST = b'"message":{"role":"user","content":[{"tool_use_id":"'
+_RESULT_FIRST_TOO = b'"message":{"role":"user","content":[{"type":"tool_result"'
+_HEAD = 600  # bytes of a row in which its message begins
+_REQUEST = re.compile(
+    rb'"id":"([^"\\]{1,80})","timestamp":"[^"\\]*","version":"[^"\\]*","querySource":"([^"\\]{1,80})"'
+)
+
+_EXPLORING = frozenset(
+    [
+        "Read",
+        "Grep",
+        "Glob",
+        "LS",
+        "NotebookRead",
+        "WebFetch",
+        "WebSearch",
+        "ToolSearch",
+        "LSP",
+        "ListMcpResourcesTool",
+        "ReadMcpResourceTool",
+    ]
+)
+_EDITING = frozenset(["Edit", "Write", "MultiEdit", "NotebookEdit", "ApplyPatch"])
+_VERIFYING = frozenset(["Bash", "BashOutput", "PowerShell", "REPL", "KillShell", "KillBash", "Monitor", "TaskOutput"])
+# Commands that only look; any other is taken to check or to run something.
+_LOOKS = re.compile(
+    r"\s*(?:cd\s+\S+\s*&&\s*)?(?:ls|cat|head|tail|less|rg|grep|egrep|find|fd|tree|wc|pwd|which|file|stat|du|jq|sed\s+-n|"
+    r"git\s+(?:log|status|diff|show|blame|branch|grep|ls-files))\b"
+)
+_AGENT_ID = re.compile(r"a[0-9a-f]{8,}\Z")
+_QUERY_KINDS = (  # of `api-request`: how its `querySource` begins
+    ("compact", CallKind.COMPACTION),
+    ("generate_session_title", CallKind.TITLE),
+    ("rename_generate_name", CallKind.TITLE),
+    ("auto_mode", CallKind.SAFETY),
+    ("agent_classifier", CallKind.SAFETY),
+    ("agent:", CallKind.SUBAGENT),
+    ("hook_agent", CallKind.SUBAGENT),
+    ("sdk", CallKind.MAIN),
+    ("repl_main_thread", CallKind.MAIN),
+)
+_AGENT_KINDS = (("acompact", CallKind.COMPACTION),)  # how the ids of agents begin that are no agents
+
+
+# ------------------------------------------------------------------ the state of a file
+
+
+@dataclass(frozen=True, slots=True)
+class CostState:
+    """What the CLI counted for a session when one of its runs ended. Runs that resume carry the total on."""
+
+    at_ms: int  # of the last row before it
+    total_usd: str
+    by_model: tuple[tuple[str, str], ...]
+    unknown_model: bool
+
+
+@dataclass(slots=True)
+class _Chain:
+    """Where a conversation stands: the main loop of a session, or one of its agents."""
+
+    ask: str = ""  # text that no group was made of yet, or that of `group`
+    group: int = -1
+    after_command: bool = False  # the next note of the client's may be the prompt that a command stands for
+    in_tool_loop: bool = False
+    compacts: bool = False
+    has_images: bool = False
+    has_thinking: bool = False
+    last_key: int = 0  # of its latest call
+
+
+class _Loads(Protocol):
+    def __call__(self, line: bytes, /) -> Json: ...
+
+
+def _refuse(name: str) -> Json:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _loads_slowly(line: bytes) -> Json:
+    """As forgiving as can be: broken UTF-8 and lone surrogates in a text cost no call its tokens."""
+    value: Json = json.loads(line.decode("utf-8", "replace"), parse_constant=_refuse)
+    return value
+
+
+def choose_loads() -> _Loads:
+    """orjson where it is installed, which is twice as fast; else the standard library."""
+    try:
+        import orjson  # noqa: PLC0415 - comes with the extra `gateway`
+    except ImportError:
+        return _loads_slowly
+
+    def loads(line: bytes) -> Json:
+        try:
+            value: Json = orjson.loads(line)
+        except ValueError:
+            return _loads_slowly(line)
+        return value
+
+    return loads
+
+
+class TranscriptReader:
+    """Reads the rows of one file into drafts. Goes on where another one stopped, if given its calls and state."""
+
+    def __init__(self, file: str, *, now_ms: int | None = None, loads: _Loads | None = None) -> None:
+        self.file = file
+        self.drafts: dict[int, Draft] = {}
+        self.groups: list[Group | None] = []  # None: classified in an earlier run
+        self.costs: dict[str, list[CostState]] = {}
+        self.born_ms: dict[str, int] = {}  # by session: the earliest time of a row that no fork would have copied
+        self.skipped = Skipped()
+        self.last_ms = 0
+        self._latest_ms = None if now_ms is None else now_ms + _DAY_MS
+        self._chains: dict[tuple[str, str], _Chain] = {}
+        self._groups: dict[Group, int] = {}
+        self._query_kinds: dict[str, CallKind] = {}  # of requests that are neither main loop nor agent
+        self._loads = loads or choose_loads()
+        path = Path(file)
+        nested = path.parent.name == "subagents"
+        self._session = path.parent.parent.name if nested else path.stem
+        self._agent = path.stem.removeprefix("agent-") if nested or path.stem.startswith("agent-") else ""
+        self._project = _directory(path)
+
+    # -- a line ------------------------------------------------------------------------------------------------
+
+    def line(self, line: bytes, number: int) -> None:
+        """One line. Nothing that it holds raises; what cannot be used is counted."""
+        if self._passes_over(line):
+            return
+        try:
+            row = self._loads(line)
+        except RecursionError:
+            self.skipped.line(self.file, number, "nested too deeply")
+            return
+        except (ValueError, MemoryError):
+            if line.strip():
+                self.skipped.line(self.file, number, "not JSON")
+            return
+        if not isinstance(row, dict):
+            self.skipped.line(self.file, number, "not an object")
+            return
+        try:
+            self._row(row, number)
+        except _Mistaken as mistake:
+            self.skipped.line(self.file, number, str(mistake))
+
+    def is_whole(self, line: bytes) -> bool:
+        """Whether a line without an end is finished all the same: no part of an object is one."""
+        try:
+            return isinstance(self._loads(line), dict)
+        except (ValueError, RecursionError, MemoryError):
+            return False
+
+    def finished(self) -> None:
+        """All lines were read: asks without calls so far are grouped too, since their text will be gone."""
+        for (session, agent), chain in self._chains.items():
+            if chain.ask and chain.group < 0:
+                self._grouped(chain, self._kind(session, agent, agent != "", ""), "", json_schema=False)
+
+    def _passes_over(self, line: bytes) -> bool:
+        if line.startswith(_TYPE_FIRST):
+            end = line.find(b'"', len(_TYPE_FIRST), len(_TYPE_FIRST) + 40)
+            kind = line[len(_TYPE_FIRST) : max(end, 0)].decode("ascii", "replace")
+            if kind == "api-request":
+                self._request(line)
+                return line.rstrip().endswith(b"}")
+            return kind in _PASSED_OVER and kind != "queue-operation" and line.rstrip().endswith(b"}")
+        if not line.startswith(b'{"parentUuid":'):
+            return False
+        head = line[:_HEAD]
+        if b'"attachment":{"type":"' in head and b'"message":{' not in head:
+            return line.rstrip().endswith(b"}")
+        if _RESULT_FIRST in head or _RESULT_FIRST_TOO in head:
+            # Files that were read are of type "text" too; any other text might be what a person said as well.
+            if line.count(b'"type":"text"') != line.count(b'"type":"text","file":'):
+                return False
+            if not line.rstrip().endswith(b"}"):
+                return False
+            agent = _between(head, b'"agentId":"')
+            session = _between(line[-2_000:], b'"sessionId":"')
+            if session is None or (agent is None and b'"agentId"' in line):
+                return False
+            chain = self._chain(session, agent or self._agent)
+            chain.in_tool_loop = True
+            chain.after_command = False
+            chain.has_images = chain.has_images or b'"type":"image"' in line or b'"type":"document"' in line
+            return True
+        return False
+
+    def _request(self, line: bytes) -> None:
+        found = _REQUEST.search(line, 0, _HEAD)
+        if found is None:
+            return
+        source = found[2].decode()
+        kind = next((kind for begins, kind in _QUERY_KINDS if source.startswith(begins)), CallKind.SIDE)
+        if kind not in (CallKind.MAIN, CallKind.SUBAGENT):
+            if len(self._query_kinds) >= 32:
+                self._query_kinds.pop(next(iter(self._query_kinds)))
+            self._query_kinds[found[1].decode()] = kind
+
+    # -- a row -------------------------------------------------------------------------------------------------
+
+    def _row(self, row: JsonObject, number: int) -> None:
+        match row.get("type"):
+            case "assistant":
+                self._assistant(row, number)
+            case "user":
+                self._user(row)
+            case "system":
+                self._system(row)
+            case "cost-state":
+                self._cost_state(row)
+            case "queue-operation":
+                self._born(row)
+            case str(kind):
+                if kind not in _PASSED_OVER and kind != "api-request":
+                    self.skipped.kind(kind)
+            case _:
+                self.skipped.kind("(none)")
+
+    def _born(self, row: JsonObject) -> None:
+        session, at_ms = _text(row, "sessionId"), _time(row.get("timestamp"))
+        if session and at_ms is not None:
+            self.born_ms[session] = min(at_ms, self.born_ms.get(session, at_ms))
+
+    def _chain(self, session: str, agent: str) -> _Chain:
+        chain = self._chains.get((session, agent))
+        if chain is None:
+            chain = self._chains[session, agent] = _Chain()
+        return chain
+
+    def _of(self, row: JsonObject) -> tuple[str, str]:
+        """The session and the agent that a row belongs to."""
+        session = _text(row, "sessionId") or self._session
+        agent = _text(row, "agentId") or self._agent
+        if not agent and row.get("isSidechain") is True:
+            agent = "sidechain"  # old versions keep side chains in the session's file, without ids
+        return session, agent
+
+    def _system(self, row: JsonObject) -> None:
+        if row.get("subtype") == "compact_boundary":
+            chain = self._chain(*self._of(row))
+            chain.compacts = True
+            chain.has_images = chain.has_thinking = False
+
+    def _cost_state(self, row: JsonObject) -> None:
+        session = _text(row, "sessionId") or self._session
+        total = _usd(row.get("totalCostUSD"))
+        if total is None:
+            raise _Mistaken("totalCostUSD is no amount")
+        by_model = []
+        for model, used in _object(row, "modelUsage").items():
+            cost = _usd(used.get("costUSD")) if isinstance(used, dict) else None
+            by_model.append((model[:200], cost or "0"))
+        states = self.costs.setdefault(session, [])
+        states.append(CostState(self.last_ms, total, tuple(by_model), row.get("hasUnknownModelCost") is True))
+        del states[:-_MOST_STATES]
+
+    # -- what a person says ------------------------------------------------------------------------------------
+
+    def _user(self, row: JsonObject) -> None:
+        session, agent = self._of(row)
+        chain = self._chain(session, agent)
+        content = _object(row, "message").get("content")
+        texts, results = [], False
+        if isinstance(content, str):
+            texts.append(content)
+        elif isinstance(content, list):
+            for block in content:
+                if not isinstance(block, dict):
+                    continue
+                match block.get("type"):
+                    case "text":
+                        texts.append(_text(block, "text"))
+                    case "tool_result":
+                        results = True
+                        parts = block.get("content")
+                        chain.has_images = chain.has_images or (
+                            isinstance(parts, list) and any(_is_image(part) for part in parts)
+                        )
+                    case "image" | "document":
+                        chain.has_images = True
+        chain.in_tool_loop = results
+        if row.get("isCompactSummary") is True:
+            chain.after_command = False
+            return
+        self._said(row, chain, texts)
+
+    def _said(self, row: JsonObject, chain: _Chain, texts: list[str]) -> None:
+        text = said(texts)
+        if not text:
+            return
+        if is_note(text):
+            chain.after_command = text.startswith("<command-")
+            if text.startswith("[Request interrupted by user"):
+                last = self.drafts.get(chain.last_key)
+                if last is not None and not last.stop_reason:
+                    last.failed = True
+            return
+        if row.get("isMeta") is True and not chain.after_command:
+            return
+        chain.after_command = False
+        ask = text[:_LONGEST_ASK]
+        if ask != chain.ask:
+            chain.ask, chain.group = ask, -1
+
+    def _grouped(self, chain: _Chain, kind: CallKind, agent_type: str, *, json_schema: bool) -> int:
+        if not chain.ask:
+            return chain.group
+        group = Group(chain.ask, kind, agent_type or None, chain.has_images, json_schema)
+        number = self._groups.get(group)
+        if number is None:
+            number = self._groups[group] = len(self.groups)
+            self.groups.append(group)
+        chain.group = number
+        return number
+
+    # -- calls -------------------------------------------------------------------------------------------------
+
+    def _assistant(self, row: JsonObject, number: int) -> None:
+        message = _object(row, "message")
+        model = _text(message, "model")
+        usage = message.get("usage")
+        if model == "<synthetic>":
+            return  # words of the client's own: no request, or one that got no answer
+        if not isinstance(usage, dict):
+            raise _Mistaken("a reply without usage")
+        if not model:
+            raise _Mistaken("a reply without a model")
+        spent = self._spent(usage)
+        session, agent = self._of(row)
+        chain = self._chain(session, agent)
+        at_ms = self._at(row, number)
+        request_id, message_id = _text(row, "requestId"), _text(message, "id")
+        if request_id:
+            key = key_of("call", request_id, message_id)
+        elif message_id:
+            key = self._key_without_request(chain, session, message_id, at_ms)
+        else:
+            key = key_of("row", _text(row, "uuid") or f"{self.file}:{number}")
+        sidechain = row.get("isSidechain") is True
+        kind = self._kind(session, agent, sidechain, _text(row, "requestRef"))
+        did, tools, thinks = _done(message.get("content"))
+        schema = "StructuredOutput" in tools or kind is CallKind.TITLE
+        agent_type = _text(row, "attributionAgent")
+        draft = Draft(
+            key,
+            session,
+            at_ms,
+            model,
+            spent,
+            request_id,
+            message_id,
+            origin=_text(row, "requestSessionId"),
+            agent=agent,
+            agent_type=agent_type,
+            kind=kind,
+            requested_model=_text(row, "requestedModel"),
+            effort=_text(row, "effort"),
+            stop_reason=_text(message, "stop_reason"),
+            project=_text(row, "cwd", 1_000) or self._project,
+            did=did,
+            tools=tools,
+            json_schema=schema,
+            failed=row.get("isApiErrorMessage") is True,
+            sidechain=sidechain,
+        )
+        known = self.drafts.get(key)
+        if known is not None:
+            known.merge(draft)
+        else:
+            draft.group = self._grouped(chain, kind, agent_type, json_schema=schema)
+            draft.compacts, chain.compacts = chain.compacts, False
+            draft.in_tool_loop = chain.in_tool_loop
+            draft.has_images, draft.has_thinking = chain.has_images, chain.has_thinking
+            self.drafts[key] = draft
+        chain.last_key = key
+        chain.has_thinking = chain.has_thinking or thinks
+        self._iterations(usage, self.drafts[key])
+
+    def _key_without_request(self, chain: _Chain, session: str, message_id: str, at_ms: int) -> int:
+        last = self.drafts.get(chain.last_key)
+        if last is not None and (last.session, last.message_id, last.request_id) == (session, message_id, ""):
+            return last.key  # another block of the same reply, a moment later
+        return key_of("message", message_id, str(at_ms))
+
+    def _at(self, row: JsonObject, number: int) -> int:
+        at_ms = _time(row.get("timestamp"))
+        if at_ms is None:
+            if not self.last_ms:
+                raise _Mistaken("a reply without a time")
+            self.skipped.line(self.file, number, "no time; counted at the time of the row before it")
+            return self.last_ms
+        if at_ms < _EARLIEST_MS or (self._latest_ms is not None and at_ms > self._latest_ms):
+            instead = self.last_ms or (self._latest_ms or _EARLIEST_MS)
+            self.skipped.line(
+                self.file, number, "a clock that cannot be right; counted at the time of the row before it"
+            )
+            return instead
+        self.last_ms = max(self.last_ms, at_ms)
+        return at_ms
+
+    def _kind(self, session: str, agent: str, sidechain: bool, request: str) -> CallKind:
+        kind = self._query_kinds.get(request)
+        if kind is not None:
+            return kind
+        if not agent and not sidechain:
+            return CallKind.MAIN
+        if agent == "sidechain" or _AGENT_ID.match(agent):
+            return CallKind.SUBAGENT
+        kind = next((kind for begins, kind in _AGENT_KINDS if agent.startswith(begins)), None)
+        if kind is not None:
+            return kind
+        # `aside_question-…`, `aprompt_suggestion-…`: calls beside the conversation, named for what they are for.
+        return CallKind.SIDE if "_" in agent or "-" in agent else CallKind.SUBAGENT
+
+    def _spent(self, usage: JsonObject) -> Spent:
+        for name, value in usage.items():
+            if name not in _USAGE_FIELDS and value not in (None, 0, "", [], {}):
+                self.skipped.usage_field(name)
+        return _spent(usage, self.skipped)
+
+    def _iterations(self, usage: JsonObject, parent: Draft) -> None:
+        iterations = usage.get("iterations")
+        if not isinstance(iterations, list):
+            return
+        for position, iteration in enumerate(iterations):
+            kind = iteration.get("type") if isinstance(iteration, dict) else None
+            if kind not in _ITERATIONS:
+                self.skipped.usage_field(f"iterations: {kind}")
+            if kind not in ("compaction", "advisor_message") or not isinstance(iteration, dict):
+                continue
+            model = parent.model if kind == "compaction" else (_text(iteration, "model") or parent.model)
+            key = key_of("iteration", str(parent.key), str(position), str(kind))
+            name = f"{kind.removesuffix('_message')}:{position}"
+            draft = Draft(
+                key,
+                parent.session,
+                parent.at_ms,
+                model,
+                _spent(iteration, self.skipped, like=parent.spent),
+                f"{parent.request_id}:{name}" if parent.request_id else "",
+                f"{parent.message_id}:{name}" if parent.message_id else "",
+                origin=parent.origin,
+                agent=parent.agent,
+                agent_type=parent.agent_type,
+                kind=CallKind.COMPACTION if kind == "compaction" else CallKind.SIDE,
+                project=parent.project,
+                did=SPOKE,
+                sidechain=parent.sidechain,
+            )
+            known = self.drafts.get(key)
+            if known is not None:
+                known.merge(draft)
+            else:
+                self.drafts[key] = draft
+
+    # -- going on ----------------------------------------------------------------------------------------------
+
+    def state(self) -> bytes:
+        """What must be known to go on later. No text."""
+        state: JsonObject = {
+            "last_ms": self.last_ms,
+            "groups": len(self.groups),
+            "queries": {name: kind.value for name, kind in self._query_kinds.items()},
+            "chains": [
+                [
+                    session,
+                    agent,
+                    chain.group,
+                    chain.after_command,
+                    chain.in_tool_loop,
+                    chain.compacts,
+                    chain.has_images,
+                    chain.has_thinking,
+                    chain.last_key,
+                ]
+                for (session, agent), chain in self._chains.items()
+            ],
+        }
+        return json.dumps(state, separators=(",", ":")).encode("ascii")
+
+    def resume(self, packed: bytes, drafts: Iterable[Draft]) -> None:
+        """Go on from there.
+
+        Raises:
+            BROKEN: one of these, where the state is none of ours.
+        """
+        state = json.loads(packed)
+        self.drafts = {draft.key: draft for draft in drafts}
+        self.last_ms = int(state["last_ms"])
+        self.groups = [None] * int(state["groups"])
+        self._query_kinds = {name: CallKind(kind) for name, kind in state["queries"].items()}
+        for session, agent, group, after, loop, compacts, images, thinking, key in state["chains"]:
+            self._chains[session, agent] = _Chain("", group, after, loop, compacts, images, thinking, key)
+
+
+class _Mistaken(Exception):
+    """A row that cannot be used."""
+
+
+def _text(row: JsonObject, name: str, most: int = 200) -> str:
+    value = row.get(name)
+    return value[:most] if isinstance(value, str) else ""
+
+
+def _object(row: JsonObject, name: str) -> JsonObject:
+    value = row.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _usd(value: Json) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    found: Decimal | None = amount(value)
+    return None if found is None or found > _MOST_TOKENS else str(found)
+
+
+def _is_image(block: Json) -> bool:
+    return isinstance(block, dict) and block.get("type") in ("image", "document")
+
+
+def _between(line: bytes, before: bytes) -> str | None:
+    start = line.rfind(before)
+    if start < 0:
+        return None
+    start += len(before)
+    end = line.find(b'"', start)
+    found = line[start : max(end, start)]
+    return found.decode("ascii") if found and found.isascii() and b"\\" not in found else None
+
+
+def _time(value: Json) -> int | None:
+    """Unix milliseconds of a time in ISO 8601; without a zone it is UTC."""
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        when = datetime.fromisoformat(value)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return int(when.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _count(usage: JsonObject, name: str) -> int:
+    """A count of tokens; a number in a string counts too."""
+    value = usage.get(name)
+    if value is None:
+        return 0
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
+        raise _Mistaken(f"usage.{name} is no count of tokens")
+    return value
+
+
+def _spent(usage: JsonObject, skipped: Skipped, like: Spent | None = None) -> Spent:
+    output = _count(usage, "output_tokens")
+    fresh = _count(usage, "input_tokens")
+    read = _count(usage, "cache_read_input_tokens")
+    written = _count(usage, "cache_creation_input_tokens")
+    split = _object(usage, "cache_creation")
+    write_1h, write_5m = _count(split, "ephemeral_1h_input_tokens"), _count(split, "ephemeral_5m_input_tokens")
+    write_5m += max(0, written - write_1h - write_5m)  # what is not split was written for the usual five minutes
+    for name, value in split.items():
+        if name not in _CACHE_FIELDS and value:
+            skipped.usage_field(f"cache_creation.{name}")
+    tools = _object(usage, "server_tool_use")
+    for name, value in tools.items():
+        if name not in _SERVER_TOOLS and value:
+            skipped.usage_field(f"server_tool_use.{name}")
+    searches = _count(tools, "web_search_requests")
+    geo = usage.get("inference_geo")
+    return Spent(
+        total=output + fresh + read + write_5m + write_1h + searches,
+        cache_write_1h_tokens=write_1h,
+        output_tokens=output,
+        input_tokens=fresh,
+        cache_read_tokens=read,
+        cache_write_5m_tokens=write_5m,
+        thinking_tokens=_count(_object(usage, "output_tokens_details"), "thinking_tokens"),
+        web_searches=searches,
+        batch=usage.get("service_tier") == "batch" if like is None else like.batch,
+        fast=usage.get("speed") == "fast" if like is None else like.fast,
+        inference_geo=(geo[:40] if isinstance(geo, str) and geo not in ("global", "not_available") else "")
+        if like is None
+        else like.inference_geo,
+    )
+
+
+def _done(content: Json) -> tuple[int, tuple[str, ...], bool]:
+    """What the blocks of a row do, the names of the tools that they call, and whether one of them thinks."""
+    did, tools, thinks = 0, [], False
+    for block in content if isinstance(content, list) else ():
+        if not isinstance(block, dict):
+            continue
+        match block.get("type"):
+            case "text":
+                did |= SPOKE
+            case "thinking" | "redacted_thinking":
+                thinks = True
+            case "tool_use" | "server_tool_use" | "mcp_tool_use":
+                name = _text(block, "name", 100)
+                tools.append(name)
+                did |= _doing(name, block)
+    return did, tuple(dict.fromkeys(tools)), thinks
+
+
+def _doing(name: str, block: JsonObject) -> int:
+    if name in _EXPLORING or name in ("web_search", "web_fetch"):
+        return EXPLORED
+    if name in _EDITING:
+        return EDITED
+    if name in _VERIFYING:
+        command = _text(_object(block, "input"), "command")
+        return EXPLORED if _LOOKS.match(command) else VERIFIED
+    return DID_OTHER
+
+
+def _directory(path: Path) -> str:
+    """The project's directory as the path of a transcript spells it, where its rows do not say."""
+    parts = path.parts
+    if "projects" in parts[:-1]:
+        after = parts[len(parts) - parts[::-1].index("projects") : -1]
+        return after[0] if after else ""
+    return path.parent.name
+
+
+# ------------------------------------------------------------------ the importer
+
+
+class ClaudeCode:
+    """Claude Code's transcripts on this machine."""
+
+    name = NAME
+
+    def default_roots(self, environment: Mapping[str, str], home: Path) -> Sequence[Path]:
+        """`CLAUDE_CONFIG_DIR` (several with commas), or else `~/.claude` and the older `~/.config/claude`."""
+        told = [part.strip() for part in environment.get("CLAUDE_CONFIG_DIR", "").split(",") if part.strip()]
+        if told:
+            bases = [home / part[2:] if part.startswith("~/") else Path(part) for part in told]
+        else:
+            config = environment.get("XDG_CONFIG_HOME", "")
+            bases = [home / ".claude", (Path(config) if config else home / ".config") / "claude"]
+        roots = [base if base.name == "projects" else base / "projects" for base in bases]
+        return [root for root in dict.fromkeys(roots) if root.is_dir()]
+
+    def sessions(self, roots: Iterable[Path], run: ImportRun) -> Iterator[FoundSession]:
+        """The sessions in these directories and files, by the time of their first call."""
+        from tierwise.importers.scanning import scan  # noqa: PLC0415 - numpy, only where something is read
+
+        return scan(NAME, roots, run)
+
+
+def build() -> ClaudeCode:
+    """The importer."""
+    return ClaudeCode()
