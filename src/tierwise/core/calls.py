@@ -104,4 +104,4 @@ class ImportedSession:
     id: str
     source: str  # the importer's name
     calls: tuple[ImportedCall, ...]
-    own_cost: OwnCost | None = None
+    own_cost: OwnCost | None = None  # of these alone: what a forked session took over from its parent is taken off

@@ -105,10 +105,10 @@ class FoundSession:
     source: str  # the importer's name
     digest: str  # changes whenever what `read` returns would; "": not known, nothing may be kept under it
     read: Callable[[], ImportedSession] = field(repr=False)
-    calls: int = 0
+    calls: int = 0  # at most: reading may find that one repeats another
     first_ms: int = 0  # Unix milliseconds of its first and last calls
     last_ms: int = 0
-    project: str | None = None
+    project: str | None = None  # of its first call
 
     @classmethod
     def of(cls, session: ImportedSession, *, digest: str = "") -> FoundSession:

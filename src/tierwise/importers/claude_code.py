@@ -243,6 +243,8 @@ class TranscriptReader:
         self._chains: dict[tuple[str, str], _Chain] = {}
         self._groups: dict[Group, int] = {}
         self._query_kinds: dict[str, CallKind] = {}  # of requests that are neither main loop nor agent
+        self._last_usage: JsonObject | None = None
+        self._last_spent = _spent({}, self.skipped)
         self._loads = loads or choose_loads()
         path = Path(file)
         nested = path.parent.name == "subagents"
@@ -487,7 +489,7 @@ class TranscriptReader:
             requested_model=_text(row, "requestedModel"),
             effort=_text(row, "effort"),
             stop_reason=_text(message, "stop_reason"),
-            project=_text(row, "cwd", 1_000) or self._project,
+            project=_name_of(_text(row, "cwd", 4_000)) or self._project,
             did=did,
             tools=tools,
             json_schema=schema,
@@ -544,10 +546,14 @@ class TranscriptReader:
         return CallKind.SIDE if "_" in agent or "-" in agent else CallKind.SUBAGENT
 
     def _spent(self, usage: JsonObject) -> Spent:
+        if usage == self._last_usage:
+            return self._last_spent  # the blocks of a reply repeat it
         for name, value in usage.items():
             if name not in _USAGE_FIELDS and value not in (None, 0, "", [], {}):
                 self.skipped.usage_field(name)
-        return _spent(usage, self.skipped)
+        self._last_spent = _spent(usage, self.skipped)
+        self._last_usage = usage
+        return self._last_spent
 
     def _iterations(self, usage: JsonObject, parent: Draft) -> None:
         iterations = usage.get("iterations")
@@ -747,6 +753,11 @@ def _doing(name: str, block: JsonObject) -> int:
         command = _text(_object(block, "input"), "command")
         return EXPLORED if _LOOKS.match(command) else VERIFIED
     return DID_OTHER
+
+
+def _name_of(directory: str) -> str:
+    """The last part of a path, of whatever system: what a person calls the project, without where their home is."""
+    return directory.rstrip("/\\").replace("\\", "/").rpartition("/")[2][:200]
 
 
 def _directory(path: Path) -> str:

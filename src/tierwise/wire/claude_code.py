@@ -11,7 +11,7 @@ __all__ = ["is_note", "said", "without_reminders"]
 
 _REMINDER, _REMINDER_END = "<system-reminder>", "</system-reminder>"
 # How the notes begin that Claude Code puts before what the human says: the summary of what was compacted, commands
-# that it carried out itself, and that it was interrupted.
+# that it carried out itself, what became of tasks in the background, and that it was interrupted.
 _NOTES = (
     "This session is being continued from a previous conversation",
     "<local-command-",
@@ -20,7 +20,9 @@ _NOTES = (
     "<bash-input>",
     "<bash-stdout>",
     "<bash-stderr>",
+    "<task-notification>",
     "[Request interrupted by user",
+    "[Subagent hand-back]",
 )
 
 
