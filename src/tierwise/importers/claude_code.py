@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from tierwise.core.calls import CallKind
 from tierwise.core.json import Json, JsonObject
@@ -52,7 +52,7 @@ from tierwise.importers.drafts import (
 )
 from tierwise.wire.claude_code import is_note, said
 
-__all__ = ["NAME", "ClaudeCode", "CostState", "TranscriptReader", "build", "choose_loads"]
+__all__ = ["NAME", "ClaudeCode", "CostRow", "TranscriptReader", "build", "choose_loads"]
 
 NAME = "claude_code"
 _LONGEST_ASK = 20_000  # characters that are classified
@@ -173,14 +173,9 @@ _AGENT_KINDS = (("acompact", CallKind.COMPACTION),)  # how the ids of agents beg
 # ------------------------------------------------------------------ the state of a file
 
 
-@dataclass(frozen=True, slots=True)
-class CostState:
-    """What the CLI counted for a session when one of its runs ended. Runs that resume carry the total on."""
-
-    at_ms: int  # of the last row before it
-    total_usd: str
-    by_model: tuple[tuple[str, str], ...]
-    unknown_model: bool
+# What the CLI counted for a session when one of its runs ended: the time of the last row before it, the total in
+# dollars, that of each model, and whether it priced one by guess. Runs that resume carry the total on.
+CostRow: TypeAlias = tuple[int, str, list[tuple[str, str]], bool]
 
 
 @dataclass(slots=True)
@@ -235,7 +230,7 @@ class TranscriptReader:
         self.file = file
         self.drafts: dict[int, Draft] = {}
         self.groups: list[Group | None] = []  # None: classified in an earlier run
-        self.costs: dict[str, list[CostState]] = {}
+        self.costs: dict[str, list[CostRow]] = {}
         self.born_ms: dict[str, int] = {}  # by session: the earliest time of a row that no fork would have copied
         self.skipped = Skipped()
         self.last_ms = 0
@@ -379,12 +374,12 @@ class TranscriptReader:
         total = _usd(row.get("totalCostUSD"))
         if total is None:
             raise _Mistaken("totalCostUSD is no amount")
-        by_model = []
+        by_model: list[tuple[str, str]] = []
         for model, used in _object(row, "modelUsage").items():
             cost = _usd(used.get("costUSD")) if isinstance(used, dict) else None
             by_model.append((model[:200], cost or "0"))
         states = self.costs.setdefault(session, [])
-        states.append(CostState(self.last_ms, total, tuple(by_model), row.get("hasUnknownModelCost") is True))
+        states.append((self.last_ms, total, by_model, row.get("hasUnknownModelCost") is True))
         del states[:-_MOST_STATES]
 
     # -- what a person says ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from tierwise.core.calls import CallKind, ImportedSession, OwnCost
 from tierwise.core.tasks import Classification, TaskType
 from tierwise.importers.base import FoundSession, Skipped, SkippedLine
-from tierwise.importers.claude_code import CostState, TranscriptReader
+from tierwise.importers.claude_code import CostRow, TranscriptReader
 from tierwise.importers.drafts import BROKEN, Draft, pack_classifications, unpack, unpack_classifications
 from tierwise.ledger.readings import FileReading, Readings
 
@@ -32,13 +32,16 @@ __all__ = ["Shelf", "Summary", "joined", "sessions_of", "split", "summarize"]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
+    """All that must be known of a file unless its calls are wanted."""
+
     path: str
-    digest: str  # of the calls and of what was said of them
-    sessions: tuple[str, ...]  # names that `session` and `origin` refer to
+    digest: str  # of its calls
+    sessions: list[str]  # that it tells of; `session` and `origin` are positions in it
     born_ms: dict[str, int]
-    costs: dict[str, list[CostState]]
+    costs: dict[str, list[CostRow]]
     project: str
-    skipped: Skipped
+    skipped: Skipped | None
+    calls: int
     keys: bytes  # arrays, one item a call: unsigned 64 bits
     times: bytes  # 64 bits
     weights: bytes  # 64 bits: tokens, to see which copy of a call says more
@@ -53,24 +56,24 @@ class Summary:
             BROKEN: one of these, where it is none of ours.
         """
         length = int.from_bytes(packed[:4], "little")
-        told = json.loads(packed[4 : 4 + length])
+        told = json.loads(packed[4 : 4 + length].decode("ascii"))
         count, arrays = told["calls"], packed[4 + length :]
         if len(arrays) != count * 32:
             raise ValueError("arrays of another length")
-        skipped = Skipped([SkippedLine(path, line, why) for line, why in told["lines"]], told["line_count"])
-        skipped.unknown_kinds.update(told["kinds"])
-        skipped.unknown_fields.update(told["fields"])
+        skipped = None
+        if told["line_count"] or told["kinds"] or told["fields"]:
+            skipped = Skipped([SkippedLine(path, line, why) for line, why in told["lines"]], told["line_count"])
+            skipped.unknown_kinds.update(told["kinds"])
+            skipped.unknown_fields.update(told["fields"])
         return cls(
             path,
             told["digest"],
-            tuple(told["sessions"]),
+            told["sessions"],
             told["born_ms"],
-            {
-                session: [CostState(at, total, tuple(map(tuple, models)), odd) for at, total, models, odd in states]
-                for session, states in told["costs"].items()
-            },
+            told["costs"],
             told["project"],
             skipped,
+            count,
             arrays[: count * 8],
             arrays[count * 8 : count * 16],
             arrays[count * 16 : count * 24],
@@ -90,10 +93,7 @@ def summarize(reader: TranscriptReader, calls: bytes) -> bytes:
         "digest": blake2b(calls, digest_size=16).hexdigest(),
         "sessions": list(names),
         "born_ms": reader.born_ms,
-        "costs": {
-            session: [[state.at_ms, state.total_usd, state.by_model, state.unknown_model] for state in states]
-            for session, states in reader.costs.items()
-        },
+        "costs": reader.costs,
         "project": drafts[0].project if drafts else "",
         "lines": [[line.line, line.why] for line in skipped.lines],
         "line_count": skipped.line_count,
@@ -171,162 +171,122 @@ class _Session:
     name: str
     files: list[int] = field(default_factory=list)  # positions of summaries
     born_ms: int | None = None
-    first_ms: int = 0
+    first_ms: int = 0  # of the calls that it owns
     last_ms: int = 0
     calls: int = 0
     not_its_own: set[int] = field(default_factory=set)  # keys of calls that another session owns
     parents: dict[str, int] = field(default_factory=dict)  # sessions that own them, and when the last one was
     elsewhere: dict[int, set[int]] = field(default_factory=dict)  # by file: keys of which a copy there says more
-    costs: list[CostState] = field(default_factory=list)
+    costs: list[CostRow] = field(default_factory=list)
 
 
 def sessions_of(summaries: list[Summary], shelf: Shelf) -> Iterator[FoundSession]:
     """All sessions in these files, by the time of their first call."""
-    sessions = _gathered(summaries)
-    _share_out(summaries, sessions)
+    sessions = _shared_out(summaries)
     by_name = {session.name: session for session in sessions}
     found = []
     for session in sessions:
-        session.calls -= len(session.not_its_own)
-        if session.not_its_own:
-            _put_in_time(session, summaries)
         cost = _own_cost(session, by_name)
-        if session.calls <= 0 and (cost is None or not cost.total_usd):
-            continue
-        found.append(_found(session, cost, summaries, shelf))
+        if session.calls or (cost is not None and cost.total_usd):
+            found.append(_found(session, cost, summaries, shelf))
     found.sort(key=lambda session: (session.first_ms, session.id))
     yield from found
 
 
-def _gathered(summaries: list[Summary]) -> list[_Session]:
-    """The sessions that the files tell of."""
+def _shared_out(summaries: list[Summary]) -> list[_Session]:
+    """The sessions that the files tell of, each call given to one of them.
+
+    What is done here for each call is done in arrays: there may be a million.
+    """
     import numpy as np  # noqa: PLC0415 - 0.1 s, only where something is read
 
-    sessions: dict[str, _Session] = {}
+    names: dict[str, int] = {}
+    told = [names.setdefault(name, len(names)) for summary in summaries for name in summary.sessions]
+    sessions = [_Session(name) for name in names]
     for position, summary in enumerate(summaries):
-        of = np.frombuffer(summary.session, np.int32)
-        times = np.frombuffer(summary.times, np.int64)
-        for number, session_name in enumerate(summary.sessions):
-            its_times = times[of == number]
-            states = summary.costs.get(session_name)
-            if not len(its_times) and states is None:
-                continue
-            session = sessions.setdefault(session_name, _Session(session_name))
-            session.files.append(position)
-            if len(its_times):
-                first, last = int(its_times.min()), int(its_times.max())
-                session.first_ms = min(first, session.first_ms) if session.calls else first
-                session.last_ms = max(last, session.last_ms)
-                session.calls += len(its_times)
-            born_ms = summary.born_ms.get(session_name)
-            if born_ms is not None and (session.born_ms is None or born_ms < session.born_ms):
-                session.born_ms = born_ms
-            if states is not None and (not session.costs or states[-1].at_ms > session.costs[-1].at_ms):
+        for name in summary.sessions:
+            sessions[names[name]].files.append(position)
+        for name, born_ms in summary.born_ms.items():
+            if name in names:
+                session = sessions[names[name]]
+                session.born_ms = born_ms if session.born_ms is None else min(born_ms, session.born_ms)
+        for name, states in summary.costs.items():
+            session = sessions[names[name]]
+            if not session.costs or states[-1][0] > session.costs[-1][0]:
                 session.costs = states
-    return list(sessions.values())
+    if not any(summary.calls for summary in summaries):
+        return sessions
 
+    counts = np.array([summary.calls for summary in summaries])
+    sizes = np.array([len(summary.sessions) for summary in summaries])
+    offset = np.repeat(np.cumsum(sizes) - sizes, counts)
+    numbers = np.array(told)
+    keys = np.frombuffer(b"".join(summary.keys for summary in summaries), np.uint64)
+    times = np.frombuffer(b"".join(summary.times for summary in summaries), np.int64)
+    weights = np.frombuffer(b"".join(summary.weights for summary in summaries), np.int64)
+    of = numbers[np.frombuffer(b"".join(summary.session for summary in summaries), np.int32) + offset]
+    asked = np.frombuffer(b"".join(summary.origin for summary in summaries), np.int32)
+    origins = np.where(asked < 0, -1, numbers[np.maximum(asked, 0) + offset])
+    files = np.repeat(np.arange(len(summaries)), counts)
 
-def _share_out(summaries: list[Summary], sessions: list[_Session]) -> None:
-    """Gives each call that several sessions tell of to one of them."""
-    import numpy as np  # noqa: PLC0415 - see above
-
-    if not summaries:
-        return
-    number = {session.name: position for position, session in enumerate(sessions)}
-    local = [np.array([number.get(name, -1) for name in summary.sessions] or [-1], np.int32) for summary in summaries]
-    keys = np.concatenate([np.frombuffer(summary.keys, np.uint64) for summary in summaries])
-    of = np.concatenate(
-        [names[np.frombuffer(summary.session, np.int32)] for names, summary in zip(local, summaries, strict=True)]
-    )
+    last = np.zeros(len(sessions), np.int64)
+    np.maximum.at(last, of, times)
+    age = [
+        (last_ms if session.born_ms is None else session.born_ms, session.name)
+        for session, last_ms in zip(sessions, last.tolist(), strict=True)
+    ]
     order = np.argsort(keys, kind="stable")
-    keys, of = keys[order], of[order]
-    same = keys[1:] == keys[:-1]
-    starts = np.flatnonzero(np.concatenate(([True], ~same)))
+    starts = np.flatnonzero(np.concatenate(([True], keys[order][1:] != keys[order][:-1])))
     ends = np.concatenate((starts[1:], [len(keys)]))
-    if not same.any():
-        return
-    # Several drafts in one session are one call too: it is counted once.
-    shared = starts[ends - starts > 1]
-    shared_ends = ends[ends - starts > 1]
-    times = np.concatenate([np.frombuffer(summary.times, np.int64) for summary in summaries])
-    weights = np.concatenate([np.frombuffer(summary.weights, np.int64) for summary in summaries])
-    file_of = np.concatenate(
-        [np.full(len(summary.keys) // 8, position, np.int32) for position, summary in enumerate(summaries)]
-    )
-    origins = np.concatenate(
-        [
-            np.where(asked >= 0, names[np.maximum(asked, 0)], -1)
-            for names, summary in zip(local, summaries, strict=True)
-            for asked in (np.frombuffer(summary.origin, np.int32),)
-        ]
-    )
-    for start, end in zip(shared.tolist(), shared_ends.tolist(), strict=True):
-        key, rows, told = int(keys[start]), order[start:end], of[start:end].tolist()
-        for position in set(told):
-            sessions[position].calls -= told.count(position) - 1
-        owner = _owner(sessions, set(told), set(origins[rows].tolist()))
-        heaviest: dict[int, tuple[int, int]] = {}  # by session: tokens of the copy that says most, and its file
-        for position, weight, file in zip(told, weights[rows].tolist(), file_of[rows].tolist(), strict=True):
-            heaviest[position] = max(heaviest.get(position, (-1, -1)), (weight, file))
+    counted = np.ones(len(keys), bool)
+    for start, end in zip(starts[ends - starts > 1].tolist(), ends[ends - starts > 1].tolist(), strict=True):
+        rows = order[start:end]
+        tellers, key = of[rows].tolist(), int(keys[rows[0]])
+        candidates = set(tellers)
+        owner = min(candidates & set(origins[rows].tolist()) or candidates, key=age.__getitem__)
+        counted[rows] = False
+        counted[rows[tellers.index(owner)]] = True  # several files of one session may tell of it
+        copies = list(zip(weights[rows].tolist(), files[rows].tolist(), tellers, strict=True))
+        heaviest = max(copies)
+        if heaviest[0] > max(weight for weight, _, teller in copies if teller == owner):
+            sessions[owner].elsewhere.setdefault(heaviest[1], set()).add(key)
         at_ms = int(times[rows].min())
-        for position in heaviest.keys() - {owner}:
-            session = sessions[position]
-            session.not_its_own.add(key)
-            parents = session.parents
-            parents[sessions[owner].name] = max(at_ms, parents.get(sessions[owner].name, at_ms))
-        most, file = max(heaviest.values())
-        if most > heaviest[owner][0]:
-            sessions[owner].elsewhere.setdefault(file, set()).add(key)
+        for teller in set(tellers) - {owner}:
+            sessions[teller].not_its_own.add(key)
+            parents, parent = sessions[teller].parents, sessions[owner].name
+            parents[parent] = max(at_ms, parents.get(parent, at_ms))
 
-
-def _put_in_time(session: _Session, summaries: list[Summary]) -> None:
-    """Its first and last times, without the calls that it does not own."""
-    import numpy as np  # noqa: PLC0415 - see above
-
-    others = np.array(sorted(session.not_its_own), np.uint64)
-    times = []
-    for summary in (summaries[file] for file in session.files):
-        if session.name in summary.sessions:
-            its = np.frombuffer(summary.session, np.int32) == summary.sessions.index(session.name)
-            owned = its & ~np.isin(np.frombuffer(summary.keys, np.uint64), others)
-            times += np.frombuffer(summary.times, np.int64)[owned].tolist()
-    if times:
-        session.first_ms, session.last_ms = min(times), max(times)
-
-
-def _owner(sessions: list[_Session], told: set[int], origins: set[int]) -> int:
-    if len(told) == 1:
-        return next(iter(told))
-    candidates = (told & origins) or told
-
-    def age(position: int) -> tuple[int, str]:
-        session = sessions[position]
-        return (session.last_ms if session.born_ms is None else session.born_ms), session.name
-
-    return min(candidates, key=age)
+    of, times = of[counted], times[counted]
+    calls = np.bincount(of, minlength=len(sessions))
+    first = np.full(len(sessions), np.iinfo(np.int64).max)
+    np.minimum.at(first, of, times)
+    last[:] = 0
+    np.maximum.at(last, of, times)
+    for session, owned, first_ms, last_ms in zip(sessions, calls.tolist(), first.tolist(), last.tolist(), strict=True):
+        session.calls, session.first_ms, session.last_ms = owned, first_ms if owned else 0, last_ms
+    return sessions
 
 
 def _own_cost(session: _Session, by_name: dict[str, _Session]) -> OwnCost | None:
     """What the program counted for this session alone."""
     if not session.costs:
         return None
-    last = session.costs[-1]
-    models = {model: Decimal(cost) for model, cost in last.by_model}
-    total = Decimal(last.total_usd)
+    _, total_usd, by_model, unknown_model = session.costs[-1]
+    models = {model: Decimal(cost) for model, cost in by_model}
+    total = Decimal(total_usd)
     if session.parents:
         # Its parent is the session that owns the latest of the calls that it began with.
         parent = by_name[max(session.parents, key=lambda name: (session.parents[name], name))]
         forked_ms = session.born_ms if session.born_ms is not None else session.parents[parent.name]
-        before = [state for state in parent.costs if state.at_ms <= forked_ms]
+        before = [state for state in parent.costs if state[0] <= forked_ms]
         if not before:
             return None
-        base = before[-1]
-        if Decimal(base.total_usd) <= total:  # else it did not carry it on
-            total -= Decimal(base.total_usd)
-            for model, cost in base.by_model:
+        _, base_usd, base_by_model, _ = before[-1]
+        if Decimal(base_usd) <= total:  # else it did not carry it on
+            total -= Decimal(base_usd)
+            for model, cost in base_by_model:
                 models[model] = models.get(model, Decimal(0)) - Decimal(cost)
-    by_model = tuple((model, cost) for model, cost in models.items() if cost)
-    return OwnCost(total, by_model, has_unknown_model=last.unknown_model)
+    return OwnCost(total, tuple((model, cost) for model, cost in models.items() if cost), unknown_model)
 
 
 def _found(session: _Session, cost: OwnCost | None, summaries: list[Summary], shelf: Shelf) -> FoundSession:

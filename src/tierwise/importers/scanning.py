@@ -155,7 +155,7 @@ def _resumed(job: _Job, file: BinaryIO, reader: TranscriptReader, size: int) -> 
         return 0, 0, b"[]"
     reader.costs = {session: list(states) for session, states in summary.costs.items()}
     reader.born_ms = dict(summary.born_ms)
-    reader.skipped = _finished(summary.skipped)
+    reader.skipped = Skipped() if summary.skipped is None else _finished(summary.skipped)
     return mark.offset, mark.line, classified
 
 
@@ -254,7 +254,9 @@ def scan(
     if gone:
         readings.forget_files(name, gone)
     for path in sorted(summaries):
-        run.skipped.add(summaries[path].skipped)
+        skipped = summaries[path].skipped
+        if skipped is not None:
+            run.skipped.add(skipped)
     yield from sessions_of(list(summaries.values()), shelf)
 
 
