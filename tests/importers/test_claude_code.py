@@ -121,8 +121,9 @@ def test_an_advisor(recorded: dict[str, ImportedSession]) -> None:
 
 
 def test_synthetic_rows(recorded: dict[str, ImportedSession]) -> None:
-    """A session of which nothing came but the client's own words is none."""
-    assert "b2cd" not in recorded
+    """Words of the client's own, because a model does not exist, are no call and cost nothing."""
+    session = recorded["b2cd"]
+    assert (session.calls, session.own_cost) == ((), OwnCost(Decimal(0)))
 
 
 def test_an_older_version() -> None:

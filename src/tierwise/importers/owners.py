@@ -187,21 +187,18 @@ def sessions_of(summaries: list[Summary], shelf: Shelf) -> Iterator[FoundSession
     found = []
     for session in sessions:
         cost = _own_cost(session, by_name)
-        if session.calls or (cost is not None and cost.total_usd):
+        if session.calls or cost is not None:
             found.append(_found(session, cost, summaries, shelf))
     found.sort(key=lambda session: (session.first_ms, session.id))
     yield from found
 
 
-def _shared_out(summaries: list[Summary]) -> list[_Session]:
-    """The sessions that the files tell of, each call given to one of them.
-
-    What is done here for each call is done in arrays: there may be a million.
-    """
-    import numpy as np  # noqa: PLC0415 - 0.1 s, only where something is read
-
+def _told_of(summaries: list[Summary]) -> tuple[list[_Session], dict[str, int]]:
+    """The sessions that the files tell of, and their positions by name."""
     names: dict[str, int] = {}
-    told = [names.setdefault(name, len(names)) for summary in summaries for name in summary.sessions]
+    for summary in summaries:
+        for name in summary.sessions:
+            names.setdefault(name, len(names))
     sessions = [_Session(name) for name in names]
     for position, summary in enumerate(summaries):
         for name in summary.sessions:
@@ -214,13 +211,24 @@ def _shared_out(summaries: list[Summary]) -> list[_Session]:
             session = sessions[names[name]]
             if not session.costs or states[-1][0] > session.costs[-1][0]:
                 session.costs = states
+    return sessions, names
+
+
+def _shared_out(summaries: list[Summary]) -> list[_Session]:
+    """The sessions that the files tell of, each call given to one of them.
+
+    What is done here for each call is done in arrays: there may be a million.
+    """
+    import numpy as np  # noqa: PLC0415 - 0.1 s, only where something is read
+
+    sessions, names = _told_of(summaries)
     if not any(summary.calls for summary in summaries):
         return sessions
 
     counts = np.array([summary.calls for summary in summaries])
     sizes = np.array([len(summary.sessions) for summary in summaries])
     offset = np.repeat(np.cumsum(sizes) - sizes, counts)
-    numbers = np.array(told)
+    numbers = np.array([names[name] for summary in summaries for name in summary.sessions])
     keys = np.frombuffer(b"".join(summary.keys for summary in summaries), np.uint64)
     times = np.frombuffer(b"".join(summary.times for summary in summaries), np.int64)
     weights = np.frombuffer(b"".join(summary.weights for summary in summaries), np.int64)

@@ -245,7 +245,8 @@ def _opened(path: Path | None) -> sqlite3.Connection:
             connection.close()
         except sqlite3.DatabaseError as error:
             connection.close()
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            code = getattr(error, "sqlite_errorcode", 0)  # errors of our own have none
+            if code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise
         except BaseException:
             connection.close()
