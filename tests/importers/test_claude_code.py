@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.importers.transcripts import (
     OPUS,
@@ -20,6 +22,7 @@ from tests.importers.transcripts import (
     calls_tool,
     cost_state,
     human,
+    line,
     reply,
     sessions,
     tool_result,
@@ -30,7 +33,7 @@ from tierwise.core.calls import CallKind, ImportedCall, ImportedSession, OwnCost
 from tierwise.core.money import Conditions, Usage
 from tierwise.core.tasks import Classification, Needs, TaskType
 from tierwise.importers.base import ImportRun
-from tierwise.importers.claude_code import ClaudeCode, build
+from tierwise.importers.claude_code import ClaudeCode, TranscriptReader, build, loads_slowly
 from tierwise.importers.registry import importer, importer_names
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -460,3 +463,79 @@ def test_spelling_does_not_matter(tmp_path: Path, version: str) -> None:
         other.parent.mkdir(parents=True, exist_ok=True)
         other.write_bytes(spelled)
     assert sessions(tmp_path) == sessions(RECORDED / version)
+
+
+_texts = st.sampled_from(["ok", "1", '"type":"text","file":', "{", '"sessionId":"x"', "</system-reminder>", "\\", ""])
+_blocks = st.one_of(
+    st.builds(lambda text: {"tool_use_id": "t", "type": "tool_result", "content": text}, _texts),
+    st.builds(
+        lambda text: {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": text}]}, _texts
+    ),
+    st.builds(lambda text: {"type": "text", "text": text}, _texts),
+    st.builds(lambda text: {"text": text, "type": "text"}, _texts),
+    st.just({"type": "image", "source": {}}),
+    st.just({"tool_use_id": "t", "type": "tool_result", "content": [{"type": "image"}]}),
+)
+_extras = st.sampled_from(
+    [
+        {"toolUseResult": {"type": "text", "file": {"content": "x"}}},
+        {"toolUseResult": {"type": "text", "sessionId": OTHER}},
+        {"toolUseResult": {"agentId": "a0123456789abcdef", "content": [{"type": "text", "text": "x"}]}},
+        {"toolUseResult": {"message": {"role": "user", "content": "x"}}},
+        {"toolUseResult": {"type": "image"}},
+        {"isMeta": True},
+        {},
+    ]
+)
+
+
+@st.composite
+def _user_rows(draw: st.DrawFn) -> Row:
+    """What stands between replies, as it might be, in several orders of fields."""
+    before: Row = {"parentUuid": None, "isSidechain": draw(st.booleans())}
+    if draw(st.booleans()):
+        before["agentId"] = "a0123456789abcdef"
+    kind = draw(st.sampled_from(["user", "user", "user", "progress", "attachment", "hologram"]))
+    message = {"role": "user", "content": draw(st.one_of(_texts, st.lists(_blocks, max_size=3)))}
+    if kind == "attachment":
+        return {**before, "attachment": {"type": "file", "content": message}, "type": kind, "sessionId": SESSION}
+    if kind != "user":
+        return {**before, "type": kind, "data": {"message": message}, "sessionId": SESSION, **draw(_extras)}
+    middle = {"type": kind, "message": message}
+    end: Row = {**draw(_extras), "sessionId": SESSION}
+    return {**before, **end, **middle} if draw(st.booleans()) else {**before, **middle, **end}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_user_rows(), min_size=1, max_size=6))
+def test_what_is_passed_over_would_have_said_the_same(rows: list[Row]) -> None:
+    """Rows that are not parsed say what they would have said if they had been, for whichever conversation."""
+    compact, spaced = TranscriptReader(f"/p/{SESSION}.jsonl"), TranscriptReader(f"/p/{SESSION}.jsonl")
+    aside: Row = {"isSidechain": True, "agentId": "a0123456789abcdef"}
+    for number, row in enumerate(rows):
+        for reader, text in ((compact, line(row)), (spaced, json.dumps(row).encode())):
+            reader.line(text, number)
+            for other, more in enumerate(({}, aside, {"isSidechain": True}, {"sessionId": OTHER})):
+                reader.line(line(reply(number * 10 + other, number, **more)), number)
+    assert list(compact.drafts.values()) == list(spaced.drafts.values())
+    assert compact.groups == spaced.groups
+    assert compact.state() == spaced.state()
+    assert compact.skipped == spaced.skipped
+
+
+def test_without_orjson() -> None:
+    """The standard library understands the same of the same rows."""
+    lines = [text for path in sorted(RECORDED.rglob("*.jsonl")) for text in path.read_bytes().splitlines()]
+    lines += [b'{"type":"assistant","x":NaN}', b"{", b'{"type":"hologram","x":"\\ud800"}', b'{"type":"user","x":1e999}']
+    lines += [
+        b'{"type":"hologram","x":"\xff"}',
+        b"[" * 2_000 + b"]" * 2_000,
+        b'{"type":"hologram","x":' + b"9" * 50 + b"}",
+    ]
+    fast, slow = TranscriptReader("a.jsonl"), TranscriptReader("a.jsonl", loads=loads_slowly)
+    for reader in (fast, slow):
+        for number, text in enumerate(lines):
+            reader.line(text, number)
+    assert fast.drafts == slow.drafts
+    assert fast.skipped == slow.skipped
+    assert fast.skipped.unknown_kinds["hologram"] == 3

@@ -52,7 +52,7 @@ from tierwise.importers.drafts import (
 )
 from tierwise.wire.claude_code import is_note, said
 
-__all__ = ["NAME", "ClaudeCode", "CostRow", "TranscriptReader", "build", "choose_loads"]
+__all__ = ["NAME", "ClaudeCode", "CostRow", "TranscriptReader", "build", "choose_loads", "loads_slowly"]
 
 NAME = "claude_code"
 _LONGEST_ASK = 20_000  # characters that are classified
@@ -60,6 +60,7 @@ _DAY_MS = 86_400_000
 _EARLIEST_MS = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp() * 1000)
 _MOST_TOKENS = 1_000_000_000_000  # a row that says more is mistaken
 _MOST_STATES = 200  # of a session's totals that are kept
+_MOST_REQUESTS = 32  # that may be without a reply yet
 
 # Kinds of rows that are known and hold nothing of use here.
 _PASSED_OVER = frozenset(
@@ -93,7 +94,6 @@ _PASSED_OVER = frozenset(
         "permission-mode",
         "pr-link",
         "progress",
-        "queue-operation",
         "repl-mode",
         "resume-head-vouch",
         "speculation-accept",
@@ -125,7 +125,10 @@ _ITERATIONS = frozenset(("message", "fallback_message", "compaction", "advisor_m
 
 # ------------------------------------------------------------------ rows that need no parsing
 
+_PASSED_OVER_BYTES = frozenset(kind.encode() for kind in _PASSED_OVER)
 _TYPE_FIRST = b'{"type":"'
+_PARENT_FIRST = b'{"parentUuid":'
+_ATTACHMENT = b'"attachment":{"type":"'
 _RESULT_FIRST = b'"message":{"role":"user","content":[{"tool_use_id":"'
 _RESULT_FIRST_TOO = b'"message":{"role":"user","content":[{"type":"tool_result"'
 _HEAD = 600  # bytes of a row in which its message begins
@@ -200,24 +203,24 @@ def _refuse(name: str) -> Json:
     raise ValueError(f"{name} is no JSON")
 
 
-def _loads_slowly(line: bytes) -> Json:
+def loads_slowly(line: bytes) -> Json:
     """As forgiving as can be: broken UTF-8 and lone surrogates in a text cost no call its tokens."""
     value: Json = json.loads(line.decode("utf-8", "replace"), parse_constant=_refuse)
     return value
 
 
 def choose_loads() -> _Loads:
-    """orjson where it is installed, which is twice as fast; else the standard library."""
+    """orjson where it is installed, with which a file takes a quarter less time; else the standard library."""
     try:
         import orjson  # noqa: PLC0415 - comes with the extra `gateway`
     except ImportError:
-        return _loads_slowly
+        return loads_slowly
 
     def loads(line: bytes) -> Json:
         try:
             value: Json = orjson.loads(line)
         except ValueError:
-            return _loads_slowly(line)
+            return loads_slowly(line)
         return value
 
     return loads
@@ -284,45 +287,53 @@ class TranscriptReader:
                 self._grouped(chain, self._kind(session, agent, agent != "", ""), "", json_schema=False)
 
     def _passes_over(self, line: bytes) -> bool:
+        """Whether all that this row says is known by how it begins."""
+        if not line.rstrip().endswith(b"}"):
+            return False
         if line.startswith(_TYPE_FIRST):
             end = line.find(b'"', len(_TYPE_FIRST), len(_TYPE_FIRST) + 40)
-            kind = line[len(_TYPE_FIRST) : max(end, 0)].decode("ascii", "replace")
-            if kind == "api-request":
-                self._request(line)
-                return line.rstrip().endswith(b"}")
-            return kind in _PASSED_OVER and kind != "queue-operation" and line.rstrip().endswith(b"}")
-        if not line.startswith(b'{"parentUuid":'):
+            kind = line[len(_TYPE_FIRST) : max(end, 0)]
+            if kind == b"api-request":
+                found = _REQUEST.search(line, 0, _HEAD)
+                if found is not None:
+                    self._request(found[1].decode("ascii", "replace"), found[2].decode("ascii", "replace"))
+                return found is not None
+            return kind in _PASSED_OVER_BYTES
+        if not line.startswith(_PARENT_FIRST):
             return False
-        head = line[:_HEAD]
-        if b'"attachment":{"type":"' in head and b'"message":{' not in head:
-            return line.rstrip().endswith(b"}")
-        if _RESULT_FIRST in head or _RESULT_FIRST_TOO in head:
-            # Files that were read are of type "text" too; any other text might be what a person said as well.
-            if line.count(b'"type":"text"') != line.count(b'"type":"text","file":'):
-                return False
-            if not line.rstrip().endswith(b"}"):
-                return False
-            agent = _between(head, b'"agentId":"')
-            session = _between(line[-2_000:], b'"sessionId":"')
-            if session is None or (agent is None and b'"agentId"' in line):
-                return False
-            chain = self._chain(session, agent or self._agent)
-            chain.in_tool_loop = True
-            chain.after_command = False
-            chain.has_images = chain.has_images or b'"type":"image"' in line or b'"type":"document"' in line
-            return True
-        return False
+        if line.find(_ATTACHMENT, 0, _HEAD) >= 0:
+            # Its fields up to there are flat, so it is not within another one.
+            return line.count(b"{", 0, line.find(_ATTACHMENT)) == 1 and b'"type":"attachment"' in line
+        start = max(line.find(_RESULT_FIRST, 0, _HEAD), line.find(_RESULT_FIRST_TOO, 0, _HEAD))
+        return start >= 0 and self._passes_over_result(line, start)
 
-    def _request(self, line: bytes) -> None:
-        found = _REQUEST.search(line, 0, _HEAD)
-        if found is None:
-            return
-        source = found[2].decode()
+    def _passes_over_result(self, line: bytes, start: int) -> bool:
+        """A tool's result, whose message begins at `start`: it is known but for whose it is, unless more is in it."""
+        before = line[:start]
+        if (
+            before.count(b"{") != 1
+            or b'"type":"user"' not in line
+            # Files that were read are of type "text" too; any other text might be what a person said as well.
+            or line.count(b'"type":"text"') != line.count(b'"type":"text","file":')
+            or b'"type":"image"' in line
+            or b'"type":"document"' in line
+            or line.count(b'"sessionId":"') != 1
+            or line.count(b'"agentId":') != before.count(b'"agentId":')
+        ):
+            return False
+        session, agent = _between(line, b'"sessionId":"'), _between(before, b'"agentId":"') or self._agent
+        if session is None or not (agent or b'"isSidechain":false' in before):
+            return False
+        self._chain(session, agent).in_tool_loop = True
+        return True
+
+    def _request(self, name: str, source: str) -> None:
+        """What a request is for, kept if the rows of its reply do not tell it as well."""
         kind = next((kind for begins, kind in _QUERY_KINDS if source.startswith(begins)), CallKind.SIDE)
         if kind not in (CallKind.MAIN, CallKind.SUBAGENT):
-            if len(self._query_kinds) >= 32:
+            if len(self._query_kinds) >= _MOST_REQUESTS:
                 self._query_kinds.pop(next(iter(self._query_kinds)))
-            self._query_kinds[found[1].decode()] = kind
+            self._query_kinds[name] = kind
 
     # -- a row -------------------------------------------------------------------------------------------------
 
@@ -338,8 +349,10 @@ class TranscriptReader:
                 self._cost_state(row)
             case "queue-operation":
                 self._born(row)
+            case "api-request":
+                self._request(_text(row, "id"), _text(row, "querySource"))
             case str(kind):
-                if kind not in _PASSED_OVER and kind != "api-request":
+                if kind not in _PASSED_OVER:
                     self.skipped.kind(kind)
             case _:
                 self.skipped.kind("(none)")
