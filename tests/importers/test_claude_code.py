@@ -479,8 +479,8 @@ _blocks = st.one_of(
 _extras = st.sampled_from(
     [
         {"toolUseResult": {"type": "text", "file": {"content": "x"}}},
-        {"toolUseResult": {"type": "text", "sessionId": OTHER}},
-        {"toolUseResult": {"agentId": "a0123456789abcdef", "content": [{"type": "text", "text": "x"}]}},
+        {"toolUseResult": {"kind": "text", "sessionId": OTHER}},
+        {"toolUseResult": {"agentId": "a0123456789abcdef", "content": []}},
         {"toolUseResult": {"message": {"role": "user", "content": "x"}}},
         {"toolUseResult": {"type": "image"}},
         {"isMeta": True},
@@ -491,19 +491,22 @@ _extras = st.sampled_from(
 
 @st.composite
 def _user_rows(draw: st.DrawFn) -> Row:
-    """What stands between replies, as it might be, in several orders of fields."""
-    before: Row = {"parentUuid": None, "isSidechain": draw(st.booleans())}
+    """What stands between replies, as it might be: known rows, rows within rows, fields in several orders."""
+    start: Row = {"parentUuid": None, "isSidechain": draw(st.booleans())}
+    agent: Row = {"agentId": "a0123456789abcdef"} if draw(st.booleans()) else {}
+    end = [draw(_extras), {"sessionId": SESSION}]
+    result = st.builds(lambda text: [{"tool_use_id": "t", "type": "tool_result", "content": text}], _texts)
+    content = draw(st.one_of(result, result, result, _texts, st.lists(_blocks, max_size=3)))
+    said = {"type": "user", "message": {"role": "user", "content": content}}
+    attached = {"attachment": {"type": "file", "content": content}, "type": "attachment"}
+    within = {"data": draw(st.sampled_from([said, attached])), "type": draw(st.sampled_from(["progress", "user"]))}
+    middle = [agent, draw(st.sampled_from([said, said, said, attached, within, {**said, "type": "hologram"}]))]
     if draw(st.booleans()):
-        before["agentId"] = "a0123456789abcdef"
-    kind = draw(st.sampled_from(["user", "user", "user", "progress", "attachment", "hologram"]))
-    message = {"role": "user", "content": draw(st.one_of(_texts, st.lists(_blocks, max_size=3)))}
-    if kind == "attachment":
-        return {**before, "attachment": {"type": "file", "content": message}, "type": kind, "sessionId": SESSION}
-    if kind != "user":
-        return {**before, "type": kind, "data": {"message": message}, "sessionId": SESSION, **draw(_extras)}
-    middle = {"type": kind, "message": message}
-    end: Row = {**draw(_extras), "sessionId": SESSION}
-    return {**before, **end, **middle} if draw(st.booleans()) else {**before, **middle, **end}
+        middle.reverse()
+    if draw(st.booleans()):
+        end.reverse()
+    parts = [*middle, *end] if draw(st.booleans()) else [*end, *middle]
+    return {name: value for part in (start, *parts) for name, value in part.items()}
 
 
 @settings(max_examples=300, deadline=None)
