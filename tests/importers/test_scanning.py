@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from tierwise.ledger.readings import Readings
 
 TASK = TaskType("summarization", "writing", Needs.PROCESSING, recoverable=True)
 CANARY = "zz-canary-7731"
+READER = "2:"  # format and classifier
 
 
 class Watched:
@@ -252,8 +252,8 @@ def test_no_text_is_kept(tmp_path: Path, readings: Readings) -> None:
     assert CANARY.encode() not in kept
     assert CANARY not in repr((found, run.skipped))
     with Readings(tmp_path / "cache" / "readings.db") as again:
-        for file in again.files("claude_code", "1:"):
-            whole = again.file("claude_code", "1:", file.path)
+        for file in again.files("claude_code", READER):
+            whole = again.file("claude_code", READER, file.path)
             assert whole is not None
             assert CANARY.encode() not in whole.summary + (whole.state or b"")
 
@@ -467,14 +467,14 @@ def test_a_damaged_cache_is_read_anew(tmp_path: Path, readings: Readings) -> Non
     """What another format wrote under the same name is not understood, and the files are read again."""
     root = write(tmp_path / "projects" / f"{SESSION}.jsonl", [reply(1, 1)]).parent
     read(root, readings)
-    (kept,) = [readings.file("claude_code", "1:", str(path)) for path in root.iterdir()]
+    (kept,) = [readings.file("claude_code", READER, str(path)) for path in root.iterdir()]
     assert kept is not None
     for spoiled in (
-        replace(kept, summary=b"x"),
-        replace(kept, calls=b"x" * 40, mark=replace(kept.mark, size=1, offset=0, line=0)),
-        replace(kept, state=b"[]", mark=replace(kept.mark, size=1)),
+        kept._replace(summary=b"x"),
+        kept._replace(calls=b"x" * 40, mark=kept.mark._replace(size=1, offset=0, line=0)),
+        kept._replace(state=b"[]", mark=kept.mark._replace(size=1)),
     ):
-        readings.put_files("claude_code", "1:", [spoiled])
+        readings.put_files("claude_code", READER, [spoiled])
         found, _, _ = read(root, readings)
         assert [len(session.calls) for session in found] == [1]
 

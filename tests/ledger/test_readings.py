@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def test_what_is_put_is_found(path: Path) -> None:
         readings.put_files("one", "r1", [READING])
     with Readings(path) as readings:
         assert readings.file("one", "r1", READING.path) == READING
-        assert list(readings.files("one", "r1")) == [replace(READING, calls=None, state=None)]
+        assert list(readings.files("one", "r1")) == [READING._replace(calls=None, state=None)]
         assert readings.file("two", "r1", READING.path) is readings.file("one", "r1", "/none") is None
 
 
@@ -36,14 +35,14 @@ def test_another_reader_finds_nothing_and_takes_its_place(path: Path) -> None:
     with Readings(path) as readings:
         readings.put_files("one", "r1", [READING])
         assert list(readings.files("one", "r2")) == []
-        readings.put_files("one", "r2", [replace(READING, calls=b"new")])
+        readings.put_files("one", "r2", [READING._replace(calls=b"new")])
         assert readings.file("one", "r1", READING.path) is None
-        assert readings.file("one", "r2", READING.path) == replace(READING, calls=b"new")
+        assert readings.file("one", "r2", READING.path) == READING._replace(calls=b"new")
 
 
 def test_names_that_are_no_text(path: Path) -> None:
     """A file's name may be any bytes."""
-    odd = replace(READING, path="/a/\udcff\udcfe.jsonl")
+    odd = READING._replace(path="/a/\udcff\udcfe.jsonl")
     with Readings(path) as readings:
         readings.put_files("one", "r1", [odd])
         assert readings.file("one", "r1", odd.path) == odd
@@ -51,7 +50,7 @@ def test_names_that_are_no_text(path: Path) -> None:
 
 def test_forgetting(path: Path) -> None:
     """A forgotten file is gone with its calls, and no other."""
-    other = replace(READING, path="/c")
+    other = READING._replace(path="/c")
     with Readings(path) as readings:
         readings.put_files("one", "r1", [READING, other])
         readings.forget_files("one", [READING.path, "/none"])
@@ -78,7 +77,7 @@ def test_all_or_nothing(path: Path) -> None:
     """What is handed over at once is there as a whole, or not at all."""
 
     def broken() -> list[FileReading]:
-        return [READING, replace(READING, path="/c", summary=None)]  # type: ignore[arg-type]
+        return [READING, READING._replace(path="/c", summary=None)]  # type: ignore[arg-type]
 
     with Readings(path) as readings:
         with pytest.raises(LedgerUnavailable):
@@ -134,7 +133,7 @@ def test_two_processes_at_once(path: Path) -> None:
     """Two connections write in turn and see each other's rows."""
     with Readings(path) as one, Readings(path) as two:
         one.put_files("one", "r1", [READING])
-        two.put_files("one", "r1", [replace(READING, path="/c")])
+        two.put_files("one", "r1", [READING._replace(path="/c")])
         assert len(list(one.files("one", "r1"))) == len(list(two.files("one", "r1"))) == 2
 
 

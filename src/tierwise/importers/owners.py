@@ -2,7 +2,7 @@
 
 **Who owns a call.** Of the sessions that tell of the same call, the one that made the request has it, where the rows
 say so; else the one that began first. If that one's file was deleted, as Claude Code does after a month, the next one
-has it: once is always counted, and only once. A `Summary` holds 32 bytes a call: identity, time, tokens, sessions.
+has it: once is always counted, and only once. A `Summary` holds 32 bytes a call.
 
 **What the program itself counted** goes on when a session is forked: what the older session had come to by then is
 taken off. Where that cannot be known, nothing is said of what the forked one cost.
@@ -11,11 +11,12 @@ taken off. Where that cannot be known, nothing is said of what the forked one co
 from __future__ import annotations
 
 import json
-from array import array
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import blake2b
+from typing import NamedTuple
 
 from tierwise.core.calls import CallKind, ImportedSession, OwnCost
 from tierwise.core.tasks import Classification, TaskType
@@ -29,24 +30,24 @@ __all__ = ["Shelf", "Summary", "joined", "sessions_of", "split", "summarize"]
 
 # ------------------------------------------------------------------ what is known of a file without its calls
 
+# Of a call: its key, its time, its tokens (to see which copy of a call says more), its session, and the session that
+# made the request (-1: the row does not say), as positions in the summary's names.
+_ROW = struct.Struct("<Qqqii")
+_ROW_FIELDS = [("key", "<u8"), ("at_ms", "<i8"), ("total", "<i8"), ("session", "<i4"), ("origin", "<i4")]
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+
+class Summary(NamedTuple):
     """All that must be known of a file unless its calls are wanted."""
 
     path: str
-    digest: str  # of its calls
+    digest: str  # of all that was read in it
     sessions: list[str]  # that it tells of; `session` and `origin` are positions in it
     born_ms: dict[str, int]
     costs: dict[str, list[CostRow]]
     project: str
     skipped: Skipped | None
     calls: int
-    keys: bytes  # arrays, one item a call: unsigned 64 bits
-    times: bytes  # 64 bits
-    weights: bytes  # 64 bits: tokens, to see which copy of a call says more
-    session: bytes  # 32 bits
-    origin: bytes  # 32 bits; -1: the row does not say who made the request
+    rows: bytes  # one a call, as in `_ROW`
 
     @classmethod
     def of(cls, path: str, packed: bytes) -> Summary:
@@ -58,8 +59,8 @@ class Summary:
         length = int.from_bytes(packed[:4], "little")
         told = json.loads(packed[4 : 4 + length].decode("ascii"))
         count, arrays = told["calls"], packed[4 + length :]
-        if len(arrays) != count * 32:
-            raise ValueError("arrays of another length")
+        if len(arrays) != count * _ROW.size:
+            raise ValueError("rows of another length")
         skipped = None
         if told["line_count"] or told["kinds"] or told["fields"]:
             skipped = Skipped([SkippedLine(path, line, why) for line, why in told["lines"]], told["line_count"])
@@ -74,11 +75,7 @@ class Summary:
             told["project"],
             skipped,
             count,
-            arrays[: count * 8],
-            arrays[count * 8 : count * 16],
-            arrays[count * 16 : count * 24],
-            arrays[count * 24 : count * 28],
-            arrays[count * 28 :],
+            arrays,
         )
 
 
@@ -90,7 +87,7 @@ def summarize(reader: TranscriptReader, calls: bytes) -> bytes:
     number = {name: position for position, name in enumerate(names)}
     skipped = reader.skipped
     told = {
-        "digest": blake2b(calls, digest_size=16).hexdigest(),
+        "digest": blake2b(calls + repr(reader.costs).encode(), digest_size=16).hexdigest(),
         "sessions": list(names),
         "born_ms": reader.born_ms,
         "costs": reader.costs,
@@ -101,18 +98,18 @@ def summarize(reader: TranscriptReader, calls: bytes) -> bytes:
         "fields": skipped.unknown_fields,
         "calls": len(drafts),
     }
-    head = json.dumps(told, separators=(",", ":")).encode("ascii")
-    return b"".join(
-        (
-            len(head).to_bytes(4, "little"),
-            head,
-            array("Q", [draft.key for draft in drafts]).tobytes(),
-            array("q", [draft.at_ms for draft in drafts]).tobytes(),
-            array("q", [draft.spent.total for draft in drafts]).tobytes(),
-            array("i", [number[draft.session] for draft in drafts]).tobytes(),
-            array("i", [number[draft.origin] if draft.origin else -1 for draft in drafts]).tobytes(),
+    rows = b"".join(
+        _ROW.pack(
+            draft.key,
+            draft.at_ms,
+            draft.spent.total,
+            number[draft.session],
+            number[draft.origin] if draft.origin else -1,
         )
+        for draft in drafts
     )
+    head = json.dumps(told, separators=(",", ":")).encode("ascii")
+    return len(head).to_bytes(4, "little") + head + rows
 
 
 # ------------------------------------------------------------------ the calls of a file
@@ -184,13 +181,9 @@ def sessions_of(summaries: list[Summary], shelf: Shelf) -> Iterator[FoundSession
     """All sessions in these files, by the time of their first call."""
     sessions = _shared_out(summaries)
     by_name = {session.name: session for session in sessions}
-    found = []
-    for session in sessions:
-        cost = _own_cost(session, by_name)
-        if session.calls or cost is not None:
-            found.append(_found(session, cost, summaries, shelf))
-    found.sort(key=lambda session: (session.first_ms, session.id))
-    yield from found
+    told = (session for session in sessions if session.calls or session.costs)
+    found = [_found(session, by_name, summaries, shelf) for session in told]
+    yield from sorted(found, key=lambda session: (session.first_ms, session.id))
 
 
 def _told_of(summaries: list[Summary]) -> tuple[list[_Session], dict[str, int]]:
@@ -229,12 +222,10 @@ def _shared_out(summaries: list[Summary]) -> list[_Session]:
     sizes = np.array([len(summary.sessions) for summary in summaries])
     offset = np.repeat(np.cumsum(sizes) - sizes, counts)
     numbers = np.array([names[name] for summary in summaries for name in summary.sessions])
-    keys = np.frombuffer(b"".join(summary.keys for summary in summaries), np.uint64)
-    times = np.frombuffer(b"".join(summary.times for summary in summaries), np.int64)
-    weights = np.frombuffer(b"".join(summary.weights for summary in summaries), np.int64)
-    of = numbers[np.frombuffer(b"".join(summary.session for summary in summaries), np.int32) + offset]
-    asked = np.frombuffer(b"".join(summary.origin for summary in summaries), np.int32)
-    origins = np.where(asked < 0, -1, numbers[np.maximum(asked, 0) + offset])
+    told = np.frombuffer(b"".join(summary.rows for summary in summaries), np.dtype(_ROW_FIELDS))
+    keys, times, totals = told["key"].copy(), told["at_ms"].copy(), told["total"]
+    of = numbers[told["session"] + offset]
+    origins = np.where(told["origin"] < 0, -1, numbers[np.maximum(told["origin"], 0) + offset])
     files = np.repeat(np.arange(len(summaries)), counts)
 
     last = np.zeros(len(sessions), np.int64)
@@ -254,7 +245,7 @@ def _shared_out(summaries: list[Summary]) -> list[_Session]:
         owner = min(candidates & set(origins[rows].tolist()) or candidates, key=age.__getitem__)
         counted[rows] = False
         counted[rows[tellers.index(owner)]] = True  # several files of one session may tell of it
-        copies = list(zip(weights[rows].tolist(), files[rows].tolist(), tellers, strict=True))
+        copies = list(zip(totals[rows].tolist(), files[rows].tolist(), tellers, strict=True))
         heaviest = max(copies)
         if heaviest[0] > max(weight for weight, _, teller in copies if teller == owner):
             sessions[owner].elsewhere.setdefault(heaviest[1], set()).add(key)
@@ -297,14 +288,15 @@ def _own_cost(session: _Session, by_name: dict[str, _Session]) -> OwnCost | None
     return OwnCost(total, tuple((model, cost) for model, cost in models.items() if cost), unknown_model)
 
 
-def _found(session: _Session, cost: OwnCost | None, summaries: list[Summary], shelf: Shelf) -> FoundSession:
-    digest = blake2b(f"{shelf.reader}\0{session.name}\0{cost}".encode("utf-8", "surrogatepass"), digest_size=16)
+def _found(session: _Session, by_name: dict[str, _Session], summaries: list[Summary], shelf: Shelf) -> FoundSession:
     places: list[tuple[str, set[int] | None]] = [(summaries[file].path, None) for file in session.files]
-    places += [(summaries[file].path, keys) for file, keys in session.elsewhere.items()]
-    for told in sorted(summaries[file].digest for file in (*session.files, *session.elsewhere)):
-        digest.update(told.encode())
-    for keys in (session.not_its_own, *(session.elsewhere[file] for file in session.elsewhere)):
-        digest.update(array("Q", sorted(keys)).tobytes() + b"|")
+    digests = [shelf.reader, session.name, *sorted(summaries[file].digest for file in session.files)]
+    if session.not_its_own or session.elsewhere:
+        places += [(summaries[file].path, keys) for file, keys in session.elsewhere.items()]
+        digests += sorted(summaries[file].digest for file in session.elsewhere)
+        digests += [str(sorted(keys)) for keys in (session.not_its_own, *session.elsewhere.values())]
+        digests.append(str(_own_cost(session, by_name)))
+    digest = blake2b("\0".join(digests).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     def read() -> ImportedSession:
         calls: dict[int, tuple[Draft, list[Classification | None]]] = {}
@@ -327,13 +319,13 @@ def _found(session: _Session, cost: OwnCost | None, summaries: list[Summary], sh
             id=session.name,
             source=shelf.source,
             calls=tuple(draft.call(session.name, said) for draft, said in ordered),
-            own_cost=cost,
+            own_cost=_own_cost(session, by_name),
         )
 
     return FoundSession(
         session.name,
         shelf.source,
-        digest.hexdigest(),
+        digest,
         read,
         calls=session.calls,
         first_ms=session.first_ms,

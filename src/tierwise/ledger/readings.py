@@ -13,10 +13,9 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from tierwise.core.errors import LedgerUnavailable
 from tierwise.ledger.connection import transaction_failed
@@ -63,8 +62,7 @@ _TABLES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FileMark:
+class FileMark(NamedTuple):
     """Which file it was, and how far it was read: enough to see whether it is the same, grew, or was rewritten."""
 
     inode: str
@@ -76,8 +74,7 @@ class FileMark:
     tail: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FileReading:
+class FileReading(NamedTuple):
     """What was read of a file. `calls` and `state` are None where only the summary was asked for."""
 
     path: str
