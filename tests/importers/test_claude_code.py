@@ -195,6 +195,15 @@ def test_a_message_id_without_a_request_id(tmp_path: Path) -> None:
     assert [call.usage.output_tokens for call in calls(tmp_path)] == [50, 7]
 
 
+@pytest.mark.parametrize(("name", "found"), [("relay", [9, 7]), ("msg_01", [9])])
+def test_one_message_id_for_every_reply(tmp_path: Path, name: str, found: list[int]) -> None:
+    """Where a relay gives all replies one message id, those after one another are calls apart. Anthropic never does."""
+    same: Row = {"requestId": ..., "message": {"id": name}}
+    rows = [reply(1, 1, usage(1), **same), reply(1, 2, usage(9), **same), tool_result(), reply(1, 3, usage(7), **same)]
+    write(tmp_path / f"{SESSION}.jsonl", rows)
+    assert [call.usage.output_tokens for call in calls(tmp_path)] == found
+
+
 def test_a_copy_without_a_request_id(tmp_path: Path) -> None:
     """A fork's copy of a reply without a request id, at the same time, is the same call."""
     write(tmp_path / f"{SESSION}.jsonl", [reply(1, 1, requestId=...)])
@@ -445,6 +454,15 @@ def test_several_roots_and_files(tmp_path: Path) -> None:
     two = write(tmp_path / "two" / f"{OTHER}.jsonl", [reply(2, 2, sessionId=OTHER)])
     found = ClaudeCode().sessions([one.parent, one, two], ImportRun())
     assert [session.id for session in found] == [SESSION, OTHER]
+
+
+def test_a_configuration_directory_is_a_root(tmp_path: Path) -> None:
+    """`~/.claude` stands for the transcripts in it, without the other files that are there."""
+    write(tmp_path / "projects" / "a" / f"{SESSION}.jsonl", [reply(1, 1)])
+    write(tmp_path / "history.jsonl", [{"display": "Fix it"}])
+    run = ImportRun()
+    assert len(calls(tmp_path, run)) == 1
+    assert run.skipped.unknown_kinds == {}
 
 
 def test_it_is_found_by_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -41,7 +42,7 @@ from tierwise.ledger.readings import Readings
 
 TASK = TaskType("summarization", "writing", Needs.PROCESSING, recoverable=True)
 CANARY = "zz-canary-7731"
-READER = "2:"  # format and classifier
+READER = "3:"  # format and classifier
 
 
 class Watched:
@@ -502,11 +503,24 @@ def test_processes(tmp_path: Path, readings: Readings) -> None:
     assert (told[-1].files_done, told[-1].bytes_done) == (150, told[0].bytes)
 
 
-def test_killed_in_the_middle(tmp_path: Path) -> None:
-    """After a kill at any time the cache opens, and the next run says what a first one says."""
+def test_readers_that_are_killed(tmp_path: Path) -> None:
+    """Processes that are killed while they read cost nothing but time."""
+    root = many(tmp_path / "projects", 150)
+
+    def kill(_: Progress) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    assert sessions(root, ImportRun(processes=2, progress=kill)) == sessions(root)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_in_the_middle(tmp_path: Path, processes: int) -> None:
+    """After a kill at any time the cache opens, the next run says what a first one says, and no process is left."""
     root = many(tmp_path / "projects", 150)
     cache = tmp_path / "readings.db"
     program = """
+import multiprocessing
 import sys
 from pathlib import Path
 from tierwise.importers.base import ImportRun
@@ -515,18 +529,23 @@ from tierwise.ledger.readings import Readings
 
 def told(progress):
     if progress.files_done:
-        print(progress.files_done, flush=True)
+        print(progress.files_done, *(child.pid for child in multiprocessing.active_children()), flush=True)
 
-run = ImportRun(readings=Readings(Path(sys.argv[2])), progress=told)
-for session in ClaudeCode().sessions([Path(sys.argv[1])], run):
-    pass
+if __name__ == "__main__":
+    run = ImportRun(readings=Readings(Path(sys.argv[2])), progress=told, processes=int(sys.argv[3]))
+    for session in ClaudeCode().sessions([Path(sys.argv[1])], run):
+        pass
 """
-    running = subprocess.Popen([sys.executable, "-c", program, str(root), str(cache)], stdout=subprocess.PIPE)
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    command = [sys.executable, str(file), str(root), str(cache), str(processes)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert running.stdout is not None
-    assert int(running.stdout.readline()) < 150
+    done, *children = map(int, running.stdout.readline().split())
+    assert done < 150
+    assert len(children) == (processes if processes > 1 else 0)
     running.send_signal(signal.SIGKILL)
-    running.wait()
-    running.stdout.close()
+    running.communicate(timeout=60)  # ends when nobody holds its output any more: the children are gone
     with Readings(cache) as kept:
         found, _, todo = read(root, kept)
         assert found == sessions(root)

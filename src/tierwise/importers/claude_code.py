@@ -7,11 +7,12 @@ tools, and notes of the client's. `cost-state` is what the CLI itself counted up
 kinds that are known are passed over, those that are not are counted.
 
 **Who owns a call.** A forked session begins with copies of the rows of the one that it was forked from, under its own
-session id. Since 2.1.3xx a copy names the session that made the request (`requestSessionId`); before that it does not,
-and the session that is the older one owns them (`tierwise.importers.scanning` decides that over all files). A call
-without a request id, as gateways leave them, is known by its message id and its time, since some gateways give the
-same message ids in every session. A `/btw` question replays the parent's messages under new request ids: within a
-session, a side chain's copy with the same message id and time is the same call.
+session id. In 2.1.330 a copy names the session that made the request (`requestSessionId`); in 2.1.197 it does not, and
+the older session owns them (`tierwise.importers.owners` decides that over all files). Without a request id, as other
+endpoints leave it out, a call is known by its message id and the time of its first row, since some give one message
+id to every reply; rows go together if that id is Anthropic's (`msg_…`), or nothing came between. A `/btw` question
+replays the parent's messages under new request ids: within a session, a side chain's copy with the same message id
+and time is the same call.
 
 **`usage.iterations`.** Entries of type `message` and `fallback_message` are parts of the sum that the usage itself
 gives. `compaction` entries are not in it (the Anthropic SDK says so of `BetaUsage.iterations`), nor are those of type
@@ -193,6 +194,7 @@ class _Chain:
     has_images: bool = False
     has_thinking: bool = False
     last_key: int = 0  # of its latest call
+    replying: bool = False  # nothing was said since
 
 
 class _Loads(Protocol):
@@ -240,6 +242,7 @@ class TranscriptReader:
         self._latest_ms = None if now_ms is None else now_ms + _DAY_MS
         self._chains: dict[tuple[str, str], _Chain] = {}
         self._groups: dict[Group, int] = {}
+        self._messages: dict[tuple[str, str], int] = {}  # without request ids: session and message id, and key
         self._query_kinds: dict[str, CallKind] = {}  # of requests that are neither main loop nor agent
         self._last_usage: JsonObject | None = None
         self._last_spent = _spent({}, self.skipped)
@@ -324,7 +327,8 @@ class TranscriptReader:
         session, agent = _between(line, b'"sessionId":"'), _between(before, b'"agentId":"') or self._agent
         if session is None or not (agent or b'"isSidechain":false' in before):
             return False
-        self._chain(session, agent).in_tool_loop = True
+        chain = self._chain(session, agent)
+        chain.in_tool_loop, chain.replying = True, False
         return True
 
     def _request(self, name: str, source: str) -> None:
@@ -400,6 +404,7 @@ class TranscriptReader:
     def _user(self, row: JsonObject) -> None:
         session, agent = self._of(row)
         chain = self._chain(session, agent)
+        chain.replying = False
         content = _object(row, "message").get("content")
         texts, results = [], False
         if isinstance(content, str):
@@ -513,14 +518,16 @@ class TranscriptReader:
             draft.in_tool_loop = chain.in_tool_loop
             draft.has_images, draft.has_thinking = chain.has_images, chain.has_thinking
             self.drafts[key] = draft
-        chain.last_key = key
+        chain.last_key, chain.replying = key, True
         chain.has_thinking = chain.has_thinking or thinks
         self._iterations(usage, self.drafts[key])
 
     def _key_without_request(self, chain: _Chain, session: str, message_id: str, at_ms: int) -> int:
+        if message_id.startswith("msg_"):
+            return self._messages.setdefault((session, message_id), key_of("message", message_id, str(at_ms)))
         last = self.drafts.get(chain.last_key)
-        if last is not None and (last.session, last.message_id, last.request_id) == (session, message_id, ""):
-            return last.key  # another block of the same reply, a moment later
+        if chain.replying and last is not None and (last.message_id, last.request_id) == (message_id, ""):
+            return last.key
         return key_of("message", message_id, str(at_ms))
 
     def _at(self, row: JsonObject, number: int) -> int:
@@ -617,6 +624,7 @@ class TranscriptReader:
                     chain.has_images,
                     chain.has_thinking,
                     chain.last_key,
+                    chain.replying,
                 ]
                 for (session, agent), chain in self._chains.items()
             ],
@@ -634,8 +642,11 @@ class TranscriptReader:
         self.last_ms = int(state["last_ms"])
         self.groups = [None] * int(state["groups"])
         self._query_kinds = {name: CallKind(kind) for name, kind in state["queries"].items()}
-        for session, agent, group, after, loop, compacts, images, thinking, key in state["chains"]:
-            self._chains[session, agent] = _Chain("", group, after, loop, compacts, images, thinking, key)
+        self._messages = {
+            (draft.session, draft.message_id): draft.key for draft in self.drafts.values() if not draft.request_id
+        }
+        for session, agent, *chain in state["chains"]:
+            self._chains[session, agent] = _Chain("", *chain)
 
 
 class _Mistaken(Exception):
@@ -797,10 +808,14 @@ class ClaudeCode:
         return [root for root in dict.fromkeys(roots) if root.is_dir()]
 
     def sessions(self, roots: Iterable[Path], run: ImportRun) -> Iterator[FoundSession]:
-        """The sessions in these directories and files, by the time of their first call."""
+        """The sessions in these directories and files, by the time of their first call.
+
+        A directory that has a `projects` in it, such as `~/.claude`, stands for that.
+        """
         from tierwise.importers.scanning import scan  # noqa: PLC0415 - numpy, only where something is read
 
-        return scan(NAME, roots, run)
+        inside = ((root, root / "projects") for root in roots)
+        return scan(NAME, [projects if projects.is_dir() else root for root, projects in inside], run)
 
 
 def build() -> ClaudeCode:

@@ -13,13 +13,16 @@ read here. Which session each call belongs to is decided when all files are know
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,7 +34,7 @@ from tierwise.ledger.readings import FileMark, FileReading, Readings
 
 __all__ = ["LONGEST_LINE", "scan"]
 
-_FORMAT = 2  # of what is remembered; another one is not understood
+_FORMAT = 3  # of what is remembered; another one is not understood
 LONGEST_LINE = 64 * 1024 * 1024  # bytes; what is longer is skipped
 _ENDS = 4096  # bytes at both ends that tell whether a file is still the same
 _BATCH_BYTES, _BATCH_FILES = 8 * 1024 * 1024, 200
@@ -296,17 +299,42 @@ def _read_all(
             yield read_files(batch, run.now_ms, longest_line)
             todo.tell(len(batch), size)
         return
-    pool = ProcessPoolExecutor(run.processes, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(run.processes, mp_context=get_context("spawn"), initializer=serve_parent)
     pending: dict[Future[list[_Read]], tuple[int, list[_Job]]] = {}
     try:
         for size, batch in batches:
-            pending[pool.submit(read_files, batch, run.now_ms, longest_line)] = (size, batch)
+            pending[_submitted(pool, batch, run.now_ms, longest_line)] = (size, batch)
             while len(pending) >= 2 * run.processes:
                 yield from _ended(pending, run, todo, longest_line)
         while pending:
             yield from _ended(pending, run, todo, longest_line)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def serve_parent() -> None:
+    """For a process that reads for another one: it ends with that one, however that ends, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def end_with_it() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_it, daemon=True).start()
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, batch: list[_Job], now_ms: int | None, longest_line: int
+) -> Future[list[_Read]]:
+    try:
+        return pool.submit(read_files, batch, now_ms, longest_line)
+    except BrokenProcessPool as error:
+        failed: Future[list[_Read]] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def _ended(
