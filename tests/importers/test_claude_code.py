@@ -83,7 +83,7 @@ def test_tools_and_resuming(recorded: dict[str, ImportedSession]) -> None:
     assert [call.in_tool_loop for call in session.calls] == [False, True, True, False, False]
     assert {call.usage for call in session.calls} == {Usage(1234, 567, 23456, 4000, 321, 20, 2)}
     assert {call.conditions for call in session.calls} == {Conditions(inference_geo="us")}
-    assert {call.project for call in session.calls} == {"printer"}
+    assert {call.project for call in session.calls} == {"/home/dev/printer"}
     assert session.own_cost is not None
     assert session.own_cost.total_usd == Decimal("0.221048026")
     assert dict(session.own_cost.by_model)[OPUS] == Decimal("0.06788872")
@@ -392,6 +392,19 @@ def test_what_a_request_was_for(tmp_path: Path) -> None:
         CallKind.SIDE,
         CallKind.MAIN,
     ]
+
+
+def test_a_project_is_where_the_session_was_begun(tmp_path: Path) -> None:
+    """A shell that goes elsewhere takes no call to another project; where no row says one, the directory does."""
+    rows = [
+        reply(1, 1, cwd="/home/dev/printer/src"),
+        reply(2, 2, cwd="/home/dev/printer"),
+        reply(3, 3, cwd="/srv"),
+    ]
+    write(tmp_path / "-home-dev-printer" / f"{SESSION}.jsonl", rows)
+    write(tmp_path / "-home-dev-other" / f"{OTHER}.jsonl", [reply(4, 4, cwd=..., sessionId=OTHER)])
+    found = [call.project for call in calls(tmp_path)]
+    assert found == ["/home/dev/printer"] * 3 + ["-home-dev-other"]
 
 
 # ------------------------------------------------------------------ what the CLI counted

@@ -128,6 +128,7 @@ _ITERATIONS = frozenset(("message", "fallback_message", "compaction", "advisor_m
 
 _PASSED_OVER_BYTES = frozenset(kind.encode() for kind in _PASSED_OVER)
 _TYPE_FIRST = b'{"type":"'
+_ENDS = (b"}\n", b"}\r\n", b"}")
 _PARENT_FIRST = b'{"parentUuid":'
 _ATTACHMENT = b'"attachment":{"type":"'
 _RESULT_FIRST = b'"message":{"role":"user","content":[{"tool_use_id":"'
@@ -251,7 +252,8 @@ class TranscriptReader:
         nested = path.parent.name == "subagents"
         self._session = path.parent.parent.name if nested else path.stem
         self._agent = path.stem.removeprefix("agent-") if nested or path.stem.startswith("agent-") else ""
-        self._project = _directory(path)
+        self._directory = _directory(path)
+        self._projects: dict[str, str] = {}  # by session
 
     # -- a line ------------------------------------------------------------------------------------------------
 
@@ -284,14 +286,16 @@ class TranscriptReader:
             return False
 
     def finished(self) -> None:
-        """All lines were read: asks without calls so far are grouped too, since their text will be gone."""
+        """All lines were read. Asks without calls so far are grouped too, since their text will be gone."""
+        for draft in self.drafts.values():
+            draft.project = self._projects.get(draft.session) or self._directory
         for (session, agent), chain in self._chains.items():
             if chain.ask and chain.group < 0:
                 self._grouped(chain, self._kind(session, agent, agent != "", ""), "", json_schema=False)
 
     def _passes_over(self, line: bytes) -> bool:
         """Whether all that this row says is known by how it begins."""
-        if not line.rstrip().endswith(b"}"):
+        if not line.endswith(_ENDS):
             return False
         if line.startswith(_TYPE_FIRST):
             end = line.find(b'"', len(_TYPE_FIRST), len(_TYPE_FIRST) + 40)
@@ -502,7 +506,6 @@ class TranscriptReader:
             requested_model=_text(row, "requestedModel"),
             effort=_text(row, "effort"),
             stop_reason=_text(message, "stop_reason"),
-            project=_name_of(_text(row, "cwd", 4_000)) or self._project,
             did=did,
             tools=tools,
             json_schema=schema,
@@ -518,9 +521,19 @@ class TranscriptReader:
             draft.in_tool_loop = chain.in_tool_loop
             draft.has_images, draft.has_thinking = chain.has_images, chain.has_thinking
             self.drafts[key] = draft
+        self._seen_in(session, _text(row, "cwd", 4_000))
         chain.last_key, chain.replying = key, True
         chain.has_thinking = chain.has_thinking or thinks
         self._iterations(usage, self.drafts[key])
+
+    def _seen_in(self, session: str, cwd: str) -> None:
+        """Keeps where a session was begun: rows tell where its shell is by then. The directory is named for it."""
+        known = self._projects.get(session)
+        if cwd and (known is None or (not self._is_named_for(known) and self._is_named_for(cwd))):
+            self._projects[session] = cwd
+
+    def _is_named_for(self, cwd: str) -> bool:
+        return re.sub("[^A-Za-z0-9]", "-", cwd) == self._directory
 
     def _key_without_request(self, chain: _Chain, session: str, message_id: str, at_ms: int) -> int:
         if message_id.startswith("msg_"):
@@ -595,7 +608,6 @@ class TranscriptReader:
                 agent=parent.agent,
                 agent_type=parent.agent_type,
                 kind=CallKind.COMPACTION if kind == "compaction" else CallKind.SIDE,
-                project=parent.project,
                 did=SPOKE,
                 sidechain=parent.sidechain,
             )
@@ -612,6 +624,7 @@ class TranscriptReader:
         state: JsonObject = {
             "last_ms": self.last_ms,
             "groups": len(self.groups),
+            "projects": {**self._projects},
             "queries": {name: kind.value for name, kind in self._query_kinds.items()},
             "chains": [
                 [
@@ -641,6 +654,7 @@ class TranscriptReader:
         self.drafts = {draft.key: draft for draft in drafts}
         self.last_ms = int(state["last_ms"])
         self.groups = [None] * int(state["groups"])
+        self._projects = state["projects"]
         self._query_kinds = {name: CallKind(kind) for name, kind in state["queries"].items()}
         self._messages = {
             (draft.session, draft.message_id): draft.key for draft in self.drafts.values() if not draft.request_id
@@ -774,18 +788,13 @@ def _doing(name: str, block: JsonObject) -> int:
     return DID_OTHER
 
 
-def _name_of(directory: str) -> str:
-    """The last part of a path, of whatever system: what a person calls the project, without where their home is."""
-    return directory.rstrip("/\\").replace("\\", "/").rpartition("/")[2][:200]
-
-
 def _directory(path: Path) -> str:
-    """The project's directory as the path of a transcript spells it, where its rows do not say."""
+    """The directory of a transcript's project, which is named for where that is."""
     parts = path.parts
-    if "projects" in parts[:-1]:
-        after = parts[len(parts) - parts[::-1].index("projects") : -1]
-        return after[0] if after else ""
-    return path.parent.name
+    if "projects" in parts[:-2]:
+        return parts[len(parts) - parts[::-1].index("projects")]
+    nested = path.parent.name == "subagents" and len(path.parents) > 2
+    return (path.parents[2] if nested else path.parent).name
 
 
 # ------------------------------------------------------------------ the importer
