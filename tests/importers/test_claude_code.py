@@ -351,6 +351,30 @@ def test_an_agents_ask_is_its_task(tmp_path: Path) -> None:
     }
 
 
+def test_an_agents_replies_in_its_parents_file(tmp_path: Path) -> None:
+    """Replies of an agent that stand in its parent's file as well are counted once, and where they are alone, too."""
+    agent = {"isSidechain": True, "agentId": "a0123456789abcdef", "attributionAgent": "Explore"}
+
+    def progress(number: int, second: int) -> Row:
+        told = {**reply(number, second), "sessionId": ...}
+        told = {name: value for name, value in told.items() if value is not ...}
+        data = {"type": "agent_progress", "agentId": "a0123456789abcdef", "message": told}
+        return {"parentUuid": None, "type": "progress", "data": data, "sessionId": SESSION}
+
+    parent = [human("Fix it"), reply(1, 1), progress(2, 2), progress(3, 3), {"type": "progress", "data": {"type": "x"}}]
+    write(tmp_path / f"{SESSION}.jsonl", parent)
+    task = human("Find it", isSidechain=True, agentId="a0123456789abcdef")
+    write(tmp_path / SESSION / "subagents" / "agent-a0123456789abcdef.jsonl", [task, reply(2, 2, **agent)])
+    found = calls(tmp_path, ImportRun(classify=Asked()))
+    assert [(call.id, call.kind, call.agent) for call in found] == [
+        ("req_0001", CallKind.MAIN, None),
+        ("req_0002", CallKind.SUBAGENT, "a0123456789abcdef"),
+        ("req_0003", CallKind.SUBAGENT, "a0123456789abcdef"),
+    ]
+    assert [call.classification is not None for call in found] == [True, True, False]
+    assert found[1].agent_type == "Explore"
+
+
 def test_images_and_thinking(tmp_path: Path) -> None:
     """What the history holds by then is known of each call, until it is summarized."""
     boundary = {"type": "system", "subtype": "compact_boundary", "sessionId": SESSION}

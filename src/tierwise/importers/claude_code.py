@@ -4,7 +4,8 @@
 reply so far: rows with one request id and message id are one call. `user` rows hold what a person said, results of
 tools, and notes of the client's. `cost-state` is what the CLI itself counted up to then; `system` rows of subtype
 `compact_boundary` say that the history was summarized; `api-request` says what a request was for. All other
-kinds that are known are passed over, those that are not are counted.
+kinds that are known are passed over, those that are not are counted. Some older versions keep replies of subagents in
+`progress` rows of the parent as well.
 
 **Who owns a call.** A forked session begins with copies of the rows of the one that it was forked from, under its own
 session id. In 2.1.330 a copy names the session that made the request (`requestSessionId`); in 2.1.197 it does not, and
@@ -94,7 +95,6 @@ _PASSED_OVER = frozenset(
         "mode",
         "permission-mode",
         "pr-link",
-        "progress",
         "repl-mode",
         "resume-head-vouch",
         "speculation-accept",
@@ -355,6 +355,8 @@ class TranscriptReader:
                 self._system(row)
             case "cost-state":
                 self._cost_state(row)
+            case "progress":
+                self._progress(row, number)
             case "queue-operation":
                 self._born(row)
             case "api-request":
@@ -364,6 +366,15 @@ class TranscriptReader:
                     self.skipped.kind(kind)
             case _:
                 self.skipped.kind("(none)")
+
+    def _progress(self, row: JsonObject, number: int) -> None:
+        """What becomes of an agent, in versions that keep that in its parent's file too: rows within rows."""
+        data = _object(row, "data")
+        told = _object(data, "message")
+        if told.get("type") == "assistant":
+            agent: JsonObject = {"agentId": _text(data, "agentId") or "sidechain", "isSidechain": True}
+            known: JsonObject = {name: row[name] for name in ("sessionId", "cwd", "timestamp") if name in row}
+            self._assistant({**known, **told, **agent}, number)
 
     def _born(self, row: JsonObject) -> None:
         session, at_ms = _text(row, "sessionId"), _time(row.get("timestamp"))

@@ -136,6 +136,9 @@ class Draft:
             self.model = other.model or self.model
         self.at_ms = min(self.at_ms, other.at_ms)
         self.stop_reason = self.stop_reason or other.stop_reason
+        self.agent_type = self.agent_type or other.agent_type
+        self.effort = self.effort or other.effort
+        self.requested_model = self.requested_model or other.requested_model
         self.request_id = self.request_id or other.request_id
         self.message_id = self.message_id or other.message_id
         self.did |= other.did

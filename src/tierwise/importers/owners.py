@@ -310,6 +310,9 @@ def _found(session: _Session, by_name: dict[str, _Session], summaries: list[Summ
                 known = calls.get(draft.key)
                 if known is None:
                     calls[draft.key] = draft, said
+                elif known[0].group < 0 <= draft.group:  # this one knows the ask
+                    draft.merge(known[0])
+                    calls[draft.key] = draft, said
                 else:
                     known[0].merge(draft)
         calls = _without_replays(calls)
