@@ -453,6 +453,14 @@ def test_a_fork_takes_off_what_its_parent_had_come_to(tmp_path: Path) -> None:
     assert found[SESSION].own_cost == OwnCost(Decimal("0.9"))
 
 
+def test_a_fork_that_does_not_say_when(tmp_path: Path) -> None:
+    """Where no row tells when a fork was made, it was before the first call of its own."""
+    write(tmp_path / f"{SESSION}.jsonl", [reply(1, 1), reply(1, 2), cost_state(0.5), reply(2, 30), cost_state(0.9)])
+    copies = [reply(1, second, sessionId=OTHER, requestSessionId=SESSION) for second in (1, 2)]
+    write(tmp_path / f"{OTHER}.jsonl", [*copies, reply(3, 20, sessionId=OTHER), cost_state(0.6, sessionId=OTHER)])
+    assert [session.own_cost for session in sessions(tmp_path)] == [OwnCost(Decimal("0.9")), OwnCost(Decimal("0.1"))]
+
+
 def test_a_fork_of_a_parent_that_never_ended(tmp_path: Path) -> None:
     """Where it cannot be known what a fork's parent had come to, nothing is said of the fork's own cost."""
     write(tmp_path / f"{SESSION}.jsonl", [reply(1, 1)])

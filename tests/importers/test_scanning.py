@@ -42,7 +42,7 @@ from tierwise.ledger.readings import Readings
 
 TASK = TaskType("summarization", "writing", Needs.PROCESSING, recoverable=True)
 CANARY = "zz-canary-7731"
-READER = "5:"  # format and classifier
+READER = "6:"  # format and classifier
 
 
 class Watched:
@@ -232,6 +232,20 @@ def test_the_digest_tells_whether_a_session_has_changed(tmp_path: Path, readings
     older = {"type": "queue-operation", "timestamp": at(1), "sessionId": OTHER}
     write(root / f"{OTHER}.jsonl", [older, reply(1, 10, sessionId=OTHER), reply(2, 11, sessionId=OTHER)])
     assert SESSION not in digests()
+
+
+def test_a_fork_that_goes_on_does_not_change_its_parent(tmp_path: Path, readings: Readings) -> None:
+    """What was worked out of a session holds while another one, which has copies of its calls, grows."""
+    root = tmp_path / "projects"
+    write(root / f"{SESSION}.jsonl", [reply(1, 1)])
+    copied = reply(1, 1, sessionId=OTHER, requestSessionId=SESSION)
+    run = ImportRun(readings=readings)
+    digests = []
+    for more in (2, 3):
+        write(root / f"{OTHER}.jsonl", [copied, *(reply(n, n, sessionId=OTHER) for n in range(2, more + 1))])
+        digests.append({found.id: found.digest for found in ClaudeCode().sessions([root], run)})
+    assert digests[0][SESSION] == digests[1][SESSION]
+    assert digests[0][OTHER] != digests[1][OTHER]
 
 
 def test_no_text_is_kept(tmp_path: Path, readings: Readings) -> None:

@@ -41,7 +41,8 @@ class Summary(NamedTuple):
 
     path: str
     digest: str  # of all that was read in it
-    sessions: list[str]  # that it tells of; `session` and `origin` are positions in it
+    sessions: list[str]  # that its rows name
+    told: int  # of so many, the first ones, it tells; the others only made requests of which it has copies
     born_ms: dict[str, int]
     costs: dict[str, list[CostRow]]
     project: str
@@ -70,6 +71,7 @@ class Summary(NamedTuple):
             path,
             told["digest"],
             told["sessions"],
+            told["told"],
             told["born_ms"],
             told["costs"],
             told["project"],
@@ -82,13 +84,15 @@ class Summary(NamedTuple):
 def summarize(reader: TranscriptReader, calls: bytes) -> bytes:
     drafts = list(reader.drafts.values())
     names = dict.fromkeys(draft.session for draft in drafts)
-    names.update(dict.fromkeys(draft.origin for draft in drafts if draft.origin))
     names.update(dict.fromkeys(reader.costs))
+    of_them = len(names)
+    names.update(dict.fromkeys(draft.origin for draft in drafts if draft.origin))
     number = {name: position for position, name in enumerate(names)}
     skipped = reader.skipped
     told = {
         "digest": blake2b(calls + repr(reader.costs).encode(), digest_size=16).hexdigest(),
         "sessions": list(names),
+        "told": of_them,
         "born_ms": reader.born_ms,
         "costs": reader.costs,
         "project": drafts[0].project if drafts else "",
@@ -194,7 +198,7 @@ def _told_of(summaries: list[Summary]) -> tuple[list[_Session], dict[str, int]]:
             names.setdefault(name, len(names))
     sessions = [_Session(name) for name in names]
     for position, summary in enumerate(summaries):
-        for name in summary.sessions:
+        for name in summary.sessions[: summary.told]:
             sessions[names[name]].files.append(position)
         for name, born_ms in summary.born_ms.items():
             if name in names:
@@ -276,7 +280,7 @@ def _own_cost(session: _Session, by_name: dict[str, _Session]) -> OwnCost | None
     if session.parents:
         # Its parent is the session that owns the latest of the calls that it began with.
         parent = by_name[max(session.parents, key=lambda name: (session.parents[name], name))]
-        forked_ms = session.born_ms if session.born_ms is not None else session.parents[parent.name]
+        forked_ms = session.first_ms if session.born_ms is None else session.born_ms
         before = [state for state in parent.costs if state[0] <= forked_ms]
         if not before:
             return None
