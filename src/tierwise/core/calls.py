@@ -81,6 +81,12 @@ class ImportedCall:
     ask: str = field(default="", repr=False)  # the last that a person (or a calling agent) asked; never stored
     classification: Classification | None = None
     cost_nanousd: int | None = None  # as told by the record itself, where it tells that and no tokens
+    band_prompt_tokens: int | None = None  # what price bands go by, where the record sums up requests
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether it stands for requests that nobody can tell apart any more: spend, and nothing to replay."""
+        return self.band_prompt_tokens is not None
 
     @property
     def day(self) -> date:

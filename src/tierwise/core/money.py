@@ -138,9 +138,15 @@ class Price:
                 chosen = band
         return chosen
 
-    def cost_usd(self, usage: Usage, *, seconds: Decimal = Decimal(0)) -> Decimal:
-        """What one request costs in US$, exactly. `seconds` matters only where `usd_per_hour` is set."""
-        band = self.bands[0] if len(self.bands) == 1 else self.band_for(usage.prompt_tokens)
+    def cost_usd(
+        self, usage: Usage, *, seconds: Decimal = Decimal(0), band_prompt_tokens: int | None = None
+    ) -> Decimal:
+        """What one request costs in US$, exactly. `seconds` matters only where `usd_per_hour` is set.
+
+        `band_prompt_tokens`: how long the prompts were, where `usage` sums up several requests.
+        """
+        longest = usage.prompt_tokens if band_prompt_tokens is None else band_prompt_tokens
+        band = self.bands[0] if len(self.bands) == 1 else self.band_for(longest)
         total = EXACT.multiply(band.input, usage.input_tokens)
         total = EXACT.add(total, EXACT.multiply(band.output, usage.output_tokens))
         if usage.cache_read_tokens:

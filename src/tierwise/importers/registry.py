@@ -15,7 +15,13 @@ from tierwise.importers.base import Importer
 __all__ = ["BUILT_IN", "GROUP", "importer", "importer_names"]
 
 GROUP = "tierwise.importers"
-BUILT_IN = ("claude_code",)
+BUILT_IN = {  # and their modules
+    "claude_code": "claude_code",
+    "console": "console",
+    "jsonl": "jsonl",
+    "ledger": "ledger_calls",
+    "litellm": "litellm",
+}
 
 
 def importer_names() -> tuple[str, ...]:
@@ -32,7 +38,7 @@ def importer(name: str) -> Importer:
         ConfigError: there is none (the message lists those that exist), or its package cannot be used.
     """
     if name in BUILT_IN:
-        return cast("Importer", import_module(f"tierwise.importers.{name}").build())
+        return cast("Importer", import_module(f"tierwise.importers.{BUILT_IN[name]}").build())
     from importlib.metadata import entry_points  # noqa: PLC0415 - 20 ms, for those that are not built in
 
     point = next((point for point in entry_points(group=GROUP) if point.name == name), None)
