@@ -129,3 +129,30 @@ def test_provider_by_entry_point_works(upstream: StandInUpstream, tmp_path: Path
         check=False,
     )
     assert done.stdout == "REWRITE THIS: KEEP QUIET\n", done.stderr
+
+
+def test_importer_by_entry_point_works(tmp_path: Path) -> None:
+    """The importer of the how-to, installed as its page says, is found by its name."""
+    page = DOCS / "how-to" / "importers.md"
+    module, *_ = (block for block in blocks(page, "python") if block.note == "file: receipts.py")
+    (tmp_path / "receipts.py").write_text(module.text, "utf-8")
+    (project,) = blocks(page, "toml")
+    packaged = tomllib.loads(project.text)["project"]
+    info = tmp_path / f"{packaged['name'].replace('-', '_')}-{packaged['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {packaged['name']}\nVersion: {packaged['version']}\n")
+    points = packaged["entry-points"]["tierwise.importers"]
+    (info / "entry_points.txt").write_text(
+        "[tierwise.importers]\n" + "".join(f"{kind} = {target}\n" for kind, target in points.items())
+    )
+    code = "from tierwise.importers.registry import importer; print(importer('receipts').name)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "receipts\n", done.stderr
