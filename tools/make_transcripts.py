@@ -139,8 +139,8 @@ class SessionAnswer(Sum):
 
     project: str = ""
     fork_of: str | None = None
-    in_its_files_nanousd: int = 0  # what it took over from its parent included
     claude_code_nanousd: int | None = None  # its `cost-state`; None: it wrote none
+    taken_over_nanousd: int = 0  # of that: what its parent had cost when it was forked
     unknown_model: bool = False
 
 
@@ -172,11 +172,12 @@ class Answer:
         """What comparing with Claude Code's own figures finds, to the micro-dollar."""
         own = [one for one in self.by_session.values() if one.claude_code_nanousd is not None]
         known = [one for one in own if not one.unknown_model]
-        missing = [(one.claude_code_nanousd or 0) - one.in_its_files_nanousd for one in known]
+        told = [(one.claude_code_nanousd or 0) - one.taken_over_nanousd for one in known]
+        missing = [total - one.nanousd for total, one in zip(told, known, strict=True)]
         return {
             "sessions": len(known),
             "agreeing": sum(abs(one) < 1_000 for one in missing),
-            "claude_code_nanousd": sum(one.claude_code_nanousd or 0 for one in known),
+            "claude_code_nanousd": sum(told),
             "not_in_transcript_nanousd": sum(missing),
             "unknown_model_sessions": len(own) - len(known),
         }
@@ -525,7 +526,6 @@ class _Thread:
         self.used_at, self.cached = session.at, read + written
         self.context += output
         nanousd = session.spent(self.model, tokens)
-        session.sums.in_its_files_nanousd += nanousd or 0
         session.answer.count(
             session.sums,
             tokens,
@@ -738,7 +738,7 @@ class _Thread:
         session.own = dict(before.own)
         session.sums.fork_of = before.id
         session.sums.unknown_model = before.sums.unknown_model
-        session.sums.in_its_files_nanousd = before.sums.in_its_files_nanousd
+        session.sums.taken_over_nanousd = sum(usd for _, usd in before.own.values())
         named, own = f'"sessionId":"{before.id}"', f'"sessionId":"{session.id}"'
         made = f',"requestSessionId":"{before.id}"' if session.version.snapshots else ""
         for row in parent.rows:
