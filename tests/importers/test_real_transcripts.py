@@ -247,7 +247,7 @@ def test_forks(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook) -
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault.status(529), Fault.rate_limited(retry_after=0), Fault.cut(after_events=4)], ids=lambda f: f.kind
+    "fault", [Fault.status(529), Fault.rate_limited(retry_after=0), Fault.cut(after_events=1)], ids=lambda f: f.kind
 )
 def test_tried_again(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook, fault: Fault) -> None:
     """A call that failed once and then went well is one call, which costs what the CLI says."""
