@@ -48,6 +48,7 @@ train: $(VENV)/.dev requirements/train.txt requirements/train-encoder.txt ## Tra
 	$(BIN)/python tools/background.py
 
 bench: $(VENV)/.dev ## Every benchmark, with its floor
+	$(BIN)/python benchmarks/analyze.py --sessions 1000 --bytes 200000000
 	$(BIN)/python benchmarks/decision.py
 	$(BIN)/python benchmarks/gateway.py
 	$(BIN)/python benchmarks/ledger.py

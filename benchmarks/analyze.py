@@ -10,8 +10,8 @@
 - `ccusage`: `daily --json`, prices offline, installed by npm at a pinned version; it sums up, and replays nothing.
 
 Files are in the page cache for all of them: the disk is not measured. Memory is the most that all processes of a
-command had at a time: `rss` counts what they share for each of them, `pss` once. Spend must be the generator's answer, to
-the nano-dollar, and the exit status is 1 where it is not.
+command had at a time: `rss` counts what they share for each of them, `pss` once. Spend must be what the generator says,
+to the nano-dollar; the exit status is 1 where it is not.
 
 Goals, on two cores: under 60 s cold, under 2 s with nothing changed, under 300 MB, no slower per gigabyte than ccusage.
 """

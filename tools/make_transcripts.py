@@ -300,6 +300,7 @@ _NEW = Version(
     "claude-haiku-5-5",
     150_000,
 )
+_ROUND = 18_000  # bytes of a tool call and its result, about
 _CLAUDE_CODE_GUESS = PRICES["claude-opus-5-5"]  # what it takes an unknown model for
 
 
@@ -710,8 +711,9 @@ class _Thread:
         """Something is asked, worked on and answered."""
         rng = self.rng
         self.ask()
-        while self.session.size < self.session.budget and rng.random() < 0.85:
-            if not self.agent and rng.random() < 0.04:
+        session = self.session
+        while (left := session.budget - session.size) > _ROUND and rng.random() < 0.85:
+            if not self.agent and left > 5 * _ROUND and rng.random() < 0.06:
                 self.delegate()
             else:
                 self.round()
@@ -765,7 +767,7 @@ class _Thread:
             if rng.random() < 0.004:
                 session.answer.broken_lines += 1
                 self.add(f'{{"parentUuid":{self.last},"isSidechain":false,"message":{{"id":"{CANARY}","usa\n')
-            if session.size >= session.budget:
+            if session.size > session.budget - _ROUND:
                 break
             if new and rng.random() < 0.05:
                 self.add(session.cost_state())  # left, and resumed later: only the last one counts
