@@ -202,7 +202,7 @@ def test_cached_tokens_are_taken_out(tmp_path: Path, told: dict[str, object], ke
 
 
 def test_writes_by_time_to_live(tmp_path: Path) -> None:
-    """One-hour writes are told apart from five-minute ones, and thinking and searches are found."""
+    """One-hour writes are told apart from five-minute ones; thinking, searches, geography and speed are found."""
     told = {
         "prompt_tokens_details": {
             "cache_creation_tokens": 300,
@@ -210,9 +210,12 @@ def test_writes_by_time_to_live(tmp_path: Path) -> None:
         },
         "completion_tokens_details": {"reasoning_tokens": 30},
         "server_tool_use": {"web_search_requests": 2},
+        "inference_geo": "us",
+        "speed": "fast",
     }
     found = call("litellm", lines(tmp_path / "s.jsonl", spend_log(metadata={"additional_usage_values": told})))
     assert found.usage == Usage(700, 50, 0, 100, 200, thinking_tokens=30, web_searches=2)
+    assert found.conditions == Conditions(inference_geo="us", fast=True)
 
 
 def test_prompt_without_its_cache(tmp_path: Path) -> None:

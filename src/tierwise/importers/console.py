@@ -18,7 +18,17 @@ from pathlib import Path
 from tierwise.core.calls import ImportedCall
 from tierwise.core.money import Conditions, Usage
 from tierwise.importers.base import FoundSession, Importer, ImportRun
-from tierwise.importers.records import Record, csv_records, files_below, moment_ms, number, sessions_of, text, usage_of
+from tierwise.importers.records import (
+    Record,
+    csv_records,
+    files_below,
+    geography,
+    moment_ms,
+    number,
+    sessions_of,
+    text,
+    usage_of,
+)
 
 __all__ = ["Console", "build"]
 
@@ -86,7 +96,6 @@ def _sum(record: Record, run: ImportRun) -> ImportedCall | None:
     for column in row:
         if "tokens" in column and column not in _TOKENS and column != _UNSPLIT_WRITES:
             run.skipped.usage_field(column)
-    geo = text(row.get("inference_geo"))
     return ImportedCall(
         id="\x1f".join(str(row.get(column, "")) for column in _WHICH),
         at_ms=at_ms + _NOON_MS,
@@ -95,7 +104,7 @@ def _sum(record: Record, run: ImportRun) -> ImportedCall | None:
         usage=usage + Usage(cache_write_5m_tokens=unsplit),
         conditions=Conditions(
             batch="batch" in str(row.get("usage_type", "")).lower(),
-            inference_geo=None if geo in (None, "not_available", "global") else geo,
+            inference_geo=geography(row.get("inference_geo")),
             fast=row.get("speed") == "fast",
         ),
         project=text(row.get("workspace")),

@@ -18,6 +18,7 @@ from tierwise.importers.records import (
     Record,
     files_below,
     flag,
+    geography,
     json_records,
     moment_ms,
     nanousd,
@@ -107,7 +108,7 @@ def _call(record: Record, run: ImportRun) -> ImportedCall | None:
         usage=usage,
         conditions=Conditions(
             batch=flag(fields.get("batch")),
-            inference_geo=text(fields.get("inference_geo")),
+            inference_geo=geography(fields.get("inference_geo")),
             fast=flag(fields.get("fast")),
         ),
         project=text(fields.get("project")),

@@ -23,6 +23,7 @@ from tierwise.importers.records import (
     csv_records,
     files_below,
     flag,
+    geography,
     inside,
     json_inside,
     json_records,
@@ -97,7 +98,7 @@ def _call(record: Record, run: ImportRun) -> ImportedCall | None:
         requested_model=text(row.get("model_group")),
         provider=provider,
         usage=Usage() if from_cache else usage,
-        conditions=Conditions(batch=summed),
+        conditions=_conditions(metadata, batch=summed),
         project=text(row.get("team_id")) or text(metadata.get("user_api_key_alias")) or text(row.get("user")),
         failed=row.get("status") == "failure" or metadata.get("status") == "failure",
         band_prompt_tokens=0 if summed else None,
@@ -116,9 +117,23 @@ def _model(row: JsonObject) -> tuple[str | None, str]:
     return model, provider or "anthropic"
 
 
+def _conditions(metadata: JsonObject, *, batch: bool) -> Conditions:
+    sources = _told(metadata)
+    return Conditions(
+        batch=batch or any(source.get("service_tier") == "batch" for source in sources),
+        inference_geo=next((geo for source in sources if (geo := geography(source.get("inference_geo")))), None),
+        fast=any(source.get("speed") == "fast" for source in sources),
+    )
+
+
+def _told(metadata: JsonObject) -> list[JsonObject]:
+    """Where a row tells of usage beyond its columns."""
+    return inside([metadata], "additional_usage_values", "usage_object")
+
+
 def _usage(row: JsonObject, metadata: JsonObject, *, most: int) -> Usage | None:
     prompt, output = number(row.get("prompt_tokens"), most), number(row.get("completion_tokens"), most)
-    sources = inside([metadata], "additional_usage_values", "usage_object")
+    sources = _told(metadata)
     prompts, servers = inside(sources, "prompt_tokens_details"), inside(sources, "server_tool_use")
     splits, outputs = inside(prompts, "cache_creation_token_details"), inside(sources, "completion_tokens_details")
 

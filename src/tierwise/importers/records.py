@@ -30,6 +30,7 @@ __all__ = [
     "csv_records",
     "files_below",
     "flag",
+    "geography",
     "inside",
     "json_inside",
     "json_records",
@@ -277,6 +278,12 @@ def text(value: Json, most: int = 200) -> str | None:
         return None
     value = value.strip()[:most]
     return value if value and value.isprintable() else None
+
+
+def geography(value: Json) -> str | None:
+    """Where a request was worked on, if that changes its price: not told and everywhere do not."""
+    told = text(value)
+    return None if told in ("not_available", "global") else told
 
 
 def flag(value: Json) -> bool:
