@@ -169,8 +169,8 @@ class Answer:
 
     @property
     def reconciled(self) -> dict[str, int]:
-        """What comparing with Claude Code's own figures finds, to the micro-dollar."""
-        own = [one for one in self.by_session.values() if one.claude_code_nanousd is not None]
+        """What comparing sessions that made calls with Claude Code's own figures finds, to the micro-dollar."""
+        own = [one for one in self.by_session.values() if one.calls and one.claude_code_nanousd is not None]
         known = [one for one in own if not one.unknown_model]
         told = [(one.claude_code_nanousd or 0) - one.taken_over_nanousd for one in known]
         missing = [total - one.nanousd for total, one in zip(told, known, strict=True)]
