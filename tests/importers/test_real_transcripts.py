@@ -33,6 +33,7 @@ from tierwise.core.json import JsonObject
 from tierwise.core.money import usd_to_nanousd
 from tierwise.importers.base import ImportRun
 from tierwise.importers.registry import importer
+from tierwise.ledger.readings import Readings
 from tierwise.prices import PriceBook
 from tierwise.testing import Fault, RecordedRequest, StandInReply, StandInUpstream
 
@@ -241,6 +242,29 @@ def test_forks(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook) -
     assert {missing(book, one) for one in found.values()} == {0}
     everything = [call for one in found.values() for call in one.calls]
     assert abs(nanousd(book, *everything) / 1e9 - twig["total_cost_usd"]) < 1e-6
+
+
+def test_remembered_while_it_goes_on(
+    claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook, tmp_path: Path
+) -> None:
+    """A session that is read, goes on and is read again costs what the CLI says each time; no word of it is kept."""
+    resumed: tuple[str, ...] = ()
+    for place in (1, 2):
+        used = usage(place, 10 * place, 1_000 * place, 100, 200)
+        upstream.reply(tool("Bash", {"command": "echo lanterns", "description": "Say it"}, used))
+        upstream.reply(text("The keeper collects storms in jars.", used))
+        result = ask(claude, upstream, ASK, "--model", "opus", "--allowedTools", "Bash", *resumed)
+        resumed = ("--resume", result["session_id"])
+        with Readings(tmp_path / "remembered" / "readings.db") as readings:
+            (found,) = importer("claude_code").sessions([transcripts(claude)], ImportRun(readings=readings))
+            assert len(found.read().calls) == 2 * place
+            assert missing(book, found.read()) == 0
+    said = b"".join(path.read_bytes() for path in transcripts(claude).glob("*.jsonl"))
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "remembered").iterdir())
+    assert kept
+    for word in (b"lighthouse", b"lanterns", b"jars"):
+        assert word in said
+        assert word not in kept
 
 
 # ------------------------------------------------------------------ What fails
