@@ -78,6 +78,7 @@ class ImportedCall:
     has_thinking: bool = False
     in_tool_loop: bool = False  # it goes on with a turn: its last message is a tool's result
     json_schema: bool = False  # its answer had to satisfy one
+    plan_mode: bool = False  # the client was only to plan (Claude Code's plan mode)
     ask: str = field(default="", repr=False)  # the last that a person (or a calling agent) asked; never stored
     classification: Classification | None = None
     cost_nanousd: int | None = None  # as told by the record itself, where it tells that and no tokens

@@ -1,0 +1,45 @@
+"""The same calls under another policy, price list or set of models. Pure: calls and assumptions in, sums out.
+
+The theory of it, and what is assumed: docs/explanation/what-if.md.
+"""
+
+from tierwise.replay.course import Replayer, actual_nanousd, replay_session
+from tierwise.replay.levers import levers
+from tierwise.replay.policies import Actual, AllOn, OpusPlan, ReplayPolicy, Routed, SubagentsOn
+from tierwise.replay.values import Assumption, CallOutcome, Lever, LeverValue, Scenario, SessionReplay, Why
+from tierwise.replay.world import (
+    Assumptions,
+    Escalation,
+    Range,
+    ReplayWorld,
+    TurnsToCome,
+    shipped_assumptions,
+    with_models,
+)
+
+__all__ = [
+    "Actual",
+    "AllOn",
+    "Assumption",
+    "Assumptions",
+    "CallOutcome",
+    "Escalation",
+    "Lever",
+    "LeverValue",
+    "OpusPlan",
+    "Range",
+    "ReplayPolicy",
+    "ReplayWorld",
+    "Replayer",
+    "Routed",
+    "Scenario",
+    "SessionReplay",
+    "SubagentsOn",
+    "TurnsToCome",
+    "Why",
+    "actual_nanousd",
+    "levers",
+    "replay_session",
+    "shipped_assumptions",
+    "with_models",
+]
