@@ -3,9 +3,10 @@
 The theory of it, and what is assumed: docs/explanation/what-if.md.
 """
 
-from tierwise.replay.course import Replayer, actual_nanousd, replay_session
+from tierwise.replay.course import Replayer, replay_session
 from tierwise.replay.levers import levers
 from tierwise.replay.policies import Actual, AllOn, OpusPlan, ReplayPolicy, Routed, SubagentsOn
+from tierwise.replay.pricing import RateBook, actual_nanousd
 from tierwise.replay.values import Assumption, CallOutcome, Lever, LeverValue, Scenario, SessionReplay, Why
 from tierwise.replay.world import (
     Assumptions,
@@ -28,6 +29,7 @@ __all__ = [
     "LeverValue",
     "OpusPlan",
     "Range",
+    "RateBook",
     "ReplayPolicy",
     "ReplayWorld",
     "Replayer",

@@ -9,10 +9,11 @@ from tierwise.core.settings import Settings
 __all__ = ["Actual", "AllOn", "OpusPlan", "ReplayPolicy", "Routed", "SubagentsOn"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Actual:
     """What was really done, at the prices of the world. At those of the time it is what was spent."""
 
+    settings: Settings | None = None  # by whose tree calls are told to be on too low a tier
     name: str = "actual"
 
 

@@ -1,0 +1,189 @@
+"""What a policy says of a call, and how far a climb goes, in expectation; kept by all that it depends on."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import NamedTuple
+
+from tierwise.core.calls import ImportedCall
+from tierwise.core.catalog import Model, Tier
+from tierwise.core.decisions import Decision, Outcome, OutcomeKind
+from tierwise.core.errors import TierwiseError, UnpricedModel
+from tierwise.core.money import Price
+from tierwise.core.settings import Settings
+from tierwise.core.tasks import Classification, Task, TaskType
+from tierwise.engine.climb import climb
+from tierwise.policy import World, decide
+from tierwise.replay.pricing import RateBook
+from tierwise.replay.world import Range, ReplayWorld
+
+__all__ = ["Deciding", "RungShare", "Three"]
+
+_MOST_KEPT = 100_000  # decisions; then they are made anew
+Three = tuple[float, float, float]  # one number for each scenario
+
+
+class RungShare(NamedTuple):
+    """One model of a climb, in expectation: by scenario."""
+
+    model: Model
+    first: Three  # how often it is asked at all
+    again: Three  # how often it is asked again, told what was wrong
+    ends: Three  # how often its answer is the last
+
+
+class Deciding:
+    """What the policy says of a call, kept by all that it depends on."""
+
+    def __init__(self, settings: Settings, world: ReplayWorld, rates: RateBook) -> None:
+        self.settings = settings
+        self._world = world
+        self._rates = rates
+        catalog = settings.catalog
+        self._tiers = {model.id: spec.tier for spec in catalog for model in spec.models}
+        self._top = catalog.top.tier.level
+        self._worlds: dict[date, World] = {}
+        self._classes: dict[Classification, int] = {}
+        self._decisions: dict[tuple[object, ...], Decision | None] = {}
+        self._climbs: dict[tuple[object, ...], tuple[RungShare, ...]] = {}
+        self._firsts: dict[tuple[str, date], tuple[Model, ...]] = {}
+
+    def tier_of(self, model_id: str) -> Tier | None:
+        """The tier that a model is in."""
+        return self._tiers.get(model_id)
+
+    def level_of(self, model_id: str) -> int:
+        """How high a model stands. One that is in no tier stands with that whose name it bears, or above all."""
+        tier = self._tiers.get(model_id)
+        if tier is not None:
+            return tier.level
+        named = [spec.tier.level for spec in self.settings.catalog if spec.tier.name in model_id]
+        return named[0] if named else self._top + 1
+
+    def world(self, at_ms: int) -> World:
+        """What decisions of that day depend on."""
+        day = self._rates.day(at_ms)
+        found = self._worlds.get(day)
+        if found is None:
+            found = self._worlds[day] = self._world_on(day)
+        return found
+
+    def _world_on(self, day: date) -> World:
+        settings = self.settings
+        prices: dict[str, Price] = {}
+        unpriced: dict[str, str] = {}
+        unavailable = dict(self._world.unavailable)
+        for model in (*settings.catalog.models, settings.catalog.baseline):
+            if not model.available_on(day):
+                unavailable.setdefault(model.id, f"it is not offered on {day}")
+            try:
+                prices[model.id] = self._world.prices.price(model, day)
+            except UnpricedModel as error:
+                unpriced[model.id] = str(error)
+                unavailable.setdefault(model.id, str(error))
+        return World(
+            catalog=settings.catalog,
+            policy=settings.policy,
+            overrides=settings.overrides,
+            limits=settings.limits,
+            prices=prices,
+            unpriced=unpriced,
+            unavailable=unavailable,
+        )
+
+    def class_of(self, classification: Classification) -> int:
+        """A short name for what was said of a call."""
+        return self._classes.setdefault(classification, len(self._classes))
+
+    def decide(
+        self, call: ImportedCall, classification: Classification, said: int, *, tokens: int, tier: str | None
+    ) -> Decision | None:
+        """Where the call goes, on this `tier` where one is given; None where it can go nowhere.
+
+        `said` is the classification's short name, `tokens` the prompt's, as the baseline counts them.
+        """
+        bucket = _bucket(tokens)
+        patterns = bool(self.settings.overrides.patterns)
+        day = self._rates.day(call.at_ms)
+        ask = call.ask if patterns else ""
+        key = (said, bucket, call.has_tools, call.has_images, call.json_schema, tier, day, ask)
+        if key in self._decisions:
+            return self._decisions[key]
+        if len(self._decisions) >= _MOST_KEPT:
+            self._decisions.clear()
+            self._climbs.clear()
+        task = Task(
+            text=ask or "(nothing is said)",
+            json_schema={"type": "object"} if call.json_schema else None,
+            has_tools=call.has_tools,
+            has_images=call.has_images,
+            tokens_in=bucket,
+            tier=tier,
+        )
+        try:
+            found: Decision | None = decide(task, classification, self.world(call.at_ms))
+        except TierwiseError:
+            found = None
+        self._decisions[key] = found
+        return found
+
+    def climbing(
+        self, decision: Decision, task_type: TaskType, real_level: int, *, loop: bool
+    ) -> tuple[RungShare, ...]:
+        """How far up the ladder a call goes, in expectation. A tier that answered in reality answers."""
+        key = (id(decision), task_type.name, real_level, loop)  # the decision is kept as long
+        found = self._climbs.get(key)
+        if found is None:
+            rejected = self._world.assumptions.escalation.of(task_type, in_tool_loop=loop)
+            found = self._climbs[key] = self._climb(decision, rejected, real_level)
+        return found
+
+    def _climb(self, decision: Decision, rejected: Range, real_level: int) -> tuple[RungShare, ...]:
+        attempts: list[tuple[int, bool]] = []  # the rung, and whether it is asked again
+        walk = climb(decision, self.settings.limits, random=lambda: 0.0)
+        try:
+            attempt = next(walk)
+            while True:
+                attempts.append((attempt.rung_index, attempt.number_on_rung > 1))
+                answers = rejected.high == 0 or attempt.rung.tier.level >= real_level
+                kind = OutcomeKind.ACCEPTED if answers else OutcomeKind.REJECTED
+                attempt = walk.send(Outcome(kind, cost_usd=None))
+        except StopIteration:
+            pass
+        if not attempts:  # over its cost ceiling before it began: it would not have run
+            return ()
+        rungs: dict[int, list[list[float]]] = {}
+        left = [1.0, 1.0, 1.0]
+        chances = (rejected.low, rejected.expected, rejected.high)
+        for number, (index, again) in enumerate(attempts, 1):
+            parts = rungs.setdefault(index, [[0.0] * 3, [0.0] * 3, [0.0] * 3])
+            last = number == len(attempts)
+            for at in range(3):
+                parts[1 if again else 0][at] += left[at]
+                goes_on = 0.0 if last else chances[at]
+                parts[2][at] += left[at] * (1 - goes_on)
+                left[at] *= goes_on
+        return tuple(
+            RungShare(decision.ladder[index].model, _as_three(first), _as_three(again), _as_three(ends))
+            for index, (first, again, ends) in rungs.items()
+        )
+
+    def models_of(self, tier: str, at_ms: int) -> tuple[Model, ...]:
+        """The models of a tier that can be had then, in order of preference."""
+        day = self._rates.day(at_ms)
+        found = self._firsts.get((tier, day))
+        if found is None:
+            gone = self.world(at_ms).unavailable
+            found = tuple(m for m in self.settings.catalog.tier(tier).models if m.id not in gone)
+            self._firsts[tier, day] = found
+        return found
+
+
+def _as_three(numbers: list[float]) -> Three:
+    return (numbers[0], numbers[1], numbers[2])
+
+
+def _bucket(tokens: int) -> int:
+    """Up to the next eighth of a power of two, as the gateway rounds what it estimates."""
+    step = max(16, 1 << max(0, tokens.bit_length() - 4))
+    return -(-tokens // step) * step

@@ -1,0 +1,191 @@
+"""Prices as whole numbers: the same cost as `Price.cost_usd` to the nano-dollar, at the speed of integers.
+
+A rate in US$ per million tokens is a thousandfold of nano-dollars per token. Where a discount leaves a fraction of one,
+all rates of the price are counted in the smaller unit that leaves none, and the sum is rounded once, half to even.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from itertools import chain
+from typing import NamedTuple
+
+from tierwise.core.calls import ImportedCall
+from tierwise.core.catalog import Model
+from tierwise.core.errors import UnpricedModel
+from tierwise.core.money import EXACT, NANOUSD_PER_USD, Conditions, Price, PriceBand, Usage, usd_to_nanousd
+from tierwise.prices import PriceBook
+
+__all__ = ["Prompt", "RateBook", "Rates", "actual_nanousd", "canonical_id", "prompt_of"]
+
+_MS_PER_DAY = 86_400_000
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_STANDARD = Conditions()
+# What follows the name of a Claude model in some records: the day of a snapshot, a longer context.
+_SUFFIX = re.compile(r"^(?P<name>claude-[a-z0-9-]*?[a-z0-9])(?:[-@]20\d{6})?(?:\[1m\])?$")
+
+
+def canonical_id(model_id: str) -> str:
+    """A model's id without what names one snapshot of it."""
+    found = _SUFFIX.match(model_id)
+    return model_id if found is None else found["name"]
+
+
+class Prompt(NamedTuple):
+    """One request's prompt, by token class."""
+
+    fresh: int
+    read: int = 0
+    write_5m: int = 0
+    write_1h: int = 0
+
+
+class Rates:
+    """One price, in whole numbers."""
+
+    __slots__ = ("_bands", "_limits", "_search", "_unit", "price")
+
+    def __init__(self, price: Price) -> None:
+        self.price = price
+        # Per token; a million of them and a billion to the dollar leave a thousand.
+        bands = [tuple(EXACT.multiply(rate, 1_000) for rate in _rates(band)) for band in price.bands]
+        search = EXACT.multiply(price.usd_per_web_search, NANOUSD_PER_USD)
+        places = max(map(_places, (search, *chain.from_iterable(bands))))
+        self._unit = int(10**places)
+        self._bands: list[_Band] = []
+        for fresh, output, read, write_5m, write_1h in bands:
+            whole = (int(EXACT.scaleb(rate, places)) for rate in (fresh, output, read, write_5m, write_1h))
+            self._bands.append((next(whole), next(whole), next(whole), next(whole), next(whole)))
+        self._search = int(EXACT.scaleb(search, places))
+        self._limits = [band.above_prompt_tokens for band in price.bands]
+
+    def nanousd(self, prompt: Prompt, output: int, searches: int = 0) -> int:
+        """What one request costs."""
+        fresh, read, write_5m, write_1h = prompt
+        bands = self._bands
+        chosen = bands[0]
+        if len(bands) > 1:
+            length = fresh + read + write_5m + write_1h
+            for limit, band in zip(self._limits, bands, strict=True):
+                if length > limit:
+                    chosen = band
+        of_fresh, of_output, of_read, of_5m, of_1h = chosen
+        total = fresh * of_fresh + output * of_output + read * of_read + write_5m * of_5m + write_1h * of_1h
+        total += searches * self._search
+        unit = self._unit
+        if unit == 1:
+            return total
+        whole, rest = divmod(total, unit)
+        up = 2 * rest > unit or (2 * rest == unit and whole % 2 == 1)
+        return whole + 1 if up else whole
+
+    def usage_nanousd(self, usage: Usage) -> int:
+        """What one request that used this costs."""
+        return self.nanousd(prompt_of(usage), usage.output_tokens, usage.web_searches)
+
+    @property
+    def band_limits(self) -> tuple[int, ...]:
+        """Above how many tokens of prompt each further band begins."""
+        return tuple(self._limits[1:])
+
+
+def prompt_of(usage: Usage) -> Prompt:
+    """The prompt's part of what a request used."""
+    return Prompt(usage.input_tokens, usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens)
+
+
+_Band = tuple[int, int, int, int, int]
+
+
+def _rates(band: PriceBand) -> tuple[Decimal, Decimal, Decimal, Decimal, Decimal]:
+    return (band.input, band.output, band.cache_read, band.cache_write_5m, band.cache_write_1h)
+
+
+def _places(number: Decimal) -> int:
+    """How many decimals it has that matter."""
+    exponent = number.normalize(EXACT).as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+class RateBook:
+    """Rates by model, day and conditions, looked up once each.
+
+    Args:
+        prices: where they come from.
+        models: those that are known. Any other is priced by its name alone.
+        priced_on: the day whose prices apply to every call; None: that of each call.
+    """
+
+    def __init__(self, prices: PriceBook, models: Iterable[Model] = (), priced_on: date | None = None) -> None:
+        self._prices = prices
+        self._models: dict[str, Model] = {}
+        for model in models:
+            self._models.setdefault(model.id, model)
+        self._priced_on = priced_on
+        self._known: dict[tuple[object, ...], Rates | None] = {}
+        self._of_call: dict[tuple[str, str, int, Conditions], tuple[Model | None, Rates | None]] = {}
+
+    def model(self, model_id: str) -> Model | None:
+        """The known model of that id, of which a snapshot's day may be part."""
+        return self._models.get(model_id) or self._models.get(canonical_id(model_id))
+
+    def day(self, at_ms: int) -> date:
+        """The day whose prices apply at a time."""
+        return self._priced_on or date.fromordinal(_EPOCH_ORDINAL + at_ms // _MS_PER_DAY)
+
+    def rates(self, model: Model, at_ms: int, conditions: Conditions = _STANDARD) -> Rates | None:
+        """The rates of a model at a time; None where nobody knows them."""
+        plain = conditions == _STANDARD
+        key = (model.provider, model.id, model.price_as, at_ms // _MS_PER_DAY, None if plain else conditions)
+        try:
+            return self._known[key]
+        except KeyError:
+            found = self._known[key] = self._look_up(model, self.day(at_ms), conditions)
+            return found
+
+    def of(self, call: ImportedCall) -> tuple[Model | None, Rates | None]:
+        """The model that answered, if it is a known one, and its rates for that call, if anybody knows them."""
+        key = (call.provider, call.model, call.at_ms // _MS_PER_DAY, call.conditions)
+        found = self._of_call.get(key)
+        if found is None:
+            model = self.model(call.model)
+            rates = None
+            for asked in (model,) if model is not None else _by_name(call):
+                rates = rates or self.rates(asked, call.at_ms, call.conditions)
+            found = self._of_call[key] = (model, rates)
+        return found
+
+    def nanousd(self, call: ImportedCall) -> int | None:
+        """What a call really used, at the prices of this book. None: unpriced."""
+        usage = call.usage
+        if not (usage.input_tokens or usage.output_tokens or usage.prompt_tokens or usage.web_searches):
+            return call.cost_nanousd or 0
+        rates = self.of(call)[1]
+        return call.cost_nanousd if rates is None else rates.usage_nanousd(usage)
+
+    def _look_up(self, model: Model, on: date, conditions: Conditions) -> Rates | None:
+        try:
+            return Rates(self._prices.price(model, on, conditions))
+        except UnpricedModel:
+            return None
+
+
+def _by_name(call: ImportedCall) -> Iterable[Model]:
+    for name in dict.fromkeys((canonical_id(call.model), call.model)):
+        yield Model(id=name, provider=call.provider, context_tokens=0, max_output_tokens=0)
+
+
+def actual_nanousd(call: ImportedCall, prices: PriceBook) -> int | None:
+    """What a call really cost, at the price of its day; None where nobody knows it. For many calls: `RateBook`."""
+    usage = call.usage
+    if not usage.prompt_tokens and not usage.output_tokens and not usage.web_searches:
+        return call.cost_nanousd or 0
+    for model in _by_name(call):
+        try:
+            return usd_to_nanousd(prices.price(model, call.day, call.conditions).cost_usd(usage))
+        except UnpricedModel:
+            continue
+    return call.cost_nanousd

@@ -1,0 +1,127 @@
+"""Whole-number prices: the same as the exact ones, to the nano-dollar."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.replay.sessions import BOOK, HAIKU, MODELS, OPUS, SONNET, call
+from tierwise.core.catalog import Model
+from tierwise.core.money import Conditions, Price, PriceBand, Usage, usd_to_nanousd
+from tierwise.replay import RateBook, actual_nanousd
+from tierwise.replay.pricing import Rates, canonical_id
+
+RATE = st.decimals(0, 200, places=6, allow_nan=False)
+TOKENS = st.integers(0, 2_000_000)
+USAGES = st.builds(
+    Usage,
+    input_tokens=TOKENS,
+    output_tokens=TOKENS,
+    cache_read_tokens=TOKENS,
+    cache_write_5m_tokens=TOKENS,
+    cache_write_1h_tokens=TOKENS,
+    web_searches=st.integers(0, 20),
+)
+
+
+@st.composite
+def prices(draw: st.DrawFn) -> Price:
+    limits = sorted({0, *draw(st.lists(st.integers(1, 1_000_000), max_size=2))})
+    bands = tuple(
+        PriceBand(draw(RATE), draw(RATE), draw(RATE), draw(RATE), draw(RATE), above_prompt_tokens=limit)
+        for limit in limits
+    )
+    return Price("m", bands, "test", usd_per_web_search=draw(st.decimals(0, 1, places=11, allow_nan=False)))
+
+
+@given(prices(), USAGES)
+def test_any_price_gives_the_same_whole_and_exact(price: Price, usage: Usage) -> None:
+    """Whatever the rates, bands and tokens: what the integers say is the exact cost, rounded once, half to even."""
+    assert Rates(price).usage_nanousd(usage) == usd_to_nanousd(price.cost_usd(usage))
+
+
+@given(
+    st.sampled_from([model for model in MODELS if model.provider == "anthropic"]),
+    st.sampled_from([date(2026, 10, 1), date(2026, 11, 22)]),
+    st.builds(Conditions, batch=st.booleans(), inference_geo=st.sampled_from([None, "us", "global"])),
+    USAGES,
+)
+def test_shipped_prices_give_the_same_whole_and_exact(
+    model: Model, on: date, conditions: Conditions, usage: Usage
+) -> None:
+    """Batch, geography and dated prices, of each shipped model."""
+    price = BOOK.price(model, on, conditions)
+    assert Rates(price).usage_nanousd(usage) == usd_to_nanousd(price.cost_usd(usage))
+
+
+def test_half_a_nano_dollar_goes_to_the_even_one() -> None:
+    """Two tokens at a quarter of a nano-dollar are half of one, which is none; six are one and a half, which is two."""
+    rate = Decimal("0.00025")
+    band = PriceBand(rate, rate, rate, rate, rate)
+    rates = Rates(Price("m", (band,), "test"))
+    assert [rates.usage_nanousd(Usage(input_tokens=n)) for n in (2, 6, 7)] == [0, 2, 2]
+
+
+def test_haiku_is_five_times_dearer_above_its_band() -> None:
+    """At 100,000 tokens of prompt $0.10 a million, at one more $0.50, for every token and the answer too."""
+    rates = RateBook(BOOK, MODELS).rates(HAIKU, call().at_ms)
+    assert rates is not None
+    assert rates.usage_nanousd(Usage(input_tokens=100_000, output_tokens=1_000)) == 10_000_000 + 500_000
+    assert rates.usage_nanousd(Usage(input_tokens=1, cache_read_tokens=100_000, output_tokens=1_000)) == (
+        500 + 5_000_000 + 2_500_000
+    )
+    assert rates.band_limits == (100_000,)
+
+
+def test_each_call_has_the_price_of_its_day() -> None:
+    """A cache read of Sonnet 5.5 cost twice as much before 2026-10-07."""
+    now = call(model=SONNET, cache_read_tokens=1_000_000)
+    day_ms = 86_400_000
+    before = call(model=SONNET, cache_read_tokens=1_000_000, seconds=-50 * day_ms / 1000)
+    assert (actual_nanousd(before, BOOK), actual_nanousd(now, BOOK)) == (200_000_000, 100_000_000)
+    book = RateBook(BOOK, MODELS)
+    assert (book.nanousd(before), book.nanousd(now)) == (200_000_000, 100_000_000)
+    assert RateBook(BOOK, MODELS, date(2026, 11, 1)).nanousd(before) == 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("claude-haiku-4-5-20251001", "claude-haiku-4-5"),
+        ("claude-haiku-4-5@20251001", "claude-haiku-4-5"),
+        ("claude-opus-5-5[1m]", "claude-opus-5-5"),
+        ("claude-sonnet-5", "claude-sonnet-5"),
+        ("gpt-4o-2024-08-06", "gpt-4o-2024-08-06"),
+        ("<synthetic>", "<synthetic>"),
+    ],
+)
+def test_a_snapshot_is_its_model(told: str, name: str) -> None:
+    """The day of a snapshot and a longer context are no part of a Claude model's name."""
+    assert canonical_id(told) == name
+
+
+def test_a_snapshot_costs_what_its_model_costs() -> None:
+    """The dated table knows Sonnet 5.5 by its name; a snapshot of it is priced by that."""
+    snapshot = call(model="claude-sonnet-5-5-20260928", cache_read_tokens=1_000_000)
+    assert actual_nanousd(snapshot, BOOK) == RateBook(BOOK, MODELS).nanousd(snapshot) == 100_000_000
+
+
+def test_unknown_is_none_and_nothing_used_is_nothing() -> None:
+    """A model that nobody prices has no cost, unless its record tells one; a call that used nothing cost nothing."""
+    unknown = call(model="nobody-7b", input_tokens=5)
+    told = call(model="nobody-7b", input_tokens=5, cost_nanousd=77)
+    nothing = call(model="<synthetic>")
+    for cost in (lambda one: actual_nanousd(one, BOOK), RateBook(BOOK, MODELS).nanousd):
+        assert [cost(one) for one in (unknown, told, nothing)] == [None, 77, 0]
+
+
+@given(USAGES, st.sampled_from([OPUS.id, HAIKU.id, SONNET.id]))
+def test_a_book_and_a_single_look_agree(usage: Usage, model_id: str) -> None:
+    """The book that keeps its rates says the same as the price that is looked up for one call."""
+    one = replace(call(model=model_id), usage=usage)
+    assert RateBook(BOOK, MODELS).nanousd(one) == actual_nanousd(one, BOOK)
