@@ -64,7 +64,7 @@ class Replayer:
         found = _Course(self, session, foresight=False, outcomes=outcomes)
         low, expected, high = found.sums
         contributions = dict(found.contributions)
-        if found.weighed:
+        if found.misjudged:
             knowing = _Course(self, session, foresight=True, outcomes=False)
             contributions[Assumption.TURNS_TO_COME] = expected - knowing.sums[1]
             low, high = min(low, knowing.sums[0]), max(high, knowing.sums[2])
@@ -176,8 +176,11 @@ class _Course:
         self._replayer = replayer
         self._policy = replayer.policy
         self._rates = replayer._rates
+        self._real_rates = replayer._real_rates
         self._deciding = replayer._deciding
         self._assumed = replayer.world.assumptions
+        settings = replayer.policy.settings
+        self._margin = Decimal(str(settings.gateway.switch_margin)) if settings is not None else Decimal(0)
         self._foresight = foresight
         self._conversations: dict[str, _Conversation] = {}
         self._models: dict[str, Model] = {}  # that hold anything
@@ -190,13 +193,12 @@ class _Course:
         self.sums = [0, 0, 0]
         self.contributions: dict[Assumption, int] = {}
         self.unpriced = self.moved = self.below = 0
-        self.weighed = False
+        self.misjudged = False  # a move would have been decided otherwise, had its length been known
         self.outcomes: list[CallOutcome] = []
-        if foresight:
-            for call in session.calls:
-                if call.kind.converses:
-                    key = call.agent or ""
-                    self._to_come[key] = self._to_come.get(key, 0) + 1
+        for call in session.calls:
+            if call.kind.converses:
+                key = call.agent or ""
+                self._to_come[key] = self._to_come.get(key, 0) + 1
         self._session_models = {call.model for call in session.calls if call.kind is CallKind.MAIN}
         for call in session.calls:
             outcome = self._call(call)
@@ -206,9 +208,9 @@ class _Course:
     # ------------------------------------------------------------------ each call
 
     def _call(self, call: ImportedCall) -> CallOutcome:
-        real_cost = self._replayer._real_rates.nanousd(call)
         model, rates = self._rates.of(call)
-        now_cost = real_cost if self._replayer.world.priced_on is None else self._rates.nanousd(call)
+        now_cost = self._rates.nanousd(call)
+        real_cost = now_cost if self._real_rates is self._rates else self._real_rates.nanousd(call)
         if real_cost is None or now_cost is None:
             self.unpriced += 1
             return CallOutcome(call.id, call.model, None, None, Why.UNPRICED)
@@ -445,37 +447,35 @@ class _Course:
         prices = deciding.world(call.at_ms).prices
         if can_take(history, target) is not None or current.id not in prices or target.id not in prices:
             return False
-        self.weighed = True
         usual_new = scaled(conversation.usual_new, by)
+        turn = Turn(
+            scaled(conversation.prompt + conversation.output_tokens, by) + usual_new,
+            scaled(conversation.usual_output, by),
+            usual_new,
+            conversation.ttl_seconds,
+        )
+        holding = ((on, conversation.held.get(on)), (target.id, conversation.certain.get(target.id)))
+        warm = {model_id: _warmth(model_id, held) for model_id, held in holding if held is not None}
+
+        def pays(turns_to_come: float) -> bool:
+            return weigh(
+                current,
+                target,
+                prices=prices,
+                warm=warm,
+                turn=turn,
+                turns_to_come=turns_to_come,
+                now=call.at_ms / 1000,
+                margin=self._margin,
+            ).moves
+
         turns = conversation.turns + 1
-        to_come = (
-            float(max(0, self._to_come.get(call.agent or "", 0) - turns))
-            if self._foresight
-            else self._replayer.world.turns.after(turns)
-        )
-        move = weigh(
-            current,
-            target,
-            prices=prices,
-            warm={
-                model_id: _warmth(model_id, held)
-                for model_id, held in (
-                    (current.id, conversation.held.get(current.id)),
-                    (target.id, conversation.certain.get(target.id)),
-                )
-                if held is not None
-            },
-            turn=Turn(
-                scaled(conversation.prompt + conversation.output_tokens, by) + usual_new,
-                scaled(conversation.usual_output, by),
-                usual_new,
-                conversation.ttl_seconds,
-            ),
-            turns_to_come=to_come,
-            now=call.at_ms / 1000,
-            margin=Decimal(str(deciding.settings.gateway.switch_margin)),
-        )
-        return move.moves
+        knowing = pays(max(0, self._to_come.get(call.agent or "", 0) - turns))
+        if self._foresight:
+            return knowing
+        found = pays(self._replayer.world.turns.after(turns))
+        self.misjudged = self.misjudged or found is not knowing
+        return found
 
     # ------------------------------------------------------------------ beginnings that conversations share
 
@@ -545,27 +545,27 @@ class _Step:
             length = course._assumed.output_length
             spread = _ONE if by == (1, 1) else course._assumed.tokenizer_spread
         outputs = (round(output * length.low), round(output * length.expected), round(output * length.high))
-        first = _priced(rates, (low, expected, high), outputs, searches, spread)
-        read = expected.read + expected.write_5m + expected.write_1h
-        again = Prompt(expected.fresh, read, 0, 0)
-        second = _priced(rates, (again, again, again), outputs, searches, spread)
-        return _Cost(first, second, expected, kept, outputs[1], rates)
+        plain = rates.nanousd_by_output(expected, outputs, searches)
+        if low is not expected or high is not expected:
+            plain = (
+                rates.nanousd(low, outputs[0], searches),
+                plain[1],
+                rates.nanousd(high, outputs[2], searches),
+            )
+        again = Prompt(expected.fresh, expected.read + expected.write_5m + expected.write_1h)
+        second = rates.nanousd_by_output(again, outputs, searches)
+        return _Cost(_spread(plain, spread), _spread(second, spread), expected, kept, outputs[1], rates)
 
 
-def _priced(
-    rates: Rates, parts: tuple[Prompt, Prompt, Prompt], outputs: tuple[int, int, int], searches: int, spread: Range
-) -> tuple[int, int, int]:
-    low, expected, high = parts
-    middle = rates.nanousd(expected, outputs[1], searches)
-    if low is expected and high is expected and outputs[0] == outputs[1] == outputs[2]:
-        kind = unkind = middle
-    else:
-        kind = rates.nanousd(low, outputs[0], searches)
-        unkind = rates.nanousd(high, outputs[2], searches)
-    if spread is not _ONE:
-        kind, unkind = round(kind * spread.low), round(unkind * spread.high)
-        middle = round(middle * spread.expected) if spread.expected != 1 else middle
-    return kind, middle, unkind
+def _spread(nanousd: tuple[int, int, int], by: Range) -> tuple[int, int, int]:
+    if by is _ONE:
+        return nanousd
+    low, expected, high = nanousd
+    return (
+        round(low * by.low),
+        expected if by.expected == 1 else round(expected * by.expected),
+        round(high * by.high),
+    )
 
 
 def _warmth(model_id: str, held: Held) -> Warmth:

@@ -13,7 +13,7 @@ from tierwise.core.money import Price
 from tierwise.core.settings import Settings
 from tierwise.core.tasks import Classification, Task, TaskType
 from tierwise.engine.climb import climb
-from tierwise.policy import World, decide
+from tierwise.policy import World, decide, judge
 from tierwise.replay.pricing import RateBook
 from tierwise.replay.world import Range, ReplayWorld
 
@@ -43,7 +43,8 @@ class Deciding:
         self._tiers = {model.id: spec.tier for spec in catalog for model in spec.models}
         self._top = catalog.top.tier.level
         self._worlds: dict[date, World] = {}
-        self._classes: dict[Classification, int] = {}
+        self._classes: dict[tuple[object, ...], int] = {}
+        self._patterns = bool(settings.overrides.patterns)
         self._decisions: dict[tuple[object, ...], Decision | None] = {}
         self._climbs: dict[tuple[object, ...], tuple[RungShare, ...]] = {}
         self._firsts: dict[tuple[str, date], tuple[Model, ...]] = {}
@@ -61,11 +62,13 @@ class Deciding:
         return named[0] if named else self._top + 1
 
     def world(self, at_ms: int) -> World:
-        """What decisions of that day depend on."""
+        """What decisions of that day depend on. Days on which all is the same share one."""
         day = self._rates.day(at_ms)
         found = self._worlds.get(day)
         if found is None:
-            found = self._worlds[day] = self._world_on(day)
+            made = self._world_on(day)
+            found = next((known for known in self._worlds.values() if known == made), made)
+            self._worlds[day] = found
         return found
 
     def _world_on(self, day: date) -> World:
@@ -75,12 +78,12 @@ class Deciding:
         unavailable = dict(self._world.unavailable)
         for model in (*settings.catalog.models, settings.catalog.baseline):
             if not model.available_on(day):
-                unavailable.setdefault(model.id, f"it is not offered on {day}")
+                unavailable.setdefault(model.id, "it was not offered then")
             try:
                 prices[model.id] = self._world.prices.price(model, day)
-            except UnpricedModel as error:
-                unpriced[model.id] = str(error)
-                unavailable.setdefault(model.id, str(error))
+            except UnpricedModel:
+                unpriced[model.id] = f"no price was known for {model.id!r} then"
+                unavailable.setdefault(model.id, unpriced[model.id])
         return World(
             catalog=settings.catalog,
             policy=settings.policy,
@@ -92,8 +95,21 @@ class Deciding:
         )
 
     def class_of(self, classification: Classification) -> int:
-        """A short name for what was said of a call."""
-        return self._classes.setdefault(classification, len(self._classes))
+        """A short name for all classifications that the policy does the same with.
+
+        Few differ in it: how sure the classifier is matters only where it changes what the tree says.
+        """
+        said: list[object] = [
+            classification.task_type.name,
+            bool(classification.also),
+            classification.stated_stakes,
+        ]
+        for fits_local in (True, False):
+            verdict = judge(
+                classification, self.settings.policy, fits_local=fits_local, stakes=classification.stated_stakes
+            )
+            said += [verdict.rule.name, verdict.role, verdict.strictest.name, verdict.unsure]
+        return self._classes.setdefault(tuple(said), len(self._classes))
 
     def decide(
         self, call: ImportedCall, classification: Classification, said: int, *, tokens: int, tier: str | None
@@ -103,10 +119,9 @@ class Deciding:
         `said` is the classification's short name, `tokens` the prompt's, as the baseline counts them.
         """
         bucket = _bucket(tokens)
-        patterns = bool(self.settings.overrides.patterns)
-        day = self._rates.day(call.at_ms)
-        ask = call.ask if patterns else ""
-        key = (said, bucket, call.has_tools, call.has_images, call.json_schema, tier, day, ask)
+        world = self.world(call.at_ms)
+        ask = call.ask if self._patterns else ""
+        key = (said, bucket, call.has_tools, call.has_images, call.json_schema, tier, id(world), ask)
         if key in self._decisions:
             return self._decisions[key]
         if len(self._decisions) >= _MOST_KEPT:
@@ -121,7 +136,7 @@ class Deciding:
             tier=tier,
         )
         try:
-            found: Decision | None = decide(task, classification, self.world(call.at_ms))
+            found: Decision | None = decide(task, classification, world)
         except TierwiseError:
             found = None
         self._decisions[key] = found

@@ -34,6 +34,9 @@ def canonical_id(model_id: str) -> str:
     return model_id if found is None else found["name"]
 
 
+_Band = tuple[int, int, int, int, int]
+
+
 class Prompt(NamedTuple):
     """One request's prompt, by token class."""
 
@@ -66,18 +69,37 @@ class Rates:
         """What one request costs."""
         fresh, read, write_5m, write_1h = prompt
         bands = self._bands
-        chosen = bands[0]
-        if len(bands) > 1:
-            length = fresh + read + write_5m + write_1h
-            for limit, band in zip(self._limits, bands, strict=True):
-                if length > limit:
-                    chosen = band
-        of_fresh, of_output, of_read, of_5m, of_1h = chosen
-        total = fresh * of_fresh + output * of_output + read * of_read + write_5m * of_5m + write_1h * of_1h
+        band = bands[0] if len(bands) == 1 else self._band(fresh + read + write_5m + write_1h)
+        total = fresh * band[0] + output * band[1] + read * band[2] + write_5m * band[3] + write_1h * band[4]
         total += searches * self._search
+        return total if self._unit == 1 else self._rounded(total)
+
+    def nanousd_by_output(self, prompt: Prompt, outputs: tuple[int, int, int], searches: int) -> tuple[int, int, int]:
+        """What one request costs with an answer of each of three lengths."""
+        first, second, third = outputs
+        if first == second == third:
+            found = self.nanousd(prompt, first, searches)
+            return found, found, found
+        if self._unit != 1:
+            return (
+                self.nanousd(prompt, first, searches),
+                self.nanousd(prompt, second, searches),
+                self.nanousd(prompt, third, searches),
+            )
+        asked = self.nanousd(prompt, 0, searches)
+        rate = (self._bands[0] if len(self._bands) == 1 else self._band(sum(prompt)))[1]
+        return asked + first * rate, asked + second * rate, asked + third * rate
+
+    def _band(self, length: int) -> _Band:
+        chosen = self._bands[0]
+        for limit, band in zip(self._limits, self._bands, strict=True):
+            if length > limit:
+                chosen = band
+        return chosen
+
+    def _rounded(self, total: int) -> int:
+        """In whole nano-dollars, half to even."""
         unit = self._unit
-        if unit == 1:
-            return total
         whole, rest = divmod(total, unit)
         up = 2 * rest > unit or (2 * rest == unit and whole % 2 == 1)
         return whole + 1 if up else whole
@@ -95,9 +117,6 @@ class Rates:
 def prompt_of(usage: Usage) -> Prompt:
     """The prompt's part of what a request used."""
     return Prompt(usage.input_tokens, usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens)
-
-
-_Band = tuple[int, int, int, int, int]
 
 
 def _rates(band: PriceBand) -> tuple[Decimal, Decimal, Decimal, Decimal, Decimal]:
