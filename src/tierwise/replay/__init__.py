@@ -5,7 +5,17 @@ The theory of it, and what is assumed: docs/explanation/what-if.md.
 
 from tierwise.replay.course import Replayer, replay_session
 from tierwise.replay.levers import levers
-from tierwise.replay.policies import Actual, AllOn, OpusPlan, ReplayPolicy, Routed, SubagentsOn
+from tierwise.replay.optimum import optimum_nanousd
+from tierwise.replay.policies import (
+    Actual,
+    AllOn,
+    OpusPlan,
+    RandomMix,
+    ReplayPolicy,
+    Routed,
+    SubagentsOn,
+    random_at_equal_cost,
+)
 from tierwise.replay.pricing import RateBook, actual_nanousd
 from tierwise.replay.values import Assumption, CallOutcome, Lever, LeverValue, Scenario, SessionReplay, Why
 from tierwise.replay.world import (
@@ -28,6 +38,7 @@ __all__ = [
     "Lever",
     "LeverValue",
     "OpusPlan",
+    "RandomMix",
     "Range",
     "RateBook",
     "ReplayPolicy",
@@ -41,6 +52,8 @@ __all__ = [
     "Why",
     "actual_nanousd",
     "levers",
+    "optimum_nanousd",
+    "random_at_equal_cost",
     "replay_session",
     "shipped_assumptions",
     "with_models",

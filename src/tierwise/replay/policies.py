@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from tierwise.core.settings import Settings
 
-__all__ = ["Actual", "AllOn", "OpusPlan", "ReplayPolicy", "Routed", "SubagentsOn"]
+__all__ = [
+    "Actual",
+    "AllOn",
+    "OpusPlan",
+    "RandomMix",
+    "ReplayPolicy",
+    "Routed",
+    "SubagentsOn",
+    "random_at_equal_cost",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,3 +69,29 @@ class SubagentsOn:
 
 
 ReplayPolicy = Actual | Routed | AllOn | OpusPlan | SubagentsOn
+
+
+@dataclass(frozen=True, slots=True)
+class RandomMix:
+    """Each conversation on one of two tiers, drawn blindly: in expectation, which is linear and needs no draw."""
+
+    dear_share: float  # the probability of the dearer tier
+    nanousd: int
+    below_calls: float  # that are expected on a lower tier than the tree wants for them
+
+
+def random_at_equal_cost(nanousd: int, cheap: tuple[int, int], dear: tuple[int, int]) -> RandomMix | None:
+    """The blind mix of two fixed tiers that costs as much; None where no mix of them does.
+
+    What a policy is worth shows beside it: at the same cost, how many calls land lower than their work demands.
+
+    Args:
+        nanousd: what the policy costs.
+        cheap: what everything on the cheaper tier costs (nano-dollars), and how many calls are too low there.
+        dear: the same of the dearer tier.
+    """
+    span = dear[0] - cheap[0]
+    if span <= 0 or not cheap[0] <= nanousd <= dear[0]:
+        return None
+    share = (nanousd - cheap[0]) / span
+    return RandomMix(share, nanousd, share * dear[1] + (1 - share) * cheap[1])
