@@ -19,7 +19,6 @@ Costs are whole nano-dollars, rounded once for each call and scenario.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple, assert_never
 
@@ -27,18 +26,20 @@ from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.core.decisions import Decision
 from tierwise.core.errors import UnpricedModel
+from tierwise.core.money import Conditions
 from tierwise.core.tasks import Classification
 from tierwise.policy.switching import History, Turn, Warmth, can_take, weigh
 from tierwise.replay.cache import TTL_1H_MS, TTL_5M_MS, Ask, Held, Real, as_really_read, ratio, scaled, sent
 from tierwise.replay.deciding import Deciding, RungShare, Three
 from tierwise.replay.policies import Actual, AllOn, OpusPlan, ReplayPolicy, Routed, SubagentsOn
-from tierwise.replay.pricing import Prompt, RateBook, Rates
+from tierwise.replay.pricing import MS_PER_DAY, Prompt, RateBook, Rates
 from tierwise.replay.values import Assumption, CallOutcome, Scenario, SessionReplay, Why
 from tierwise.replay.world import Range, ReplayWorld
 
 __all__ = ["Replayer", "replay_session"]
 
 _SURE = (1.0, 1.0, 1.0)
+_NEVER = (0.0, 0.0, 0.0)
 _ONE = Range(1.0, 1.0, 1.0)
 
 
@@ -157,16 +158,39 @@ class _Conversation:
         self.ttl_seconds = None if not ask.cached else 3_600 if 2 * ask.hour > ask.cached else 300
 
 
-@dataclass(slots=True)
 class _Cost:
     """What one attempt costs, by scenario, and what the model holds after it."""
 
-    nanousd: tuple[int, int, int]
-    again: tuple[int, int, int]  # the same, asked again at once
-    sent: Prompt
-    held: Held | None
-    output: int
-    rates: Rates
+    __slots__ = ("_again", "_searches", "_spread", "held", "nanousd", "outputs", "rates", "sent")
+
+    def __init__(
+        self,
+        nanousd: tuple[int, int, int],
+        *,
+        sent: Prompt,
+        held: Held | None,
+        outputs: tuple[int, int, int],
+        rates: Rates,
+        searches: int,
+        spread: Range,
+    ) -> None:
+        self.nanousd = nanousd
+        self.sent = sent
+        self.held = held
+        self.outputs = outputs
+        self.rates = rates
+        self._searches = searches
+        self._spread = spread
+        self._again: tuple[int, int, int] | None = None
+
+    @property
+    def again(self) -> tuple[int, int, int]:
+        """What it costs to ask the same once more, at once: all that was cached is warm."""
+        if self._again is None:
+            fresh, *cached = self.sent
+            plain = self.rates.nanousd_by_output(Prompt(fresh, sum(cached)), self.outputs, self._searches)
+            self._again = _spread(plain, self._spread)
+        return self._again
 
 
 class _Course:
@@ -185,10 +209,10 @@ class _Course:
         self._conversations: dict[str, _Conversation] = {}
         self._models: dict[str, Model] = {}  # that hold anything
         self._said: dict[int, int] = {}  # classification (by identity) → its short name
-        self._beginnings: dict[
-            tuple[str, str], tuple[int, bool]
-        ] = {}  # model and kind of agent → last seen, for an hour
+        self._beginnings: dict[tuple[str, str], tuple[int, bool]] = {}  # model, kind of agent → when; for an hour?
         self._to_come: dict[str, int] = {}
+        self._priced_of: tuple[int, Conditions] | None = None
+        self._priced: dict[str, Rates | None] = {}
         self.actual = 0
         self.sums = [0, 0, 0]
         self.contributions: dict[Assumption, int] = {}
@@ -209,14 +233,15 @@ class _Course:
 
     def _call(self, call: ImportedCall) -> CallOutcome:
         model, rates = self._rates.of(call)
-        now_cost = self._rates.nanousd(call)
+        usage = call.usage
+        used = usage.prompt_tokens or usage.output_tokens
+        now_cost = rates.usage_nanousd(usage) if rates is not None and used else self._rates.nanousd(call)
         real_cost = now_cost if self._real_rates is self._rates else self._real_rates.nanousd(call)
         if real_cost is None or now_cost is None:
             self.unpriced += 1
             return CallOutcome(call.id, call.model, None, None, Why.UNPRICED)
         self.actual += real_cost
-        usage = call.usage
-        if not usage.prompt_tokens and not usage.output_tokens:
+        if not used:
             return self._alone(call, now_cost, Why.UNPRICED if now_cost else Why.NOTHING_USED)
         if model is None or rates is None:
             return self._alone(call, now_cost, Why.UNKNOWN_MODEL if model is None else Why.UNPRICED)
@@ -242,6 +267,18 @@ class _Course:
                 case other:
                     assert_never(other)
         return self._placed(step, model, why)
+
+    def rates_now(self, model: Model, call: ImportedCall) -> Rates | None:
+        """The rates of a model for that call; kept for the calls of that day that come after it."""
+        of = (call.at_ms // MS_PER_DAY, call.conditions)
+        if of != self._priced_of:
+            self._priced_of = of
+            self._priced.clear()
+        try:
+            return self._priced[model.id]
+        except KeyError:
+            found = self._priced[model.id] = self._rates.rates(model, call.at_ms, call.conditions)
+            return found
 
     def _conversation(self, call: ImportedCall) -> _Conversation:
         if not call.kind.converses:
@@ -298,16 +335,17 @@ class _Course:
             self.sums[at] += cost.nanousd[at]
         self._count(step, model, self._decision(step, None))
         self._contribute(step, model, cost)
-        self._hold(conversation, model, cost.held, certain=True)
+        self._hold(conversation, model.id, cost.held, certain=True)
+        self._saw_beginning(step, model)
         conversation.note(step.ask, step.model)
         return CallOutcome(call.id, model.id, self._tier_name(model.id), cost.nanousd[1], why)
 
-    def _hold(self, conversation: _Conversation, model: Model, held: Held | None, *, certain: bool) -> None:
+    @staticmethod
+    def _hold(conversation: _Conversation, model_id: str, held: Held | None, *, certain: bool) -> None:
         if held is not None:
-            self._models[model.id] = model
-            conversation.held[model.id] = held
+            conversation.held[model_id] = held
             if certain:
-                conversation.certain[model.id] = held
+                conversation.certain[model_id] = held
 
     def _count(self, step: _Step, model: Model, wanted: Decision | None) -> None:
         if model.id != step.model.id:
@@ -323,12 +361,12 @@ class _Course:
         by, expected, searches = step.by(model), cost.nanousd[1], step.call.usage.web_searches
         warm = as_really_read(ask, found, by)
         if warm is not found:
-            kept = cost.rates.nanousd(warm, cost.output, searches)
+            kept = cost.rates.nanousd(warm, cost.outputs[1], searches)
             self._add(Assumption.CACHE, expected - kept)
         if model.id == step.model.id:
             return
         plain = scaled(ask.output, by)
-        if cost.output != plain:
+        if cost.outputs[1] != plain:
             short = cost.rates.nanousd(found, plain, searches)
             self._add(Assumption.OUTPUT_LENGTH, expected - short)
         if by != (1, 1):
@@ -373,48 +411,48 @@ class _Course:
         """All ways that the call can go, each with its probability."""
         call, conversation = step.call, step.conversation
         costs: dict[tuple[str, bool], _Cost] = {}
-        totals = [0.0, 0.0, 0.0]
+        low = expected = high = 0.0
         on: dict[str, Three] = {}
         main = next((way for way in ways if way.on == conversation.main), ways[0])
-        single = len(ways) == 1 and len(main.rungs) == 1
-        for way in ways:
-            chance = way.chance
-            for rung in way.rungs:
-                key = (rung.model.id, rung.model.id == way.on)
-                cost = costs.get(key)
+        for was_on, chance, rungs, _ in ways:
+            for model, first, again, ends in rungs:
+                stays = model.id == was_on
+                cost = costs.get((model.id, stays))
                 if cost is None:
-                    holding = conversation.held if key[1] else conversation.certain
-                    cost = costs[key] = step.cost(rung.model, holding.get(rung.model.id))
-                if not single:
-                    for at in range(3):
-                        totals[at] += chance[at] * (rung.first[at] * cost.nanousd[at] + rung.again[at] * cost.again[at])
-                before = on.get(rung.model.id, (0.0, 0.0, 0.0))
-                ends = rung.ends
-                on[rung.model.id] = (
+                    holding = conversation.held if stays else conversation.certain
+                    cost = costs[model.id, stays] = step.cost(model, holding.get(model.id))
+                asked = cost.nanousd
+                low += chance[0] * first[0] * asked[0]
+                expected += chance[1] * first[1] * asked[1]
+                high += chance[2] * first[2] * asked[2]
+                if again[2]:
+                    asked = cost.again
+                    low += chance[0] * again[0] * asked[0]
+                    expected += chance[1] * again[1] * asked[1]
+                    high += chance[2] * again[2] * asked[2]
+                before = on.get(model.id, _NEVER)
+                on[model.id] = (
                     before[0] + chance[0] * ends[0],
                     before[1] + chance[1] * ends[1],
                     before[2] + chance[2] * ends[2],
                 )
         model = main.rungs[0].model
-        first = costs[model.id, model.id == main.on]
-        spent = first.nanousd if single else (round(totals[0]), round(totals[1]), round(totals[2]))
+        planned = costs[model.id, model.id == main.on]
+        single = len(ways) == 1 and len(main.rungs) == 1
+        spent = planned.nanousd if single else (round(low), round(expected), round(high))
         for at in range(3):
             self.sums[at] += spent[at]
-        self._add(Assumption.ESCALATION, spent[1] - first.nanousd[1])
-        self._contribute(step, model, first)
+        self._add(Assumption.ESCALATION, spent[1] - planned.nanousd[1])
+        self._contribute(step, model, planned)
         self._count(step, model, wanted)
-        self._keep(step, model, costs, sure=len(ways) == 1)
+        sure = len(ways) == 1
+        for (model_id, _), cost in costs.items():
+            self._hold(conversation, model_id, cost.held, certain=sure and model_id == model.id)
+        self._saw_beginning(step, model)
         if call.kind.converses:
             conversation.on, conversation.main = on, model.id
             conversation.note(step.ask, step.model)
         return CallOutcome(call.id, model.id, self._tier_name(model.id), spent[1], main.why)
-
-    def _keep(self, step: _Step, main: Model, costs: Mapping[tuple[str, bool], _Cost], *, sure: bool) -> None:
-        conversation = step.conversation
-        for (model_id, _), cost in costs.items():
-            model = self._models.get(model_id)
-            if model is not None:
-                self._hold(conversation, model, cost.held, certain=sure and model_id == main.id)
 
     def _from(self, on: str, free: Decision, step: _Step) -> tuple[Decision, Why]:
         """Where the call goes from a conversation that is on some model: the gateway's rule (`gateway.planning`)."""
@@ -487,7 +525,7 @@ class _Course:
         warm = age is not None and age < (TTL_1H_MS if seen is not None and seen[1] else TTL_5M_MS)
         return True, warm, False
 
-    def saw_beginning(self, step: _Step, model: Model) -> None:
+    def _saw_beginning(self, step: _Step, model: Model) -> None:
         """A model was sent the beginning of a conversation of this kind."""
         ask = step.ask
         if ask.cached:
@@ -518,7 +556,7 @@ class _Step:
         """What a model costs under the conditions of this call."""
         if model.id == self.model.id:
             return self.real_rates
-        return self._course._rates.rates(model, self.call.at_ms, self.call.conditions)
+        return self._course.rates_now(model, self.call)
 
     def cost(self, model: Model, held: Held | None) -> _Cost:
         """What the call costs on a model that holds so much of the conversation."""
@@ -537,7 +575,6 @@ class _Step:
             warm = course.beginning(self, model)
             other, kept = sent(ask, None, same=same, by=by, least=least, beginning=scaled(ask.beginning, by))
             low, expected, high = (other if one else expected for one in warm)
-        course.saw_beginning(self, model)
         output = ask.output if same else scaled(ask.output, by)
         if same:
             length = spread = _ONE
@@ -552,9 +589,15 @@ class _Step:
                 plain[1],
                 rates.nanousd(high, outputs[2], searches),
             )
-        again = Prompt(expected.fresh, expected.read + expected.write_5m + expected.write_1h)
-        second = rates.nanousd_by_output(again, outputs, searches)
-        return _Cost(_spread(plain, spread), _spread(second, spread), expected, kept, outputs[1], rates)
+        return _Cost(
+            _spread(plain, spread),
+            sent=expected,
+            held=kept,
+            outputs=outputs,
+            rates=rates,
+            searches=searches,
+            spread=spread,
+        )
 
 
 def _spread(nanousd: tuple[int, int, int], by: Range) -> tuple[int, int, int]:

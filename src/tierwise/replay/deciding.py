@@ -14,7 +14,7 @@ from tierwise.core.settings import Settings
 from tierwise.core.tasks import Classification, Task, TaskType
 from tierwise.engine.climb import climb
 from tierwise.policy import World, decide, judge
-from tierwise.replay.pricing import RateBook
+from tierwise.replay.pricing import MS_PER_DAY, RateBook
 from tierwise.replay.world import Range, ReplayWorld
 
 __all__ = ["Deciding", "RungShare", "Three"]
@@ -42,7 +42,7 @@ class Deciding:
         catalog = settings.catalog
         self._tiers = {model.id: spec.tier for spec in catalog for model in spec.models}
         self._top = catalog.top.tier.level
-        self._worlds: dict[date, World] = {}
+        self._worlds: dict[int, World] = {}
         self._classes: dict[tuple[object, ...], int] = {}
         self._patterns = bool(settings.overrides.patterns)
         self._decisions: dict[tuple[object, ...], Decision | None] = {}
@@ -63,12 +63,11 @@ class Deciding:
 
     def world(self, at_ms: int) -> World:
         """What decisions of that day depend on. Days on which all is the same share one."""
-        day = self._rates.day(at_ms)
-        found = self._worlds.get(day)
+        found = self._worlds.get(at_ms // MS_PER_DAY)
         if found is None:
-            made = self._world_on(day)
+            made = self._world_on(self._rates.day(at_ms))
             found = next((known for known in self._worlds.values() if known == made), made)
-            self._worlds[day] = found
+            self._worlds[at_ms // MS_PER_DAY] = found
         return found
 
     def _world_on(self, day: date) -> World:

@@ -19,9 +19,9 @@ from tierwise.core.errors import UnpricedModel
 from tierwise.core.money import EXACT, NANOUSD_PER_USD, Conditions, Price, PriceBand, Usage, usd_to_nanousd
 from tierwise.prices import PriceBook
 
-__all__ = ["Prompt", "RateBook", "Rates", "actual_nanousd", "canonical_id", "prompt_of"]
+__all__ = ["MS_PER_DAY", "Prompt", "RateBook", "Rates", "actual_nanousd", "canonical_id", "prompt_of"]
 
-_MS_PER_DAY = 86_400_000
+MS_PER_DAY = 86_400_000
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _STANDARD = Conditions()
 # What follows the name of a Claude model in some records: the day of a snapshot, a longer context.
@@ -153,12 +153,12 @@ class RateBook:
 
     def day(self, at_ms: int) -> date:
         """The day whose prices apply at a time."""
-        return self._priced_on or date.fromordinal(_EPOCH_ORDINAL + at_ms // _MS_PER_DAY)
+        return self._priced_on or date.fromordinal(_EPOCH_ORDINAL + at_ms // MS_PER_DAY)
 
     def rates(self, model: Model, at_ms: int, conditions: Conditions = _STANDARD) -> Rates | None:
         """The rates of a model at a time; None where nobody knows them."""
         plain = conditions == _STANDARD
-        key = (model.provider, model.id, model.price_as, at_ms // _MS_PER_DAY, None if plain else conditions)
+        key = (model.provider, model.id, model.price_as, at_ms // MS_PER_DAY, None if plain else conditions)
         try:
             return self._known[key]
         except KeyError:
@@ -167,7 +167,7 @@ class RateBook:
 
     def of(self, call: ImportedCall) -> tuple[Model | None, Rates | None]:
         """The model that answered, if it is a known one, and its rates for that call, if anybody knows them."""
-        key = (call.provider, call.model, call.at_ms // _MS_PER_DAY, call.conditions)
+        key = (call.provider, call.model, call.at_ms // MS_PER_DAY, call.conditions)
         found = self._of_call.get(key)
         if found is None:
             model = self.model(call.model)
