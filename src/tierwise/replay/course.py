@@ -26,9 +26,9 @@ from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.core.decisions import Decision
 from tierwise.core.errors import UnpricedModel
-from tierwise.core.money import Conditions
+from tierwise.core.money import Conditions, usd_to_nanousd
 from tierwise.core.tasks import Classification
-from tierwise.policy.switching import History, Turn, Warmth, can_take, weigh
+from tierwise.policy.switching import History, Move, Turn, Warmth, can_take, weigh
 from tierwise.replay.cache import TTL_1H_MS, TTL_5M_MS, Ask, Held, Real, as_really_read, ratio, scaled, sent
 from tierwise.replay.deciding import Deciding, RungShare, Three
 from tierwise.replay.policies import Actual, AllOn, OpusPlan, ReplayPolicy, Routed, SubagentsOn
@@ -62,13 +62,13 @@ class Replayer:
 
     def replay(self, session: ImportedSession, *, outcomes: bool = True) -> SessionReplay:
         """One session; with where each call went, unless only the sums are wanted."""
-        found = _Course(self, session, foresight=False, outcomes=outcomes)
+        found = _Course(self, session, outcomes=outcomes)
         low, expected, high = found.sums
         contributions = dict(found.contributions)
-        if found.misjudged:
-            knowing = _Course(self, session, foresight=True, outcomes=False)
-            contributions[Assumption.TURNS_TO_COME] = expected - knowing.sums[1]
-            low, high = min(low, knowing.sums[0]), max(high, knowing.sums[2])
+        not_knowing = sum(found.regrets.values())
+        if not_knowing:
+            contributions[Assumption.TURNS_TO_COME] = not_knowing
+            low = max(0, low - not_knowing)
         return SessionReplay(
             session=session.id,
             policy=self.policy.name,
@@ -196,7 +196,7 @@ class _Cost:
 class _Course:
     """One way through a session. Everything happens when it is made."""
 
-    def __init__(self, replayer: Replayer, session: ImportedSession, *, foresight: bool, outcomes: bool) -> None:
+    def __init__(self, replayer: Replayer, session: ImportedSession, *, outcomes: bool) -> None:
         self._replayer = replayer
         self._policy = replayer.policy
         self._rates = replayer._rates
@@ -205,7 +205,6 @@ class _Course:
         self._assumed = replayer.world.assumptions
         settings = replayer.policy.settings
         self._margin = Decimal(str(settings.gateway.switch_margin)) if settings is not None else Decimal(0)
-        self._foresight = foresight
         self._conversations: dict[str, _Conversation] = {}
         self._models: dict[str, Model] = {}  # that hold anything
         self._said: dict[int, int] = {}  # classification (by identity) → its short name
@@ -217,7 +216,7 @@ class _Course:
         self.sums = [0, 0, 0]
         self.contributions: dict[Assumption, int] = {}
         self.unpriced = self.moved = self.below = 0
-        self.misjudged = False  # a move would have been decided otherwise, had its length been known
+        self.regrets: dict[str, int] = {}  # by conversation: what it costs not to have known its length
         self.outcomes: list[CallOutcome] = []
         for call in session.calls:
             if call.kind.converses:
@@ -495,7 +494,7 @@ class _Course:
         holding = ((on, conversation.held.get(on)), (target.id, conversation.certain.get(target.id)))
         warm = {model_id: _warmth(model_id, held) for model_id, held in holding if held is not None}
 
-        def pays(turns_to_come: float) -> bool:
+        def weighed(turns_to_come: float) -> Move:
             return weigh(
                 current,
                 target,
@@ -505,15 +504,17 @@ class _Course:
                 turns_to_come=turns_to_come,
                 now=call.at_ms / 1000,
                 margin=self._margin,
-            ).moves
+            )
 
-        turns = conversation.turns + 1
-        knowing = pays(max(0, self._to_come.get(call.agent or "", 0) - turns))
-        if self._foresight:
-            return knowing
-        found = pays(self._replayer.world.turns.after(turns))
-        self.misjudged = self.misjudged or found is not knowing
-        return found
+        turns, key = conversation.turns + 1, call.agent or ""
+        moves = weighed(self._replayer.world.turns.after(turns)).moves
+        knowing = weighed(max(0, self._to_come.get(key, 0) - turns))
+        if moves is not knowing.moves:
+            lost = knowing.move_usd - knowing.stay_usd if moves else knowing.stay_usd - knowing.move_usd
+            chance = Decimal(conversation.on[on][1])
+            # Several moves of one conversation may be wrong for the same turns: the worst of them counts.
+            self.regrets[key] = max(self.regrets.get(key, 0), usd_to_nanousd(lost * chance))
+        return moves
 
     # ------------------------------------------------------------------ beginnings that conversations share
 
