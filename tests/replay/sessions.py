@@ -12,11 +12,11 @@ from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.core.money import Usage
 from tierwise.prices import PriceBook
-from tierwise.replay import Escalation, Range, ReplayWorld, shipped_assumptions
+from tierwise.replay import Escalation, Range, ReplayWorld, known_models, shipped_assumptions
 
 SETTINGS = settings()
 BOOK = PriceBook(SETTINGS.prices, SETTINGS.providers)
-MODELS = tuple(SETTINGS.catalog.models)
+MODELS = known_models(SETTINGS)
 NOON_MS = int(datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp() * 1000)
 LOCAL_MODELS = {model.id: "not installed" for model in MODELS if model.provider != "anthropic"}
 MINUTE = 60

@@ -29,7 +29,7 @@ from tests.replay.sessions import (
     world,
 )
 from tierwise.core.calls import CallKind, ImportedCall
-from tierwise.core.errors import ConfigError
+from tierwise.core.errors import ConfigError, UnknownTier
 from tierwise.core.money import Conditions, Usage, usd_to_nanousd
 from tierwise.replay import (
     Actual,
@@ -47,6 +47,7 @@ from tierwise.replay import (
     TurnsToCome,
     Why,
     actual_nanousd,
+    policy_named,
     replay_session,
     shipped_assumptions,
     with_models,
@@ -175,7 +176,27 @@ def test_models_are_replaced_by_tier() -> None:
         with_models(SETTINGS, {"sonet": sonnet_5})
 
 
+def test_a_model_above_all_tiers_is_known_too() -> None:
+    """Fable is in no tier: what was done there is routed like anything else, and stands above all that is."""
+    calls = grown([(0, 30_000, 200)], model="claude-fable-5-2", task_type="production_change")
+    assert went(calls) == [("opus", Why.ROUTED)]
+    found = replay_session(session(*calls), ROUTED, rejecting(0.1))
+    assert found.contributions[Assumption.ESCALATION] > 0  # what Fable did, Opus may fail at
+
+
 # ------------------------------------------------------------------ policies that look at no work
+
+
+def test_policies_have_names() -> None:
+    """Each by the name that it shows; another is told of, with those there are."""
+    names = ("routed", "actual", "opusplan", "all-haiku", "sonnet-subagents")
+    assert [policy_named(name, SETTINGS).name for name in names] == list(names)
+    with pytest.raises(
+        ConfigError, match="no policy is called 'cheap'; use one of routed, actual, opusplan, all-local"
+    ):
+        policy_named("cheap", SETTINGS)
+    with pytest.raises(UnknownTier, match="unknown tier 'hiku'"):
+        policy_named("all-hiku", SETTINGS)
 
 
 def test_all_on_one_tier() -> None:

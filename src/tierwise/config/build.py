@@ -323,7 +323,23 @@ def _catalog(
     wanted = config.baseline or specs[-1].tier.name
     if env.get("TIERWISE_BASELINE"):
         wanted, where = env["TIERWISE_BASELINE"], "TIERWISE_BASELINE"
-    return Catalog(tuple(specs), _baseline(wanted, specs, config, providers, where))
+    baseline = _baseline(wanted, specs, config, providers, where)
+    return Catalog(tuple(specs), baseline, _beside(config, providers, placed))
+
+
+def _beside(
+    config: ConfigFile, providers: Mapping[str, ProviderSettings], placed: Mapping[str, str]
+) -> tuple[Model, ...]:
+    """The models that are described and in no tier. One whose provider is not told is none yet."""
+    found = []
+    for reference in config.models or {}:
+        try:
+            model = _model(reference, config, providers, "", key="models")
+        except ConfigError:
+            continue
+        if model.id not in placed:
+            found.append(model)
+    return tuple(found)
 
 
 def _baseline(

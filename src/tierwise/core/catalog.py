@@ -137,6 +137,7 @@ class Catalog:
 
     tiers: tuple[TierSpec, ...]
     baseline: Model
+    beside: tuple[Model, ...] = ()  # described, and in no tier: nothing goes there, but records may tell of them
 
     @property
     def bottom(self) -> TierSpec:

@@ -14,6 +14,7 @@ from tierwise.replay.policies import (
     ReplayPolicy,
     Routed,
     SubagentsOn,
+    policy_named,
     random_at_equal_cost,
 )
 from tierwise.replay.pricing import RateBook, actual_nanousd
@@ -24,6 +25,7 @@ from tierwise.replay.world import (
     Range,
     ReplayWorld,
     TurnsToCome,
+    known_models,
     shipped_assumptions,
     with_models,
 )
@@ -51,8 +53,10 @@ __all__ = [
     "TurnsToCome",
     "Why",
     "actual_nanousd",
+    "known_models",
     "levers",
     "optimum_nanousd",
+    "policy_named",
     "random_at_equal_cost",
     "replay_session",
     "shipped_assumptions",

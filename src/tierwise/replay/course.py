@@ -34,7 +34,7 @@ from tierwise.replay.deciding import Deciding, RungShare, Three
 from tierwise.replay.policies import Actual, AllOn, OpusPlan, ReplayPolicy, Routed, SubagentsOn
 from tierwise.replay.pricing import MS_PER_DAY, Prompt, RateBook, Rates
 from tierwise.replay.values import Assumption, CallOutcome, Scenario, SessionReplay, Why
-from tierwise.replay.world import Range, ReplayWorld
+from tierwise.replay.world import Range, ReplayWorld, known_models
 
 __all__ = ["Replayer", "replay_session"]
 
@@ -55,7 +55,7 @@ class Replayer:
         self.policy = policy
         self.world = world
         settings = policy.settings
-        models = world.models if settings is None else (*settings.catalog.models, *world.models)
+        models = world.models if settings is None else (*known_models(settings), *world.models)
         self._rates = RateBook(world.prices, models, world.priced_on)
         self._real_rates = self._rates if world.priced_on is None else RateBook(world.prices, models)
         self._deciding = None if settings is None else Deciding(settings, world, self._rates)
@@ -437,7 +437,7 @@ class _Course:
                 )
         model = main.rungs[0].model
         planned = costs[model.id, model.id == main.on]
-        single = len(ways) == 1 and len(main.rungs) == 1
+        single = len(ways) == 1 and len(main.rungs) == 1 and not main.rungs[0].again[2]
         spent = planned.nanousd if single else (round(low), round(expected), round(high))
         for at in range(3):
             self.sums[at] += spent[at]

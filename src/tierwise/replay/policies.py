@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tierwise.core.errors import ConfigError
 from tierwise.core.settings import Settings
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ReplayPolicy",
     "Routed",
     "SubagentsOn",
+    "policy_named",
     "random_at_equal_cost",
 ]
 
@@ -69,6 +71,30 @@ class SubagentsOn:
 
 
 ReplayPolicy = Actual | Routed | AllOn | OpusPlan | SubagentsOn
+
+
+def policy_named(name: str, settings: Settings) -> ReplayPolicy:
+    """A policy by its name: `routed`, `actual`, `all-TIER`, `TIER-subagents` or `opusplan`.
+
+    Raises:
+        ConfigError: there is none of that name; says which there are.
+        UnknownTier: it names a tier that is not configured.
+    """
+    tiers = [spec.tier.name for spec in settings.catalog]
+    match name:
+        case "routed":
+            return Routed(settings=settings)
+        case "actual":
+            return Actual(settings=settings)
+        case "opusplan":
+            return OpusPlan(settings=settings)
+        case _ if name.startswith("all-"):
+            return AllOn(settings=settings, tier=settings.catalog.tier(name.removeprefix("all-")).tier.name)
+        case _ if name.endswith("-subagents"):
+            return SubagentsOn(settings=settings, tier=settings.catalog.tier(name.removesuffix("-subagents")).tier.name)
+        case _:
+            named = [f"all-{tier}" for tier in tiers] + [f"{tier}-subagents" for tier in tiers]
+            raise ConfigError(f"no policy is called {name!r}; use one of routed, actual, opusplan, {', '.join(named)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,16 @@ from tierwise.core.tasks import TaskType
 from tierwise.prices import PriceBook
 from tierwise.replay.values import Scenario
 
-__all__ = ["Assumptions", "Escalation", "Range", "ReplayWorld", "TurnsToCome", "shipped_assumptions", "with_models"]
+__all__ = [
+    "Assumptions",
+    "Escalation",
+    "Range",
+    "ReplayWorld",
+    "TurnsToCome",
+    "known_models",
+    "shipped_assumptions",
+    "with_models",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +171,17 @@ class ReplayWorld:
     """
 
     prices: PriceBook
-    models: tuple[Model, ...]  # that are known: those of the configurations, and others that were really used
+    models: tuple[Model, ...]  # that are known: see `known_models`
     priced_on: date | None = None
     assumptions: Assumptions = field(default_factory=shipped_assumptions)
     turns: TurnsToCome = TurnsToCome()
     unavailable: Mapping[str, str] = field(default_factory=dict)  # model id → why
+
+
+def known_models(settings: Settings) -> tuple[Model, ...]:
+    """All models that a configuration describes, in a tier or not."""
+    catalog = settings.catalog
+    return (*catalog.models, catalog.baseline, *catalog.beside)
 
 
 def with_models(settings: Settings, replacements: Mapping[str, Model]) -> Settings:
