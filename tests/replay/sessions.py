@@ -11,6 +11,7 @@ from tests.policy.worlds import classified, settings
 from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.core.money import Usage
+from tierwise.policy.outlook import HarderTurns
 from tierwise.prices import PriceBook
 from tierwise.replay import Escalation, Range, ReplayWorld, known_models, shipped_assumptions
 
@@ -38,10 +39,10 @@ def world(**changes: Any) -> ReplayWorld:
 
 
 def plain(**changes: Any) -> ReplayWorld:
-    """A world in which nothing is assumed: no escalation, and answers of one length."""
+    """A world in which nothing is assumed: no escalation, answers of one length, no turn harder than the one before."""
     one = Range(1.0, 1.0, 1.0)
     assumed = replace(shipped_assumptions(), escalation=Escalation.never(), output_length=one, tokenizer_spread=one)
-    return world(assumptions=assumed, **changes)
+    return world(assumptions=assumed, **{"harder": HarderTurns(assumed=0.0), **changes})
 
 
 def call(number: int = 0, *, seconds: float = 0.0, model: Model | str = OPUS, **fields: Any) -> ImportedCall:

@@ -31,6 +31,8 @@ from tests.replay.sessions import (
 from tierwise.core.calls import CallKind, ImportedCall
 from tierwise.core.errors import ConfigError, UnknownTier
 from tierwise.core.money import Conditions, Usage, usd_to_nanousd
+from tierwise.core.settings import ProjectSettings
+from tierwise.policy.outlook import HarderTurns, TurnsToCome
 from tierwise.replay import (
     Actual,
     AllOn,
@@ -44,7 +46,6 @@ from tierwise.replay import (
     Routed,
     Scenario,
     SubagentsOn,
-    TurnsToCome,
     Why,
     actual_nanousd,
     policy_named,
@@ -360,11 +361,27 @@ def test_knowing_how_long_it_goes_on_is_an_assumption_too() -> None:
     assert found.by_scenario[Scenario.LOW] == found.expected_nanousd - found.contributions[Assumption.TURNS_TO_COME]
 
 
-def test_turns_to_come_as_past_conversations_tell() -> None:
-    """The mean of what came after, in conversations that got this far, drawn towards the assumption."""
-    assert TurnsToCome().after(1) == 8
-    known = TurnsToCome.learned([10, 20, 30, 0])
-    assert known.after(15) == pytest.approx(((20 - 15) + (30 - 15) + 80) / 12)
+def test_a_move_is_not_made_where_a_harder_turn_usually_follows() -> None:
+    """The way back is weighed, as in the gateway: where every other turn asks for more, the conversation stays."""
+    calls = grown([(0, 30_000, 200), (60, 500, 200)], asks=(0, 1))
+    found = classified("field_extraction")
+    calls[1] = replace(calls[1], classification=found)
+    assert went(calls)[1] == ("haiku", Why.MOVED_DOWN)
+    often = HarderTurns(counts={(found.family, found.needs): (1_000, 500)})
+    assert went(calls, where=plain(harder=often))[1] == ("sonnet", Why.STAYED)
+
+
+def test_a_projects_own_bounds_hold() -> None:
+    """What `[gateway.projects]` says of a project holds for its calls, and one that is only observed is not routed."""
+    gateway = replace(
+        SETTINGS.gateway,
+        projects={"careful": ProjectSettings(min_tier="opus"), "watched": ProjectSettings(observe=True)},
+    )
+    policy = Routed(settings=replace(SETTINGS, gateway=gateway))
+    (one,) = grown([(0, 30_000, 200)])
+    assert went([replace(one, project="careful")], policy) == [("opus", Why.ROUTED)]
+    assert went([replace(one, project="watched")], policy) == [("opus", Why.OBSERVED)]
+    assert went([replace(one, project="other")], policy) == [("sonnet", Why.ROUTED)]
 
 
 def test_routing_that_costs_more_says_so() -> None:

@@ -14,18 +14,17 @@ All of this is read on the hot path, so bodies are looked at and never copied. C
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from hashlib import blake2b
-from itertools import accumulate
 
 from tierwise.core.calls import CallKind
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Usage
+from tierwise.policy.outlook import TurnsToCome
 from tierwise.policy.switching import History, Turn, Warmth
 from tierwise.wire.claude_code import said, without_reminders
 
@@ -53,9 +52,6 @@ _THINKING = frozenset({"thinking", "redacted_thinking"})
 _TOOL_ENDINGS = ("tool_use", "tool_result")  # of the server's tools and of MCP's too
 _LONGEST_ID = 200  # of what a client calls its session or agent; beyond that it is hashed
 _TTL_5M, _TTL_1H = 300, 3_600
-# Before the ledger knows better: how many turns come after one, and with how many conversations that counts.
-# An assumption; nothing measured is behind it.
-_ASSUMED_TURNS_TO_COME, _ASSUMED_WEIGHT = 8, 10
 
 
 # ------------------------------------------------------------------ which conversation
@@ -352,8 +348,7 @@ class Conversations:
             raise ValueError(f"most must be 1 or more, not {most}")
         self._most = most
         self._known: OrderedDict[str, Conversation] = OrderedDict()
-        self._lengths: list[int] = []
-        self._sums: list[int] = [0]  # of the lengths from each place on
+        self._turns = TurnsToCome()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -377,8 +372,7 @@ class Conversations:
 
     def learn(self, counts: Iterable[int]) -> None:
         """How many turns past conversations had, in place of what was learned before."""
-        self._lengths = sorted(count for count in counts if count > 0)
-        self._sums = [0, *accumulate(reversed(self._lengths))][::-1]
+        self._turns = TurnsToCome.learned(counts)
 
     def expected_turns(self, turns_so_far: int) -> float:
         """How many turns come after `turns_so_far`, the one that is under way among them.
@@ -386,10 +380,7 @@ class Conversations:
         The mean of what came after in the conversations that got this far, drawn towards an assumption where those
         are few.
         """
-        place = bisect_left(self._lengths, turns_so_far)
-        got_this_far = len(self._lengths) - place
-        came_after = self._sums[place] - got_this_far * turns_so_far
-        return (came_after + _ASSUMED_TURNS_TO_COME * _ASSUMED_WEIGHT) / (got_this_far + _ASSUMED_WEIGHT)
+        return self._turns.after(turns_so_far)
 
 
 def _begun(model_id: str, usage: Usage, now: float) -> Conversation:

@@ -392,6 +392,9 @@ class _Course:
         classification = conversation.classification
         if classification is None or deciding is None:
             return self._placed(step, step.model, Why.NOT_CLASSIFIED)
+        ruled = deciding.ruled(call)
+        if ruled is not None and ruled.observe:
+            return self._placed(step, step.model, Why.OBSERVED)
         free = self._decision(step, None)
         if free is None:
             return self._placed(step, step.model, Why.NO_MODEL)
@@ -462,11 +465,13 @@ class _Course:
         if not call.in_tool_loop and call.classification is not None:
             if free.tier > tier:
                 return free, Why.MOVED_UP
-            if self._pays(on, free.model, step):
+            harder = self._replayer.world.harder
+            needs_more = harder.after(free.classification) if free.tier < tier else 0.0
+            if self._pays(on, free.model, step, needs_more):
                 return free, Why.MOVED_DOWN
         return self._decision(step, tier.name) or free, Why.STAYED
 
-    def _pays(self, on: str, target: Model, step: _Step) -> bool:
+    def _pays(self, on: str, target: Model, step: _Step, needs_more: float) -> bool:
         """Whether moving down is possible, and cheaper with all that it throws away."""
         conversation, call, deciding = step.conversation, step.call, self._deciding
         current, counted_by = self._models.get(on), conversation.real_model
@@ -504,6 +509,7 @@ class _Course:
                 turns_to_come=turns_to_come,
                 now=call.at_ms / 1000,
                 margin=self._margin,
+                needs_more=needs_more,
             )
 
         turns, key = conversation.turns + 1, call.agent or ""

@@ -10,7 +10,7 @@ from tierwise.core.catalog import Model, Tier
 from tierwise.core.decisions import Decision, Outcome, OutcomeKind
 from tierwise.core.errors import TierwiseError, UnpricedModel
 from tierwise.core.money import Price
-from tierwise.core.settings import Settings
+from tierwise.core.settings import ProjectSettings, Settings
 from tierwise.core.tasks import Classification, Task, TaskType
 from tierwise.engine.climb import climb
 from tierwise.policy import World, decide, judge
@@ -44,6 +44,7 @@ class Deciding:
         self._top = catalog.top.tier.level
         self._worlds: dict[int, World] = {}
         self._classes: dict[tuple[object, ...], int] = {}
+        self._projects = settings.gateway.projects
         self._patterns = bool(settings.overrides.patterns)
         self._decisions: dict[tuple[object, ...], Decision | None] = {}
         self._climbs: dict[tuple[object, ...], tuple[RungShare, ...]] = {}
@@ -101,6 +102,7 @@ class Deciding:
         said: list[object] = [
             classification.task_type.name,
             bool(classification.also),
+            classification.abstained,
             classification.stated_stakes,
         ]
         for fits_local in (True, False):
@@ -120,7 +122,8 @@ class Deciding:
         bucket = _bucket(tokens)
         world = self.world(call.at_ms)
         ask = call.ask if self._patterns else ""
-        key = (said, bucket, call.has_tools, call.has_images, call.json_schema, tier, id(world), ask)
+        ruled = self.ruled(call)
+        key = (said, bucket, call.has_tools, call.has_images, call.json_schema, tier, id(world), ruled, ask)
         if key in self._decisions:
             return self._decisions[key]
         if len(self._decisions) >= _MOST_KEPT:
@@ -133,6 +136,8 @@ class Deciding:
             has_images=call.has_images,
             tokens_in=bucket,
             tier=tier,
+            min_tier=None if ruled is None else ruled.min_tier,
+            max_tier=None if ruled is None else ruled.max_tier,
         )
         try:
             found: Decision | None = decide(task, classification, world)
@@ -140,6 +145,10 @@ class Deciding:
             found = None
         self._decisions[key] = found
         return found
+
+    def ruled(self, call: ImportedCall) -> ProjectSettings | None:
+        """What the configuration says of the call's project."""
+        return self._projects.get(call.project) if call.project is not None else None
 
     def climbing(
         self, decision: Decision, task_type: TaskType, real_level: int, *, loop: bool

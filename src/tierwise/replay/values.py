@@ -40,6 +40,7 @@ class Why(StrEnum):
     UNKNOWN_MODEL = "unknown_model"  # left alone: nothing is known of its model
     UNPRICED = "unpriced"  # left alone: its own cost, or that of the model it would go to, is not known
     NOT_CLASSIFIED = "not_classified"  # left alone: nobody said what it is
+    OBSERVED = "observed"  # left alone: its project is only to be observed
     FAST = "fast"  # left alone: it was asked for in fast mode
     NO_MODEL = "no_model"  # left alone: no model could take it
     NOTHING_USED = "nothing_used"  # left alone: it failed before it used anything, or counts tokens

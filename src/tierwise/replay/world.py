@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
 from importlib.resources import files
-from itertools import accumulate
 
 from tierwise.core.catalog import Model, TierSpec
 from tierwise.core.errors import ConfigError
 from tierwise.core.settings import Settings
 from tierwise.core.tasks import TaskType
+from tierwise.policy.outlook import HarderTurns, TurnsToCome
 from tierwise.prices import PriceBook
 from tierwise.replay.values import Scenario
 
@@ -97,29 +96,6 @@ def _wilson(hits: float, of: float) -> Range:
     return Range(max(0.0, (middle - spread) / scale), mean, min(1.0, (middle + spread) / scale))
 
 
-@dataclass(frozen=True)
-class TurnsToCome:
-    """How many turns come after one, as past conversations tell; drawn towards an assumption where those are few."""
-
-    assumed: float = 8.0  # an assumption; nothing measured is behind it
-    weight: float = 10.0  # conversations that it counts as
-    lengths: tuple[int, ...] = ()  # turns of past conversations, ascending
-    _sums: tuple[int, ...] = (0,)  # of the lengths from each place on
-
-    @classmethod
-    def learned(cls, lengths: Iterable[int], *, assumed: float = 8.0, weight: float = 10.0) -> TurnsToCome:
-        """From the numbers of turns of past conversations."""
-        known = tuple(sorted(length for length in lengths if length > 0))
-        return cls(assumed, weight, known, (0, *accumulate(reversed(known)))[::-1])
-
-    def after(self, turns: int) -> float:
-        """How many are expected after so many."""
-        place = bisect_left(self.lengths, turns)
-        got_this_far = len(self.lengths) - place
-        came_after = self._sums[place] - got_this_far * turns
-        return (came_after + self.assumed * self.weight) / (got_this_far + self.weight)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Assumptions:
     """What is assumed where no record tells; the shipped ones stand in `data/replay.toml`."""
@@ -174,7 +150,8 @@ class ReplayWorld:
     models: tuple[Model, ...]  # that are known: see `known_models`
     priced_on: date | None = None
     assumptions: Assumptions = field(default_factory=shipped_assumptions)
-    turns: TurnsToCome = TurnsToCome()
+    turns: TurnsToCome = field(default_factory=TurnsToCome)  # how long conversations go on
+    harder: HarderTurns = field(default_factory=HarderTurns)  # how often a turn is followed by one that asks for more
     unavailable: Mapping[str, str] = field(default_factory=dict)  # model id → why
 
 
