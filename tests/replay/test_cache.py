@@ -39,7 +39,7 @@ def costs(calls: list[ImportedCall], tier: str) -> list[int | None]:
 def on(model: Model, *calls: ImportedCall, held: Held | None = None, least: int = 512) -> Prompt:
     """The last of these calls, as it would have been sent to a model that holds so much."""
     real = Real()
-    asks = [real.next(one, one.model) for one in calls]
+    asks = [real.next(one, OPUS) for one in calls]
     return sent(asks[-1], held, same=model.id == calls[-1].model, by=ratio(model, OPUS), least=least)[0]
 
 
@@ -100,8 +100,8 @@ def test_five_minutes_to_one_hour() -> None:
     first = call(0, cache_write_5m_tokens=10_000)
     second = call(1, seconds=MINUTE, cache_read_tokens=10_000, cache_write_1h_tokens=1_000)
     real = Real()
-    real.next(first, OPUS.id)
-    ask = real.next(second, OPUS.id)
+    real.next(first, OPUS)
+    ask = real.next(second, OPUS)
     assert ask.held() == Held(1_000, 11_000, second.at_ms)
     assert on(SONNET, first, second, held=Held(0, 10_000, NOON_MS)) == Prompt(0, 10_000, 1_000, 0)
 
@@ -200,7 +200,7 @@ def test_what_holds_what_was_really_held_is_sent_what_was_really_sent(
             cache_write_5m_tokens=write_5m,
             cache_write_1h_tokens=write_1h,
         )
-        ask = real.next(one, OPUS.id)
+        ask = real.next(one, OPUS)
         told, held = sent(ask, held, same=True)
         assert told == Prompt(fresh, read, write_5m, write_1h)
 

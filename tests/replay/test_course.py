@@ -53,6 +53,7 @@ from tierwise.replay import (
     shipped_assumptions,
     with_models,
 )
+from tierwise.replay.asked import Asked
 from tierwise.replay.deciding import Deciding
 
 ROUTED = Routed(settings=SETTINGS)
@@ -305,10 +306,11 @@ def test_the_ledgers_counts_take_the_place_of_the_prior() -> None:
 
 def test_a_climb_has_every_way_it_can_end_and_no_other() -> None:
     """Over all rungs the probabilities of being the last add up to one, in each scenario."""
-    deciding = Deciding(SETTINGS, world(), Replayer(ROUTED, world())._rates)
-    one = call(input_tokens=3_000, classification=classified("field_extraction"))
-    found = classified("field_extraction")
-    decision = deciding.decide(one, found, 0, tokens=3_000, tier=None)
+    where, found = world(), classified("field_extraction")
+    deciding = Deciding(SETTINGS, where)
+    (one,) = where.asked(session(call(input_tokens=3_000, classification=found)))
+    assert isinstance(one, Asked)
+    decision = deciding.free(one)
     assert decision is not None
     rungs = deciding.climbing(decision, found.task_type, 3, loop=False)
     assert [rung.model.id for rung in rungs] == [HAIKU.id, SONNET.id, OPUS.id]

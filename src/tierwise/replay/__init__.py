@@ -3,6 +3,7 @@
 The theory of it, and what is assumed: docs/explanation/what-if.md.
 """
 
+from tierwise.replay.assumptions import Assumptions, Escalation, Range, shipped_assumptions
 from tierwise.replay.course import Replayer, replay_session
 from tierwise.replay.levers import levers
 from tierwise.replay.optimum import optimum_nanousd
@@ -19,15 +20,7 @@ from tierwise.replay.policies import (
 )
 from tierwise.replay.pricing import RateBook, actual_nanousd
 from tierwise.replay.values import Assumption, CallOutcome, Lever, LeverValue, Scenario, SessionReplay, Why
-from tierwise.replay.world import (
-    Assumptions,
-    Escalation,
-    Range,
-    ReplayWorld,
-    known_models,
-    shipped_assumptions,
-    with_models,
-)
+from tierwise.replay.world import ReplayWorld, known_models, with_models
 
 __all__ = [
     "Actual",

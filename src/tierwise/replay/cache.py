@@ -19,6 +19,7 @@ as the API demands.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -35,6 +36,7 @@ __all__ = [
     "Held",
     "Real",
     "as_really_read",
+    "cut",
     "ratio",
     "scaled",
     "sent",
@@ -89,16 +91,17 @@ class Ask:
 class Real:
     """One conversation as it was."""
 
-    __slots__ = ("_beginning", "_for_an_hour", "_held")
+    __slots__ = ("_beginning", "_for_an_hour", "_held", "_models")
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
+        self._models: dict[str, Model] = {}
         self._for_an_hour = False  # what was written last
         self._beginning = -1
 
-    def next(self, call: ImportedCall, model_id: str) -> Ask:
-        """The next call that was made in it."""
-        usage, now = call.usage, call.at_ms
+    def next(self, call: ImportedCall, model: Model) -> Ask:
+        """The next call that was made in it, and the model that answered."""
+        usage, now, model_id = call.usage, call.at_ms, model.id
         read, write_5m, write_1h = usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
         cached = read + write_5m + write_1h
         held = self._held.get(model_id)
@@ -124,7 +127,17 @@ class Real:
         )
         if cached:
             self._held[model_id] = ask.held()
+            self._models[model_id] = model
+        if intact is not None:
+            cut(self._held, ask, model, self._models)
         return ask
+
+
+def cut(holding: dict[str, Held], ask: Ask, real: Model, models: Mapping[str, Model]) -> None:
+    """After a call that showed another history: whoever was not sent that holds no more than what is still the same."""
+    for model_id, held in holding.items():
+        if held.at_ms < ask.at_ms and ask.intact is not None:
+            holding[model_id] = held.cut(scaled(ask.intact, ratio(models[model_id], real)))
 
 
 def ratio(target: Model, real: Model) -> tuple[int, int]:

@@ -18,29 +18,27 @@ Costs are whole nano-dollars, rounded once for each call and scenario.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import NamedTuple, assert_never
 
 from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.core.decisions import Decision
-from tierwise.core.errors import UnpricedModel
 from tierwise.core.money import Conditions, usd_to_nanousd
-from tierwise.core.tasks import Classification
 from tierwise.policy.switching import History, Move, Turn, Warmth, can_take, weigh
-from tierwise.replay.cache import TTL_1H_MS, TTL_5M_MS, Ask, Held, Real, as_really_read, ratio, scaled, sent
-from tierwise.replay.deciding import Deciding, RungShare, Three
+from tierwise.replay.asked import Asked, LeftAlone
+from tierwise.replay.cache import TTL_1H_MS, TTL_5M_MS, Ask, Held, cut, ratio, scaled
+from tierwise.replay.costs import Cost, cost_of
+from tierwise.replay.deciding import RungShare, Three
 from tierwise.replay.policies import Actual, AllOn, OpusPlan, ReplayPolicy, Routed, SubagentsOn
-from tierwise.replay.pricing import MS_PER_DAY, Prompt, RateBook, Rates
+from tierwise.replay.pricing import MS_PER_DAY, Rates
 from tierwise.replay.values import Assumption, CallOutcome, Scenario, SessionReplay, Why
-from tierwise.replay.world import Range, ReplayWorld, known_models
+from tierwise.replay.world import ReplayWorld
 
 __all__ = ["Replayer", "replay_session"]
 
 _SURE = (1.0, 1.0, 1.0)
 _NEVER = (0.0, 0.0, 0.0)
-_ONE = Range(1.0, 1.0, 1.0)
 
 
 def replay_session(session: ImportedSession, policy: ReplayPolicy, world: ReplayWorld) -> SessionReplay:
@@ -49,20 +47,19 @@ def replay_session(session: ImportedSession, policy: ReplayPolicy, world: Replay
 
 
 class Replayer:
-    """Replays sessions under one policy. What it decided, and looked up, it keeps."""
+    """Replays sessions under one policy.
+
+    What was decided and looked up is kept by the world. Where a session is replayed under several policies, what is
+    the same under all of them is found once if the same session comes to each of them before the next.
+    """
 
     def __init__(self, policy: ReplayPolicy, world: ReplayWorld) -> None:
         self.policy = policy
         self.world = world
-        settings = policy.settings
-        models = world.models if settings is None else (*known_models(settings), *world.models)
-        self._rates = RateBook(world.prices, models, world.priced_on)
-        self._real_rates = self._rates if world.priced_on is None else RateBook(world.prices, models)
-        self._deciding = None if settings is None else Deciding(settings, world, self._rates)
 
     def replay(self, session: ImportedSession, *, outcomes: bool = True) -> SessionReplay:
         """One session; with where each call went, unless only the sums are wanted."""
-        found = _Course(self, session, outcomes=outcomes)
+        found = _Course(self.policy, self.world, session, outcomes=outcomes)
         low, expected, high = found.sums
         contributions = dict(found.contributions)
         not_knowing = sum(found.regrets.values())
@@ -96,21 +93,16 @@ class _Way(NamedTuple):
     why: Why
 
 
-# ------------------------------------------------------------------ one session
-
-
 class _Conversation:
-    """One conversation: its real course, and where it is under the policy."""
+    """Where one conversation is under the policy, and how it goes on."""
 
     __slots__ = (
         "certain",
-        "classification",
         "held",
         "main",
         "on",
         "output_tokens",
         "prompt",
-        "real",
         "real_model",
         "ttl_seconds",
         "turns",
@@ -119,13 +111,11 @@ class _Conversation:
     )
 
     def __init__(self) -> None:
-        self.real = Real()
         self.held: dict[str, Held] = {}  # by each model, for whoever was on it in the call before
         self.certain: dict[str, Held] = {}  # by each model, for whoever comes to it
         self.on: dict[str, Three] = {}  # on which model it is, with what probability; empty: on none yet
         self.main = ""  # on which it is if nothing was ever rejected
         self.turns = 0
-        self.classification: Classification | None = None  # of what was asked last, as far as that was told
         self.real_model: Model | None = None  # whose tokens these are:
         self.prompt = 0
         self.output_tokens = 0
@@ -133,11 +123,12 @@ class _Conversation:
         self.usual_new = 0
         self.ttl_seconds: int | None = None
 
-    def cut(self, intact: int, real: Model, models: Mapping[str, Model]) -> None:
-        """What came before was replaced: nobody holds more than what is still the same."""
-        for holding in (self.held, self.certain):
-            for model_id, held in holding.items():
-                holding[model_id] = held.cut(scaled(intact, ratio(models[model_id], real)))
+    def hold(self, model_id: str, held: Held | None, *, certain: bool) -> None:
+        """A model was sent something of it."""
+        if held is not None:
+            self.held[model_id] = held
+            if certain:
+                self.certain[model_id] = held
 
     def note(self, ask: Ask, real: Model) -> None:
         """A turn was answered: how large they are, as the gateway notes it."""
@@ -158,117 +149,89 @@ class _Conversation:
         self.ttl_seconds = None if not ask.cached else 3_600 if 2 * ask.hour > ask.cached else 300
 
 
-class _Cost:
-    """What one attempt costs, by scenario, and what the model holds after it."""
-
-    __slots__ = ("_again", "_searches", "_spread", "held", "nanousd", "outputs", "rates", "sent")
-
-    def __init__(
-        self,
-        nanousd: tuple[int, int, int],
-        *,
-        sent: Prompt,
-        held: Held | None,
-        outputs: tuple[int, int, int],
-        rates: Rates,
-        searches: int,
-        spread: Range,
-    ) -> None:
-        self.nanousd = nanousd
-        self.sent = sent
-        self.held = held
-        self.outputs = outputs
-        self.rates = rates
-        self._searches = searches
-        self._spread = spread
-        self._again: tuple[int, int, int] | None = None
-
-    @property
-    def again(self) -> tuple[int, int, int]:
-        """What it costs to ask the same once more, at once: all that was cached is warm."""
-        if self._again is None:
-            fresh, *cached = self.sent
-            plain = self.rates.nanousd_by_output(Prompt(fresh, sum(cached)), self.outputs, self._searches)
-            self._again = _spread(plain, self._spread)
-        return self._again
-
-
 class _Course:
     """One way through a session. Everything happens when it is made."""
 
-    def __init__(self, replayer: Replayer, session: ImportedSession, *, outcomes: bool) -> None:
-        self._replayer = replayer
-        self._policy = replayer.policy
-        self._rates = replayer._rates
-        self._real_rates = replayer._real_rates
-        self._deciding = replayer._deciding
-        self._assumed = replayer.world.assumptions
-        settings = replayer.policy.settings
-        self._margin = Decimal(str(settings.gateway.switch_margin)) if settings is not None else Decimal(0)
+    def __init__(self, policy: ReplayPolicy, world: ReplayWorld, session: ImportedSession, *, outcomes: bool) -> None:
+        self._policy = policy
+        self._world = world
+        self._assumed = world.assumptions
+        settings = policy.settings
+        self._deciding = None if settings is None else world.deciding(settings)
+        self._margin = Decimal(0) if settings is None else Decimal(str(settings.gateway.switch_margin))
         self._conversations: dict[str, _Conversation] = {}
         self._models: dict[str, Model] = {}  # that hold anything
-        self._said: dict[int, int] = {}  # classification (by identity) → its short name
         self._beginnings: dict[tuple[str, str], tuple[int, bool]] = {}  # model, kind of agent → when; for an hour?
-        self._to_come: dict[str, int] = {}
         self._priced_of: tuple[int, Conditions] | None = None
         self._priced: dict[str, Rates | None] = {}
+        self._tell = outcomes
         self.actual = 0
         self.sums = [0, 0, 0]
         self.contributions: dict[Assumption, int] = {}
-        self.unpriced = self.moved = self.below = 0
         self.regrets: dict[str, int] = {}  # by conversation: what it costs not to have known its length
+        self.unpriced = self.moved = self.below = 0
         self.outcomes: list[CallOutcome] = []
-        for call in session.calls:
-            if call.kind.converses:
-                key = call.agent or ""
-                self._to_come[key] = self._to_come.get(key, 0) + 1
-        self._session_models = {call.model for call in session.calls if call.kind is CallKind.MAIN}
-        for call in session.calls:
-            outcome = self._call(call)
-            if outcomes:
-                self.outcomes.append(outcome)
+        calls = world.asked(session)
+        self._to_come: dict[str, int] = {}  # by conversation: how many calls it has
+        for one in calls:
+            if isinstance(one, Asked) and one.conversation is not None:
+                self._to_come[one.conversation] = self._to_come.get(one.conversation, 0) + 1
+        self._main_models = {one.call.model for one in calls if one.call.kind is CallKind.MAIN}
+        for one in calls:
+            if isinstance(one, LeftAlone):
+                self._leave(one)
+            else:
+                self._call(one)
 
     # ------------------------------------------------------------------ each call
 
-    def _call(self, call: ImportedCall) -> CallOutcome:
-        model, rates = self._rates.of(call)
-        usage = call.usage
-        used = usage.prompt_tokens or usage.output_tokens
-        now_cost = rates.usage_nanousd(usage) if rates is not None and used else self._rates.nanousd(call)
-        real_cost = now_cost if self._real_rates is self._rates else self._real_rates.nanousd(call)
-        if real_cost is None or now_cost is None:
+    def _leave(self, one: LeftAlone) -> None:
+        nanousd = one.now_nanousd
+        if one.real_nanousd is None or nanousd is None:
             self.unpriced += 1
-            return CallOutcome(call.id, call.model, None, None, Why.UNPRICED)
-        self.actual += real_cost
-        if not used:
-            return self._alone(call, now_cost, Why.UNPRICED if now_cost else Why.NOTHING_USED)
-        if model is None or rates is None:
-            return self._alone(call, now_cost, Why.UNKNOWN_MODEL if model is None else Why.UNPRICED)
+        else:
+            self.actual += one.real_nanousd
+            for at in range(3):
+                self.sums[at] += nanousd
+        self._told(one.call, one.call.model, nanousd, one.why)
+
+    def _call(self, asked: Asked) -> None:
+        self.actual += asked.real_nanousd
+        model = asked.model
         self._models[model.id] = model
-        conversation = self._conversation(call)
-        if conversation.real_model is None:
-            conversation.real_model = model
-        if call.classification is not None:
-            conversation.classification = call.classification
-        ask = conversation.real.next(call, model.id)
-        if ask.intact is not None:
-            conversation.cut(ask.intact, model, self._models)
-        step = _Step(self, call, conversation, ask=ask, model=model, rates=rates)
-        why = self._untouched(call)
-        if why is None:
+        if asked.conversation is None:
+            conversation = _Conversation()
+        else:
+            known = self._conversations.get(asked.conversation)
+            conversation = known or self._conversations.setdefault(asked.conversation, _Conversation())
+        why = _untouched(asked.call)
+        if why is not None:
+            self._placed(asked, conversation, model, why)
+        else:
             match self._policy:
                 case Routed():
-                    return self._routed(step)
+                    self._routed(asked, conversation)
                 case AllOn() | OpusPlan() | SubagentsOn():
-                    return self._fixed(step)
+                    self._fixed(asked, conversation)
                 case Actual():
-                    why = Why.ACTUAL
+                    self._placed(asked, conversation, model, Why.ACTUAL)
                 case other:
                     assert_never(other)
-        return self._placed(step, model, why)
+        if asked.ask.intact is not None:
+            for holding in (conversation.held, conversation.certain):
+                cut(holding, asked.ask, model, self._models)
 
-    def rates_now(self, model: Model, call: ImportedCall) -> Rates | None:
-        """The rates of a model for that call; kept for the calls of that day that come after it."""
+    def _told(self, call: ImportedCall, model_id: str, nanousd: int | None, why: Why) -> None:
+        if self._tell:
+            tier = None if self._deciding is None else self._deciding.tier_of(model_id)
+            name = None if tier is None else tier.name
+            self.outcomes.append(CallOutcome(call.id, model_id, name, nanousd, why))
+
+    def _rates_of(self, model: Model, asked: Asked) -> Rates | None:
+        """The rates of a model under the conditions of a call; kept for the calls of that day that come after it."""
+        if model.id == asked.model.id:
+            return asked.rates
+        call = asked.call
         of = (call.at_ms // MS_PER_DAY, call.conditions)
         if of != self._priced_of:
             self._priced_of = of
@@ -276,42 +239,21 @@ class _Course:
         try:
             return self._priced[model.id]
         except KeyError:
-            found = self._priced[model.id] = self._rates.rates(model, call.at_ms, call.conditions)
+            found = self._priced[model.id] = self._world.rates.rates(model, call.at_ms, call.conditions)
             return found
-
-    def _conversation(self, call: ImportedCall) -> _Conversation:
-        if not call.kind.converses:
-            return _Conversation()
-        return self._conversations.setdefault(call.agent or "", _Conversation())
-
-    def _alone(self, call: ImportedCall, nanousd: int, why: Why) -> CallOutcome:
-        for at in range(3):
-            self.sums[at] += nanousd
-        return CallOutcome(call.id, call.model, self._tier_name(call.model), nanousd, why)
-
-    @staticmethod
-    def _untouched(call: ImportedCall) -> Why | None:
-        if not call.kind.may_move:
-            return Why.SAFETY
-        if call.conditions.fast:
-            return Why.FAST
-        return None
-
-    def _tier_name(self, model_id: str) -> str | None:
-        tier = None if self._deciding is None else self._deciding.tier_of(model_id)
-        return None if tier is None else tier.name
 
     # ------------------------------------------------------------------ policies that name one model
 
-    def _fixed(self, step: _Step) -> CallOutcome:
-        call, tier = step.call, self._fixed_tier(step.call)
+    def _fixed(self, asked: Asked, conversation: _Conversation) -> None:
+        tier = self._fixed_tier(asked.call)
         if tier is None or self._deciding is None:
-            return self._placed(step, step.model, Why.ACTUAL)
-        history = History(call.has_tools, call.has_images, False, step.ask.prompt, None, step.model.tokenizer_factor)
-        for model in self._deciding.models_of(tier, call.at_ms):
-            if can_take(history, model) is None and step.rates_of(model) is not None:
-                return self._placed(step, model, Why.FIXED)
-        return self._placed(step, step.model, Why.NO_MODEL)
+            self._placed(asked, conversation, asked.model, Why.ACTUAL)
+            return
+        model = self._deciding.first_on(tier, asked)
+        if model is None or self._rates_of(model, asked) is None:
+            self._placed(asked, conversation, asked.model, Why.NO_MODEL if model is None else Why.UNPRICED)
+        else:
+            self._placed(asked, conversation, model, Why.FIXED)
 
     def _fixed_tier(self, call: ImportedCall) -> str | None:
         match self._policy:
@@ -320,160 +262,137 @@ class _Course:
             case SubagentsOn(tier=tier):
                 return tier if call.kind is CallKind.SUBAGENT or call.agent is not None else None
             case OpusPlan(plan=plan, work=work):
-                if call.agent is not None and call.model not in self._session_models:
+                if call.agent is not None and call.model not in self._main_models:
                     return None  # it has a model of its own
                 return plan if call.plan_mode else work
             case _:
                 return None
 
-    def _placed(self, step: _Step, model: Model, why: Why) -> CallOutcome:
+    def _placed(self, asked: Asked, conversation: _Conversation, model: Model, why: Why) -> None:
         """A call that goes to one model for certain, and is answered there."""
-        call, conversation = step.call, step.conversation
-        cost = step.cost(model, conversation.certain.get(model.id))
+        rates = self._rates_of(model, asked) or asked.rates
+        cost = self._cost(asked, model, rates, conversation.certain.get(model.id))
         for at in range(3):
             self.sums[at] += cost.nanousd[at]
-        self._count(step, model, self._decision(step, None))
-        self._contribute(step, model, cost)
-        self._hold(conversation, model.id, cost.held, certain=True)
-        self._saw_beginning(step, model)
-        conversation.note(step.ask, step.model)
-        return CallOutcome(call.id, model.id, self._tier_name(model.id), cost.nanousd[1], why)
+        self._count(asked, model, cost)
+        conversation.hold(model.id, cost.held, certain=True)
+        if isinstance(self._policy, Routed):
+            conversation.note(asked.ask, asked.model)
+        self._told(asked.call, model.id, cost.nanousd[1], why)
 
-    @staticmethod
-    def _hold(conversation: _Conversation, model_id: str, held: Held | None, *, certain: bool) -> None:
-        if held is not None:
-            conversation.held[model_id] = held
-            if certain:
-                conversation.certain[model_id] = held
+    def _cost(self, asked: Asked, model: Model, rates: Rates, held: Held | None) -> Cost:
+        self._models[model.id] = model
+        beginning = held is None and self._finds_beginning(asked, model)
+        return cost_of(asked, model, rates, held, self._assumed, beginning=beginning)
 
-    def _count(self, step: _Step, model: Model, wanted: Decision | None) -> None:
-        if model.id != step.model.id:
+    def _count(self, asked: Asked, model: Model, cost: Cost) -> None:
+        """What there is to tell of a call beside its cost, on the model where it is if nothing is rejected."""
+        if model.id != asked.model.id:
             self.moved += 1
-        if wanted is not None and self._deciding is not None:
-            self.below += self._deciding.level_of(model.id) < wanted.tier.level
-
-    def _contribute(self, step: _Step, model: Model, cost: _Cost) -> None:
-        """What the cache, the tokenizer and the length of the answer add to what is expected."""
-        ask, found = step.ask, cost.sent
-        if found is ask.sent:
-            return
-        by, expected, searches = step.by(model), cost.nanousd[1], step.call.usage.web_searches
-        warm = as_really_read(ask, found, by)
-        if warm is not found:
-            kept = cost.rates.nanousd(warm, cost.outputs[1], searches)
-            self._add(Assumption.CACHE, expected - kept)
-        if model.id == step.model.id:
-            return
-        plain = scaled(ask.output, by)
-        if cost.outputs[1] != plain:
-            short = cost.rates.nanousd(found, plain, searches)
-            self._add(Assumption.OUTPUT_LENGTH, expected - short)
-        if by != (1, 1):
-            self._add(Assumption.TOKENIZER, expected - expected * by[1] // by[0])
+        if self._deciding is not None:
+            wanted = self._deciding.free(asked)
+            if wanted is not None and self._deciding.level_of(model.id) < wanted.tier.level:
+                self.below += 1
+        for assumption, nanousd in cost.contributions():
+            self._add(assumption, nanousd)
+        ask = asked.ask
+        if ask.cached:
+            kind = asked.call.agent_type or asked.call.kind.value
+            self._beginnings[model.id, kind] = (ask.at_ms, 2 * ask.hour > ask.cached)
 
     def _add(self, assumption: Assumption, nanousd: int) -> None:
         self.contributions[assumption] = self.contributions.get(assumption, 0) + nanousd
 
+    def _finds_beginning(self, asked: Asked, model: Model) -> bool:
+        """Whether an agent of the same kind was on the model a moment ago, and left the beginning that both share."""
+        seen = self._beginnings.get((model.id, asked.call.agent_type or asked.call.kind.value))
+        return seen is not None and asked.call.at_ms - seen[0] < (TTL_1H_MS if seen[1] else TTL_5M_MS)
+
     # ------------------------------------------------------------------ routing
 
-    def _decision(self, step: _Step, tier: str | None) -> Decision | None:
-        call = step.call
-        classification = step.conversation.classification
-        if classification is None or self._deciding is None:
-            return None
-        said = self._said.get(id(classification))  # its session keeps it
-        if said is None:
-            said = self._said[id(classification)] = self._deciding.class_of(classification)
-        tokens = scaled(step.ask.prompt, step.by(self._deciding.settings.catalog.baseline))
-        return self._deciding.decide(call, classification, said, tokens=tokens, tier=tier)
-
-    def _routed(self, step: _Step) -> CallOutcome:
-        call, conversation, deciding = step.call, step.conversation, self._deciding
-        classification = conversation.classification
-        if classification is None or deciding is None:
-            return self._placed(step, step.model, Why.NOT_CLASSIFIED)
+    def _routed(self, asked: Asked, conversation: _Conversation) -> None:
+        call, deciding = asked.call, self._deciding
+        if asked.classification is None or deciding is None:
+            self._placed(asked, conversation, asked.model, Why.NOT_CLASSIFIED)
+            return
         ruled = deciding.ruled(call)
-        if ruled is not None and ruled.observe:
-            return self._placed(step, step.model, Why.OBSERVED)
-        free = self._decision(step, None)
-        if free is None:
-            return self._placed(step, step.model, Why.NO_MODEL)
-        real_level = 0 if call.failed else deciding.level_of(step.model.id)
-        states = conversation.on or {"": _SURE}
+        free = deciding.free(asked)
+        if free is None or (ruled is not None and ruled.observe):
+            self._placed(asked, conversation, asked.model, Why.NO_MODEL if free is None else Why.OBSERVED)
+            return
+        real_level = 0 if call.failed else deciding.level_of(asked.model.id)
         ways: list[_Way] = []
-        for on, chance in states.items():
-            decision, why = self._from(on, free, step)
-            rungs = deciding.climbing(decision, classification.task_type, real_level, loop=call.in_tool_loop)
-            if not rungs or any(step.rates_of(rung.model) is None for rung in rungs):
-                return self._placed(step, step.model, Why.UNPRICED if rungs else Why.NO_MODEL)
+        for on, chance in (conversation.on or {"": _SURE}).items():
+            decision, why = self._from(on, free, asked, conversation)
+            rungs = deciding.climbing(decision, asked.classification.task_type, real_level, loop=call.in_tool_loop)
+            if not rungs or any(self._rates_of(rung.model, asked) is None for rung in rungs):
+                self._placed(asked, conversation, asked.model, Why.UNPRICED if rungs else Why.NO_MODEL)
+                return
             ways.append(_Way(on, chance, rungs, why))
-        return self._spread(step, ways, free)
+        self._spread(asked, conversation, ways)
 
-    def _spread(self, step: _Step, ways: list[_Way], wanted: Decision) -> CallOutcome:
+    def _spread(self, asked: Asked, conversation: _Conversation, ways: list[_Way]) -> None:
         """All ways that the call can go, each with its probability."""
-        call, conversation = step.call, step.conversation
-        costs: dict[tuple[str, bool], _Cost] = {}
+        costs: dict[tuple[str, bool], Cost] = {}
         low = expected = high = 0.0
         on: dict[str, Three] = {}
-        main = next((way for way in ways if way.on == conversation.main), ways[0])
         for was_on, chance, rungs, _ in ways:
             for model, first, again, ends in rungs:
                 stays = model.id == was_on
                 cost = costs.get((model.id, stays))
                 if cost is None:
-                    holding = conversation.held if stays else conversation.certain
-                    cost = costs[model.id, stays] = step.cost(model, holding.get(model.id))
-                asked = cost.nanousd
-                low += chance[0] * first[0] * asked[0]
-                expected += chance[1] * first[1] * asked[1]
-                high += chance[2] * first[2] * asked[2]
+                    held = (conversation.held if stays else conversation.certain).get(model.id)
+                    rates = self._rates_of(model, asked) or asked.rates
+                    cost = costs[model.id, stays] = self._cost(asked, model, rates, held)
+                nanousd = cost.nanousd
+                low += chance[0] * first[0] * nanousd[0]
+                expected += chance[1] * first[1] * nanousd[1]
+                high += chance[2] * first[2] * nanousd[2]
                 if again[2]:
-                    asked = cost.again
-                    low += chance[0] * again[0] * asked[0]
-                    expected += chance[1] * again[1] * asked[1]
-                    high += chance[2] * again[2] * asked[2]
+                    nanousd = cost.again
+                    low += chance[0] * again[0] * nanousd[0]
+                    expected += chance[1] * again[1] * nanousd[1]
+                    high += chance[2] * again[2] * nanousd[2]
                 before = on.get(model.id, _NEVER)
                 on[model.id] = (
                     before[0] + chance[0] * ends[0],
                     before[1] + chance[1] * ends[1],
                     before[2] + chance[2] * ends[2],
                 )
-        model = main.rungs[0].model
-        planned = costs[model.id, model.id == main.on]
-        single = len(ways) == 1 and len(main.rungs) == 1 and not main.rungs[0].again[2]
-        spent = planned.nanousd if single else (round(low), round(expected), round(high))
+        main = next((way for way in ways if way.on == conversation.main), ways[0])
+        rung = main.rungs[0]
+        planned = costs[rung.model.id, rung.model.id == main.on]
+        certain = len(ways) == 1
+        plain = certain and len(main.rungs) == 1 and not rung.again[2]
+        spent = planned.nanousd if plain else (round(low), round(expected), round(high))
         for at in range(3):
             self.sums[at] += spent[at]
-        self._add(Assumption.ESCALATION, spent[1] - planned.nanousd[1])
-        self._contribute(step, model, planned)
-        self._count(step, model, wanted)
-        sure = len(ways) == 1
+        if not plain:
+            self._add(Assumption.ESCALATION, spent[1] - planned.nanousd[1])
+        self._count(asked, rung.model, planned)
         for (model_id, _), cost in costs.items():
-            self._hold(conversation, model_id, cost.held, certain=sure and model_id == model.id)
-        self._saw_beginning(step, model)
-        if call.kind.converses:
-            conversation.on, conversation.main = on, model.id
-            conversation.note(step.ask, step.model)
-        return CallOutcome(call.id, model.id, self._tier_name(model.id), spent[1], main.why)
+            conversation.hold(model_id, cost.held, certain=certain and model_id == rung.model.id)
+        conversation.on, conversation.main = on, rung.model.id
+        conversation.note(asked.ask, asked.model)
+        self._told(asked.call, rung.model.id, spent[1], main.why)
 
-    def _from(self, on: str, free: Decision, step: _Step) -> tuple[Decision, Why]:
+    def _from(self, on: str, free: Decision, asked: Asked, conversation: _Conversation) -> tuple[Decision, Why]:
         """Where the call goes from a conversation that is on some model: the gateway's rule (`gateway.planning`)."""
-        deciding, call = self._deciding, step.call
+        deciding = self._deciding
         tier = None if deciding is None else deciding.tier_of(on)
-        if tier is None or free.model.id == on:
+        if deciding is None or tier is None or free.model.id == on:
             return free, Why.ROUTED if tier is None else Why.STAYED
-        if not call.in_tool_loop and call.classification is not None:
+        if not asked.call.in_tool_loop and asked.call.classification is not None:
             if free.tier > tier:
                 return free, Why.MOVED_UP
-            harder = self._replayer.world.harder
-            needs_more = harder.after(free.classification) if free.tier < tier else 0.0
-            if self._pays(on, free.model, step, needs_more):
+            needs_more = self._world.harder.after(free.classification) if free.tier < tier else 0.0
+            if self._pays(on, free.model, asked, conversation, needs_more=needs_more):
                 return free, Why.MOVED_DOWN
-        return self._decision(step, tier.name) or free, Why.STAYED
+        return deciding.decide(asked, tier.name) or free, Why.STAYED
 
-    def _pays(self, on: str, target: Model, step: _Step, needs_more: float) -> bool:
+    def _pays(self, on: str, target: Model, asked: Asked, conversation: _Conversation, *, needs_more: float) -> bool:
         """Whether moving down is possible, and cheaper with all that it throws away."""
-        conversation, call, deciding = step.conversation, step.call, self._deciding
+        call, deciding = asked.call, self._deciding
         current, counted_by = self._models.get(on), conversation.real_model
         if current is None or counted_by is None or deciding is None:
             return False
@@ -512,8 +431,8 @@ class _Course:
                 needs_more=needs_more,
             )
 
-        turns, key = conversation.turns + 1, call.agent or ""
-        moves = weighed(self._replayer.world.turns.after(turns)).moves
+        turns, key = conversation.turns + 1, asked.conversation or ""
+        moves = weighed(self._world.turns.after(turns)).moves
         knowing = weighed(max(0, self._to_come.get(key, 0) - turns))
         if moves is not knowing.moves:
             lost = knowing.move_usd - knowing.stay_usd if moves else knowing.stay_usd - knowing.move_usd
@@ -522,100 +441,12 @@ class _Course:
             self.regrets[key] = max(self.regrets.get(key, 0), usd_to_nanousd(lost * chance))
         return moves
 
-    # ------------------------------------------------------------------ beginnings that conversations share
 
-    def beginning(self, step: _Step, model: Model) -> tuple[bool, bool, bool]:
-        """In which scenarios the beginning that this conversation shares with others is warm on a model that is new
-        to it: as it really was; where an agent of the same kind was on it a moment ago; never."""
-        seen = self._beginnings.get((model.id, step.call.agent_type or step.call.kind.value))
-        age = None if seen is None else step.call.at_ms - seen[0]
-        warm = age is not None and age < (TTL_1H_MS if seen is not None and seen[1] else TTL_5M_MS)
-        return True, warm, False
-
-    def _saw_beginning(self, step: _Step, model: Model) -> None:
-        """A model was sent the beginning of a conversation of this kind."""
-        ask = step.ask
-        if ask.cached:
-            kind = step.call.agent_type or step.call.kind.value
-            self._beginnings[model.id, kind] = (ask.at_ms, 2 * ask.hour > ask.cached)
-
-
-class _Step:
-    """One call, with all that its cost depends on."""
-
-    __slots__ = ("_course", "_rates", "ask", "call", "conversation", "model", "real_rates")
-
-    def __init__(
-        self, course: _Course, call: ImportedCall, conversation: _Conversation, *, ask: Ask, model: Model, rates: Rates
-    ) -> None:
-        self._course = course
-        self.call = call
-        self.conversation = conversation
-        self.ask = ask
-        self.model = model  # that was really used
-        self.real_rates = rates
-
-    def by(self, model: Model) -> tuple[int, int]:
-        """Its tokens for each of the real model's."""
-        return ratio(model, self.model)
-
-    def rates_of(self, model: Model) -> Rates | None:
-        """What a model costs under the conditions of this call."""
-        if model.id == self.model.id:
-            return self.real_rates
-        return self._course.rates_now(model, self.call)
-
-    def cost(self, model: Model, held: Held | None) -> _Cost:
-        """What the call costs on a model that holds so much of the conversation."""
-        course, ask = self._course, self.ask
-        rates = self.rates_of(model)
-        if rates is None:
-            raise UnpricedModel(f"no price is known for {model.id!r}")
-        searches = self.call.usage.web_searches
-        same = model.id == self.model.id
-        course._models[model.id] = model
-        by = (1, 1) if same else ratio(model, self.model)
-        least = course._assumed.least_cached_on(model.id)
-        expected, kept = sent(ask, held, same=same, by=by, least=least)
-        low = high = expected
-        if held is None and ask.beginning and expected is not ask.sent:
-            warm = course.beginning(self, model)
-            other, kept = sent(ask, None, same=same, by=by, least=least, beginning=scaled(ask.beginning, by))
-            low, expected, high = (other if one else expected for one in warm)
-        output = ask.output if same else scaled(ask.output, by)
-        if same:
-            length = spread = _ONE
-        else:
-            length = course._assumed.output_length
-            spread = _ONE if by == (1, 1) else course._assumed.tokenizer_spread
-        outputs = (round(output * length.low), round(output * length.expected), round(output * length.high))
-        plain = rates.nanousd_by_output(expected, outputs, searches)
-        if low is not expected or high is not expected:
-            plain = (
-                rates.nanousd(low, outputs[0], searches),
-                plain[1],
-                rates.nanousd(high, outputs[2], searches),
-            )
-        return _Cost(
-            _spread(plain, spread),
-            sent=expected,
-            held=kept,
-            outputs=outputs,
-            rates=rates,
-            searches=searches,
-            spread=spread,
-        )
-
-
-def _spread(nanousd: tuple[int, int, int], by: Range) -> tuple[int, int, int]:
-    if by is _ONE:
-        return nanousd
-    low, expected, high = nanousd
-    return (
-        round(low * by.low),
-        expected if by.expected == 1 else round(expected * by.expected),
-        round(high * by.high),
-    )
+def _untouched(call: ImportedCall) -> Why | None:
+    """Why no policy moves a call; None where one may."""
+    if not call.kind.may_move:
+        return Why.SAFETY
+    return Why.FAST if call.conditions.fast else None
 
 
 def _warmth(model_id: str, held: Held) -> Warmth:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tierwise.core.calls import ImportedCall
 from tierwise.core.catalog import Model, Tier
@@ -14,8 +14,14 @@ from tierwise.core.settings import ProjectSettings, Settings
 from tierwise.core.tasks import Classification, Task, TaskType
 from tierwise.engine.climb import climb
 from tierwise.policy import World, decide, judge
-from tierwise.replay.pricing import MS_PER_DAY, RateBook
-from tierwise.replay.world import Range, ReplayWorld
+from tierwise.policy.switching import History, can_take
+from tierwise.replay.asked import Asked
+from tierwise.replay.assumptions import Range
+from tierwise.replay.cache import ratio, scaled
+from tierwise.replay.pricing import MS_PER_DAY
+
+if TYPE_CHECKING:
+    from tierwise.replay.world import ReplayWorld
 
 __all__ = ["Deciding", "RungShare", "Three"]
 
@@ -35,20 +41,22 @@ class RungShare(NamedTuple):
 class Deciding:
     """What the policy says of a call, kept by all that it depends on."""
 
-    def __init__(self, settings: Settings, world: ReplayWorld, rates: RateBook) -> None:
+    def __init__(self, settings: Settings, world: ReplayWorld) -> None:
         self.settings = settings
         self._world = world
-        self._rates = rates
+        self._rates = world.rates
         catalog = settings.catalog
         self._tiers = {model.id: spec.tier for spec in catalog for model in spec.models}
         self._top = catalog.top.tier.level
         self._worlds: dict[int, World] = {}
         self._classes: dict[tuple[object, ...], int] = {}
+        self._named: dict[int, tuple[Classification, int]] = {}  # by identity; kept beside it, so that it stays its own
+        self._levels: dict[str, int] = {}
         self._projects = settings.gateway.projects
         self._patterns = bool(settings.overrides.patterns)
         self._decisions: dict[tuple[object, ...], Decision | None] = {}
-        self._climbs: dict[tuple[object, ...], tuple[RungShare, ...]] = {}
-        self._firsts: dict[tuple[str, date], tuple[Model, ...]] = {}
+        self._climbs: dict[tuple[object, ...], tuple[Decision, tuple[RungShare, ...]]] = {}
+        self._firsts: dict[tuple[object, ...], Model | None] = {}
 
     def tier_of(self, model_id: str) -> Tier | None:
         """The tier that a model is in."""
@@ -56,11 +64,13 @@ class Deciding:
 
     def level_of(self, model_id: str) -> int:
         """How high a model stands. One that is in no tier stands with that whose name it bears, or above all."""
-        tier = self._tiers.get(model_id)
-        if tier is not None:
-            return tier.level
-        named = [spec.tier.level for spec in self.settings.catalog if spec.tier.name in model_id]
-        return named[0] if named else self._top + 1
+        found = self._levels.get(model_id)
+        if found is None:
+            tier = self._tiers.get(model_id)
+            named = [spec.tier.level for spec in self.settings.catalog if spec.tier.name in model_id]
+            found = tier.level if tier is not None else named[0] if named else self._top + 1
+            self._levels[model_id] = found
+        return found
 
     def world(self, at_ms: int) -> World:
         """What decisions of that day depend on. Days on which all is the same share one."""
@@ -94,11 +104,14 @@ class Deciding:
             unavailable=unavailable,
         )
 
-    def class_of(self, classification: Classification) -> int:
+    def _class_of(self, classification: Classification) -> int:
         """A short name for all classifications that the policy does the same with.
 
         Few differ in it: how sure the classifier is matters only where it changes what the tree says.
         """
+        known = self._named.get(id(classification))
+        if known is not None and known[0] is classification:
+            return known[1]
         said: list[object] = [
             classification.task_type.name,
             bool(classification.also),
@@ -110,16 +123,26 @@ class Deciding:
                 classification, self.settings.policy, fits_local=fits_local, stakes=classification.stated_stakes
             )
             said += [verdict.rule.name, verdict.role, verdict.strictest.name, verdict.unsure]
-        return self._classes.setdefault(tuple(said), len(self._classes))
+        found = self._classes.setdefault(tuple(said), len(self._classes))
+        if len(self._named) >= _MOST_KEPT:
+            self._named.clear()
+        self._named[id(classification)] = (classification, found)
+        return found
 
-    def decide(
-        self, call: ImportedCall, classification: Classification, said: int, *, tokens: int, tier: str | None
-    ) -> Decision | None:
-        """Where the call goes, on this `tier` where one is given; None where it can go nowhere.
+    def free(self, asked: Asked) -> Decision | None:
+        """Where a call goes that is in no conversation yet; None where it can go nowhere, or nobody said what it is."""
+        if asked.free is None or asked.free[0] is not self:
+            asked.free = (self, self.decide(asked, None))
+        found = asked.free[1]
+        return found if isinstance(found, Decision) else None
 
-        `said` is the classification's short name, `tokens` the prompt's, as the baseline counts them.
-        """
-        bucket = _bucket(tokens)
+    def decide(self, asked: Asked, tier: str | None) -> Decision | None:
+        """Where a call goes, on this `tier` where one is given; None where it can go nowhere."""
+        call, classification = asked.call, asked.classification
+        if classification is None:
+            return None
+        bucket = _bucket(scaled(asked.ask.prompt, ratio(self.settings.catalog.baseline, asked.model)))
+        said = self._class_of(classification)
         world = self.world(call.at_ms)
         ask = call.ask if self._patterns else ""
         ruled = self.ruled(call)
@@ -154,12 +177,12 @@ class Deciding:
         self, decision: Decision, task_type: TaskType, real_level: int, *, loop: bool
     ) -> tuple[RungShare, ...]:
         """How far up the ladder a call goes, in expectation. A tier that answered in reality answers."""
-        key = (id(decision), task_type.name, real_level, loop)  # the decision is kept as long
+        key = (id(decision), task_type.name, real_level, loop)
         found = self._climbs.get(key)
-        if found is None:
+        if found is None or found[0] is not decision:
             rejected = self._world.assumptions.escalation.of(task_type, in_tool_loop=loop)
-            found = self._climbs[key] = self._climb(decision, rejected, real_level)
-        return found
+            found = self._climbs[key] = (decision, self._climb(decision, rejected, real_level))
+        return found[1]
 
     def _climb(self, decision: Decision, rejected: Range, real_level: int) -> tuple[RungShare, ...]:
         attempts: list[tuple[int, bool]] = []  # the rung, and whether it is asked again
@@ -191,15 +214,23 @@ class Deciding:
             for index, (first, again, ends) in rungs.items()
         )
 
-    def models_of(self, tier: str, at_ms: int) -> tuple[Model, ...]:
-        """The models of a tier that can be had then, in order of preference."""
-        day = self._rates.day(at_ms)
-        found = self._firsts.get((tier, day))
-        if found is None:
-            gone = self.world(at_ms).unavailable
-            found = tuple(m for m in self.settings.catalog.tier(tier).models if m.id not in gone)
-            self._firsts[tier, day] = found
-        return found
+    def first_on(self, tier: str, asked: Asked) -> Model | None:
+        """The first model of a tier that can take a call; None: none can."""
+        call = asked.call
+        most = (asked.ask.prompt | 0xFFF) + 1  # looked up in steps, by the end of each
+        key = (tier, call.at_ms // MS_PER_DAY, call.has_tools, call.has_images, most, asked.model.tokenizer_factor)
+        if key not in self._firsts:
+            if len(self._firsts) >= _MOST_KEPT:
+                self._firsts.clear()
+            gone = self.world(call.at_ms).unavailable
+            history = History(call.has_tools, call.has_images, False, most, None, asked.model.tokenizer_factor)
+            fitting = (
+                model
+                for model in self.settings.catalog.tier(tier).models
+                if model.id not in gone and can_take(history, model) is None
+            )
+            self._firsts[key] = next(fitting, None)
+        return self._firsts[key]
 
 
 def _as_three(numbers: list[float]) -> Three:

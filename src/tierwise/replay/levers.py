@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
-from tierwise.core.catalog import Model
+from tierwise.core.calls import CallKind, ImportedSession
 from tierwise.core.tasks import Needs
-from tierwise.replay.cache import TTL_1H_MS, Ask, Held, Real
-from tierwise.replay.pricing import Prompt, RateBook, Rates
+from tierwise.replay.asked import Asked
+from tierwise.replay.cache import TTL_1H_MS, Held
+from tierwise.replay.pricing import Prompt, RateBook
 from tierwise.replay.values import Lever, LeverValue
 from tierwise.replay.world import ReplayWorld
 
@@ -23,35 +23,24 @@ __all__ = ["levers"]
 _HARD_EFFORT = frozenset({"high", "xhigh", "max"})
 
 
-def levers(session: ImportedSession, world: ReplayWorld, rates: RateBook | None = None) -> Mapping[Lever, LeverValue]:
-    """What each lever would have saved in one session; one that touches nothing is left out.
-
-    Args:
-        session: its calls.
-        world: prices, known models and what is assumed.
-        rates: kept from one session to the next, where there are many.
-    """
-    book = RateBook(world.prices, world.models, world.priced_on) if rates is None else rates
+def levers(session: ImportedSession, world: ReplayWorld) -> Mapping[Lever, LeverValue]:
+    """What each lever would have saved in one session; one that touches nothing is left out."""
     found: dict[Lever, LeverValue] = {}
 
     def add(lever: Lever, saved: int, calls: int = 1) -> None:
         found[lever] = found.get(lever, LeverValue()) + LeverValue(saved, calls)
 
-    conversations: dict[str, list[_Step]] = {}
-    reals: dict[str, Real] = {}
-    for call in session.calls:
-        model, price = book.of(call)
-        if model is None or price is None or not call.usage.prompt_tokens:
-            continue
-        name = call.agent or "" if call.kind.converses else call.id
-        ask = reals.setdefault(name, Real()).next(call, model.id)
-        conversations.setdefault(name, []).append(_Step(call, ask, model, price))
+    conversations: dict[str | int, list[_Step]] = {}
+    for number, one in enumerate(world.asked(session)):
+        if isinstance(one, Asked) and one.call.usage.prompt_tokens:
+            name = number if one.conversation is None else one.conversation
+            conversations.setdefault(name, []).append(_Step(one))
     for steps in conversations.values():
         for lever, for_an_hour in ((Lever.CACHE_1H, True), (Lever.CACHE_5M, False)):
             saved, calls = _other_ttl(steps, for_an_hour=for_an_hour)
             if calls:
                 add(lever, saved, calls)
-        for saved in _batch(steps, book):
+        for saved in _batch(steps, world.rates):
             add(Lever.BATCH, saved)
         for saved in _effort(steps, world):
             add(Lever.EFFORT, saved)
@@ -67,12 +56,12 @@ class _Step:
 
     __slots__ = ("ask", "call", "model", "nanousd", "rates")
 
-    def __init__(self, call: ImportedCall, ask: Ask, model: Model, rates: Rates) -> None:
-        self.call = call
-        self.ask = ask
-        self.model = model
-        self.rates = rates
-        self.nanousd = self.cost(ask.sent)
+    def __init__(self, asked: Asked) -> None:
+        self.call = asked.call
+        self.ask = asked.ask
+        self.model = asked.model
+        self.rates = asked.rates
+        self.nanousd = asked.now_nanousd
 
     def cost(self, prompt: Prompt, output: int | None = None) -> int:
         """What it would cost with another prompt, or another answer."""

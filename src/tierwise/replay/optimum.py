@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from tierwise.core.calls import ImportedCall, ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.policy.switching import History, can_take
-from tierwise.replay.cache import Ask, Held, Real, ratio, scaled, sent
-from tierwise.replay.pricing import RateBook
+from tierwise.replay.asked import Asked, LeftAlone
+from tierwise.replay.cache import Held, ratio, scaled, sent
 from tierwise.replay.world import ReplayWorld
 
 __all__ = ["optimum_nanousd"]
@@ -30,33 +30,24 @@ def optimum_nanousd(session: ImportedSession, world: ReplayWorld, allowed: Allow
         world: prices and known models.
         allowed: the models that could do the work of a call, beside the one that was really used.
     """
-    rates = RateBook(world.prices, world.models, world.priced_on)
     total = 0
-    conversations: dict[str, list[ImportedCall]] = {}
-    for call in session.calls:
-        model, price = rates.of(call)
-        if model is None or price is None or not call.kind.may_move or call.conditions.fast:
-            total += rates.nanousd(call) or 0
-        elif call.kind.converses:
-            conversations.setdefault(call.agent or "", []).append(call)
+    conversations: dict[str | int, list[Asked]] = {}
+    for number, one in enumerate(world.asked(session)):
+        if isinstance(one, LeftAlone) or not one.call.kind.may_move or one.call.conditions.fast:
+            total += one.now_nanousd or 0
         else:
-            total += _Plans([call], rates, world, allowed).cheapest()
-    return total + sum(_Plans(calls, rates, world, allowed).cheapest() for calls in conversations.values())
+            name = number if one.conversation is None else one.conversation
+            conversations.setdefault(name, []).append(one)
+    return total + sum(_Plans(calls, world, allowed).cheapest() for calls in conversations.values())
 
 
 class _Plans:
     """All plans of one conversation."""
 
-    def __init__(self, calls: Sequence[ImportedCall], rates: RateBook, world: ReplayWorld, allowed: Allowed) -> None:
-        self._rates = rates
+    def __init__(self, calls: Sequence[Asked], world: ReplayWorld, allowed: Allowed) -> None:
+        self._calls = calls
         self._world = world
         self._allowed = allowed
-        real = Real()
-        self._steps: list[tuple[ImportedCall, Ask, Model]] = []
-        for call in calls:
-            model = rates.of(call)[0]
-            if model is not None:
-                self._steps.append((call, real.next(call, model.id), model))
 
     def cheapest(self) -> int:
         """The cost of the cheapest."""
@@ -73,30 +64,31 @@ class _Plans:
                     cost, held = self._cost(first, end, model, warm)
                     if stayed + cost <= found[model.id][0]:
                         found[model.id] = (stayed + cost, held)
-            as_it_was += sum(self._rates.nanousd(call) or 0 for call, _, _ in self._steps[first:end])
+            as_it_was += sum(one.now_nanousd for one in self._calls[first:end])
             best = found
         return min([as_it_was, *(cost for cost, _ in best.values())])
 
     def _pieces(self) -> list[tuple[int, int]]:
-        starts = [at for at, (call, _, _) in enumerate(self._steps) if at == 0 or not call.in_tool_loop]
-        return list(zip(starts, [*starts[1:], len(self._steps)], strict=True))
+        starts = [at for at, one in enumerate(self._calls) if at == 0 or not one.call.in_tool_loop]
+        return list(zip(starts, [*starts[1:], len(self._calls)], strict=True))
 
     def _fitting(self, first: int, end: int) -> list[Model]:
         """The models that are allowed for a piece, or were really used for it, and can take all of it."""
-        call, _, really = self._steps[first]
-        wanted = {model.id: model for model in (really, *self._allowed(call))}
-        return [model for model in wanted.values() if all(self._takes(model, *step) for step in self._steps[first:end])]
+        begins = self._calls[first]
+        wanted = {model.id: model for model in (begins.model, *self._allowed(begins.call))}
+        return [model for model in wanted.values() if all(self._takes(model, one) for one in self._calls[first:end])]
 
-    def _takes(self, model: Model, call: ImportedCall, ask: Ask, real: Model) -> bool:
-        if self._rates.rates(model, call.at_ms, call.conditions) is None:
+    def _takes(self, model: Model, asked: Asked) -> bool:
+        call, rates = asked.call, self._world.rates
+        if rates.rates(model, call.at_ms, call.conditions) is None:
             return False
-        if model.id == real.id:
+        if model.id == asked.model.id:
             return True
-        history = History(call.has_tools, call.has_images, False, ask.prompt, None, real.tokenizer_factor)
+        factor = asked.model.tokenizer_factor
         return (
             model.id not in self._world.unavailable
-            and model.available_on(self._rates.day(call.at_ms))
-            and can_take(history, model) is None
+            and model.available_on(rates.day(call.at_ms))
+            and can_take(History(call.has_tools, call.has_images, False, asked.ask.prompt, None, factor), model) is None
         )
 
     def _cost(self, first: int, end: int, model: Model, held: Held | None) -> tuple[int, Held | None]:
@@ -104,13 +96,12 @@ class _Plans:
         assumed = self._world.assumptions
         least = assumed.least_cached_on(model.id)
         total = 0
-        for call, ask, real in self._steps[first:end]:
-            rates = self._rates.rates(model, call.at_ms, call.conditions)
+        for one in self._calls[first:end]:
+            call, ask = one.call, one.ask
+            rates = self._world.rates.rates(model, call.at_ms, call.conditions)
             if rates is None:  # never: `_takes` has seen to it
                 continue
-            same, by = model.id == real.id, ratio(model, real)
-            if held is not None and ask.intact is not None:
-                held = held.cut(scaled(ask.intact, by))
+            same, by = model.id == one.model.id, ratio(model, one.model)
             prompt, held = sent(ask, held, same=same, by=by, least=least)
             output = ask.output if same else round(scaled(ask.output, by) * assumed.output_length.low)
             total += rates.nanousd(prompt, output, call.usage.web_searches)

@@ -2,140 +2,23 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import cache
-from importlib.resources import files
+from functools import cached_property
 
+from tierwise.core.calls import ImportedSession
 from tierwise.core.catalog import Model, TierSpec
 from tierwise.core.errors import ConfigError
 from tierwise.core.settings import Settings
-from tierwise.core.tasks import TaskType
 from tierwise.policy.outlook import HarderTurns, TurnsToCome
 from tierwise.prices import PriceBook
-from tierwise.replay.values import Scenario
+from tierwise.replay.asked import Asked, LeftAlone, asked
+from tierwise.replay.assumptions import Assumptions, shipped_assumptions
+from tierwise.replay.deciding import Deciding
+from tierwise.replay.pricing import RateBook
 
-__all__ = [
-    "Assumptions",
-    "Escalation",
-    "Range",
-    "ReplayWorld",
-    "TurnsToCome",
-    "known_models",
-    "shipped_assumptions",
-    "with_models",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """A number that is not known: kind to the policy, expected, unkind."""
-
-    low: float
-    expected: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.expected <= self.high < float("inf"):
-            raise ValueError(f"a range must rise from 0 or more, not {self}")
-
-    def at(self, scenario: Scenario) -> float:
-        """The number in that scenario."""
-        return (self.low, self.expected, self.high)[_PLACE[scenario]]
-
-    def times(self, factor: float) -> Range:
-        """All three, multiplied."""
-        return Range(self.low * factor, self.expected * factor, self.high * factor)
-
-
-_PLACE = {scenario: place for place, scenario in enumerate(Scenario)}
-_NEVER = Range(0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Escalation:
-    """How likely an answer of a lower tier than the one really used is rejected, and asked for again."""
-
-    by_level: tuple[Range, Range, Range, Range]  # by how strict the work is: `TaskType.level`
-    by_type: Mapping[str, Range] = field(default_factory=dict)  # learned
-    in_tool_loop: float = 1.0  # this part of it in the middle of a turn
-    weight: float = 50.0  # answers that the prior counts as
-
-    def of(self, task_type: TaskType, *, in_tool_loop: bool = False) -> Range:
-        """The probability for one answer."""
-        found = self.by_type.get(task_type.name) or self.by_level[task_type.level]
-        return found.times(self.in_tool_loop) if in_tool_loop else found
-
-    def learned(self, counts: Mapping[TaskType, tuple[int, int]]) -> Escalation:
-        """With (answers, rejected) of a ledger by task type, where there are as many as the prior counts as.
-
-        What is expected is the mean of both; the range is Wilson's interval of 95 % for as many answers.
-        """
-        found = dict(self.by_type)
-        for task_type, (answers, rejected) in counts.items():
-            if not 0 <= rejected <= answers:
-                raise ValueError(f"{task_type.name}: {rejected} of {answers} answers cannot have been rejected")
-            if answers >= self.weight:
-                prior = self.by_level[task_type.level].expected
-                found[task_type.name] = _wilson(rejected + prior * self.weight, answers + self.weight)
-        return replace(self, by_type=found)
-
-    @classmethod
-    def never(cls) -> Escalation:
-        """Every answer is accepted."""
-        return cls(by_level=(_NEVER, _NEVER, _NEVER, _NEVER))
-
-
-def _wilson(hits: float, of: float) -> Range:
-    z = 1.959964
-    mean = hits / of
-    middle, spread = mean + z * z / (2 * of), z * (mean * (1 - mean) / of + z * z / (4 * of * of)) ** 0.5
-    scale = 1 + z * z / of
-    return Range(max(0.0, (middle - spread) / scale), mean, min(1.0, (middle + spread) / scale))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assumptions:
-    """What is assumed where no record tells; the shipped ones stand in `data/replay.toml`."""
-
-    escalation: Escalation
-    output_length: Range  # tokens that another model needs, for each of the real one's
-    tokenizer_spread: Range  # what the factor between two tokenizers is to be multiplied by
-    thinking_spared: float  # by lower effort
-    over_band: float  # "just over" a price band: by at most this part of its limit
-    summary_tokens: int  # that a compaction writes
-    beginning_tokens: int  # sent anew after it
-    least_cached: int
-    least_cached_by_model: Mapping[str, int] = field(default_factory=dict)
-
-    def least_cached_on(self, model_id: str) -> int:
-        """The shortest prompt that this model's cache takes."""
-        return self.least_cached_by_model.get(model_id, self.least_cached)
-
-
-@cache
-def shipped_assumptions() -> Assumptions:
-    """Those that stand in `data/replay.toml`."""
-    data = tomllib.loads((files("tierwise") / "data" / "replay.toml").read_text("utf-8"))
-    escalation, levers, cached = data["escalation"], data["levers"], data["cache"]
-    levels = [Range(*level) for level in escalation["levels"]]
-    return Assumptions(
-        escalation=Escalation(
-            by_level=(levels[0], levels[1], levels[2], levels[3]),
-            in_tool_loop=escalation["in_tool_loop"],
-            weight=escalation["weight"],
-        ),
-        output_length=Range(*data["output_length"]["factor"]),
-        tokenizer_spread=Range(*data["tokenizer"]["spread"]),
-        thinking_spared=levers["thinking_spared"],
-        over_band=levers["over_band"],
-        summary_tokens=levers["summary_tokens"],
-        beginning_tokens=levers["beginning_tokens"],
-        least_cached=cached["least_tokens"],
-        least_cached_by_model=cached["least_tokens_by_model"],
-    )
+__all__ = ["ReplayWorld", "known_models", "with_models"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +36,34 @@ class ReplayWorld:
     turns: TurnsToCome = field(default_factory=TurnsToCome)  # how long conversations go on
     harder: HarderTurns = field(default_factory=HarderTurns)  # how often a turn is followed by one that asks for more
     unavailable: Mapping[str, str] = field(default_factory=dict)  # model id → why
+    _latest: dict[str, tuple[ImportedSession, list[Asked | LeftAlone]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _deciding: dict[int, Deciding] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def rates(self) -> RateBook:
+        """What calls cost in this world."""
+        return RateBook(self.prices, self.models, self.priced_on)
+
+    @cached_property
+    def real_rates(self) -> RateBook:
+        """What they really cost."""
+        return self.rates if self.priced_on is None else RateBook(self.prices, self.models)
+
+    def asked(self, session: ImportedSession) -> Sequence[Asked | LeftAlone]:
+        """The calls of a session as they were; kept for the policies that replay the same one next."""
+        kept = self._latest.get("session")
+        if kept is None or kept[0] is not session:
+            kept = self._latest["session"] = (session, asked(session.calls, self.rates, self.real_rates))
+        return kept[1]
+
+    def deciding(self, settings: Settings) -> Deciding:
+        """What a configuration decides in this world; kept for all policies that go by the same one."""
+        found = self._deciding.get(id(settings))
+        if found is None:  # it keeps its settings, so that their id stays theirs
+            found = self._deciding[id(settings)] = Deciding(settings, self)
+        return found
 
 
 def known_models(settings: Settings) -> tuple[Model, ...]:
