@@ -210,6 +210,29 @@ def test_all_on_one_tier() -> None:
     assert found.by_scenario[Scenario.LOW] == found.by_scenario[Scenario.HIGH]
 
 
+def test_what_does_not_fit_a_fixed_tier_stays_where_it_was() -> None:
+    """190,000 tokens of a 5.5 model are 146,154 of Haiku 4.5 and fit its 200,000; 270,000 do not."""
+    old = with_models(SETTINGS, {"haiku": SETTINGS.catalog.model("claude-haiku-4-5")[1]})
+    policy = AllOn(settings=old, tier="haiku")
+    assert went(grown([(0, 190_000, 0)]), policy) == [("claude-haiku-4-5".removeprefix("claude-"), Why.FIXED)]
+    assert went(grown([(0, 270_000, 0)]), policy) == [("opus", Why.NO_MODEL)]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "nanousd"),
+    [(Conditions(batch=True), 10_500_000), (Conditions(inference_geo="us"), 23_100_000)],
+    ids=["batch", "geo"],
+)
+def test_conditions_go_with_the_call(conditions: Conditions, nanousd: int) -> None:
+    """10,000 fresh tokens of Sonnet and 100 said are $0.021: half of that in a batch, 1.1 times in the US.
+
+    Two searches, a cent each, cost the same under any conditions.
+    """
+    one = call(input_tokens=10_000, output_tokens=100, web_searches=2, conditions=conditions)
+    (outcome,) = replay_session(session(one), ROUTED, plain()).outcomes
+    assert (outcome.model, outcome.nanousd) == (SONNET.id, nanousd + 20_000_000)
+
+
 def test_opusplan_plans_on_opus_and_works_on_sonnet() -> None:
     """In plan mode Opus, then Sonnet; agents that have a model of their own keep it."""
     calls = grown([(0, 30_000, 200), (10, 500, 200), (20, 500, 200)])

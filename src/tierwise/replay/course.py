@@ -433,12 +433,13 @@ class _Course:
 
         turns, key = conversation.turns + 1, asked.conversation or ""
         moves = weighed(self._world.turns.after(turns)).moves
-        knowing = weighed(max(0, self._to_come.get(key, 0) - turns))
-        if moves is not knowing.moves:
-            lost = knowing.move_usd - knowing.stay_usd if moves else knowing.stay_usd - knowing.move_usd
-            chance = Decimal(conversation.on[on][1])
-            # Several moves of one conversation may be wrong for the same turns: the worst of them counts.
-            self.regrets[key] = max(self.regrets.get(key, 0), usd_to_nanousd(lost * chance))
+        if on == conversation.main:  # what is regretted of a climb that may have been is too little to be told
+            knowing = weighed(max(0, self._to_come.get(key, 0) - turns))
+            if moves is not knowing.moves:
+                lost = knowing.move_usd - knowing.stay_usd if moves else knowing.stay_usd - knowing.move_usd
+                chance = Decimal(conversation.on[on][1])
+                # Several moves of one conversation may be wrong for the same turns: the worst of them counts.
+                self.regrets[key] = max(self.regrets.get(key, 0), usd_to_nanousd(lost * chance))
         return moves
 
 
