@@ -153,6 +153,16 @@ def test_what_routing_cannot_touch_is_left_alone(fields: dict[str, Any], why: Wh
     assert found.unpriced_calls == (actual_nanousd(one, BOOK) is None)
 
 
+def test_requests_for_other_models_pass_through() -> None:
+    """Where only some models are routed, as a gateway's configuration says, a call for another costs what it did."""
+    sent = [*grown([(0, 5_000, 100)], model=OPUS), *agent(grown([(1, 5_000, 100)], model=SONNET), "a1")]
+    tagged = [replace(one, classification=classified("tagging")) for one in sent]
+    policy = Routed(settings=SETTINGS, requests_for=frozenset({OPUS.id}))
+    first, second = Replayer(policy, plain()).replay(session(*tagged)).outcomes
+    assert (first.model, first.why) == (HAIKU.id, Why.ROUTED)
+    assert (second.model, second.why) == (SONNET.id, Why.ACTUAL)
+
+
 def test_a_model_that_was_not_there_yet_takes_nothing() -> None:
     """In September 2026 there was no Haiku 5.5: extraction goes to Haiku 4.5."""
     one = call(input_tokens=1_000, output_tokens=10, classification=classified("field_extraction"))

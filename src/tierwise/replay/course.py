@@ -209,8 +209,11 @@ class _Course:
             self._placed(asked, conversation, model, why)
         else:
             match self._policy:
-                case Routed():
-                    self._routed(asked, conversation)
+                case Routed(requests_for=routed):
+                    if routed is None or model.id in routed:
+                        self._routed(asked, conversation)
+                    else:
+                        self._placed(asked, conversation, model, Why.ACTUAL)
                 case AllOn() | OpusPlan() | SubagentsOn():
                     self._fixed(asked, conversation)
                 case Actual():

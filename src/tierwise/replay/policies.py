@@ -34,6 +34,7 @@ class Routed:
 
     settings: Settings
     name: str = "routed"
+    requests_for: frozenset[str] | None = None  # models; requests for others stay as they are. None: all are routed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
