@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.replay.sessions import BOOK, HAIKU, MODELS, OPUS, SONNET, call
 from tierwise.core.catalog import Model
 from tierwise.core.money import Conditions, Price, PriceBand, Usage, usd_to_nanousd
+from tierwise.prices import PriceBook
 from tierwise.replay import RateBook, actual_nanousd
 from tierwise.replay.pricing import Rates, canonical_id
 
@@ -87,6 +88,17 @@ def test_each_call_has_the_price_of_its_day() -> None:
     book = RateBook(BOOK, MODELS)
     assert (book.nanousd(before), book.nanousd(now)) == (200_000_000, 100_000_000)
     assert RateBook(BOOK, MODELS, date(2026, 11, 1)).nanousd(before) == 100_000_000
+
+
+def test_a_model_that_costs_by_the_hour_costs_the_time_that_it_takes() -> None:
+    """At $3.60 an hour, 300 tokens a second in and 25 out: 3,000 in are 10 s and a cent, 250 out are another."""
+    (local,) = [model for model in MODELS if model.id == "qwen3:8b"]
+    free = PriceBand(Decimal(0), Decimal(0), Decimal(0), Decimal(0), Decimal(0))
+    book = PriceBook([Price("qwen3:8b", (free,), "test", usd_per_hour=Decimal("3.60"))])
+    rates = RateBook(book, MODELS).rates(local, call().at_ms)
+    assert rates is not None
+    assert rates.usage_nanousd(Usage(input_tokens=3_000)) == 10_000_000
+    assert rates.usage_nanousd(Usage(output_tokens=250, cache_read_tokens=9_000)) == 10_000_000
 
 
 @pytest.mark.parametrize(

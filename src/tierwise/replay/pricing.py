@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from itertools import chain
@@ -24,6 +25,7 @@ __all__ = ["MS_PER_DAY", "Prompt", "RateBook", "Rates", "actual_nanousd", "canon
 MS_PER_DAY = 86_400_000
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _STANDARD = Conditions()
+_FINE = Decimal(1).scaleb(-12)  # of a dollar for a million tokens
 # What follows the name of a Claude model in some records: the day of a snapshot, a longer context.
 _SUFFIX = re.compile(r"^(?P<name>claude-[a-z0-9-]*?[a-z0-9])(?:[-@]20\d{6})?(?:\[1m\])?$")
 
@@ -156,13 +158,17 @@ class RateBook:
         return self._priced_on or date.fromordinal(_EPOCH_ORDINAL + at_ms // MS_PER_DAY)
 
     def rates(self, model: Model, at_ms: int, conditions: Conditions = _STANDARD) -> Rates | None:
-        """The rates of a model at a time; None where nobody knows them."""
+        """The rates of a model at a time; None where nobody knows them.
+
+        One that costs by the hour costs the time that it is expected to take, at its speed.
+        """
         plain = conditions == _STANDARD
         key = (model.provider, model.id, model.price_as, at_ms // MS_PER_DAY, None if plain else conditions)
         try:
             return self._known[key]
         except KeyError:
-            found = self._known[key] = self._look_up(model, self.day(at_ms), conditions)
+            price = self._price(model, self.day(at_ms), conditions)
+            found = self._known[key] = None if price is None else Rates(_with_time(price, model))
             return found
 
     def of(self, call: ImportedCall) -> tuple[Model | None, Rates | None]:
@@ -173,7 +179,8 @@ class RateBook:
             model = self.model(call.model)
             rates = None
             for asked in (model,) if model is not None else _by_name(call):
-                rates = rates or self.rates(asked, call.at_ms, call.conditions)
+                price = None if rates is not None else self._price(asked, self.day(call.at_ms), call.conditions)
+                rates = rates if price is None else Rates(price)
             found = self._of_call[key] = (model, rates)
         return found
 
@@ -185,11 +192,34 @@ class RateBook:
         rates = self.of(call)[1]
         return call.cost_nanousd if rates is None else rates.usage_nanousd(usage)
 
-    def _look_up(self, model: Model, on: date, conditions: Conditions) -> Rates | None:
+    def _price(self, model: Model, on: date, conditions: Conditions) -> Price | None:
         try:
-            return Rates(self._prices.price(model, on, conditions))
+            return self._prices.price(model, on, conditions)
         except UnpricedModel:
             return None
+
+
+def _with_time(price: Price, model: Model) -> Price:
+    """A price by the hour as one by tokens: what is warm is not read again, so it takes no time."""
+    if not price.usd_per_hour:
+        return price
+
+    def seconds_usd(tokens_per_second: float) -> Decimal:
+        a_million = Decimal(1_000_000) / Decimal(str(max(tokens_per_second, 1e-9)))
+        return (price.usd_per_hour * a_million / 3600).quantize(_FINE)
+
+    prompt, output = seconds_usd(model.prompt_tokens_per_second), seconds_usd(model.output_tokens_per_second)
+    bands = tuple(
+        replace(
+            band,
+            input=band.input + prompt,
+            output=band.output + output,
+            cache_write_5m=band.cache_write_5m + prompt,
+            cache_write_1h=band.cache_write_1h + prompt,
+        )
+        for band in price.bands
+    )
+    return replace(price, bands=bands, usd_per_hour=Decimal(0))
 
 
 def _by_name(call: ImportedCall) -> Iterable[Model]:
