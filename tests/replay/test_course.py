@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -111,6 +111,17 @@ def test_it_never_moves_in_the_middle_of_a_turn() -> None:
     calls = grown([(0, 30_000, 200), (60, 500, 200)])
     calls[1] = replace(calls[1], classification=classified("field_extraction"))
     assert went(calls)[1] == ("sonnet", Why.STAYED)
+
+
+def test_it_stays_on_its_model_and_not_only_on_its_tier() -> None:
+    """A turn that begins before midnight, on the last day without Sonnet 5.5, ends on the Sonnet 5 that it began on."""
+    midnight = datetime(2026, 9, 28, tzinfo=UTC).timestamp()
+    calls = [
+        replace(one, at_ms=round(midnight * 1000) + seconds * 1000)
+        for one, seconds in zip(grown([(0, 30_000, 200), (60, 500, 200)]), (-30, 30), strict=True)
+    ]
+    assert [model for model, _ in went(calls)] == ["claude-sonnet-5".removeprefix("claude-")] * 2
+    assert went(calls[1:])[0][0] == "sonnet"  # one that begins then is on Sonnet 5.5
 
 
 def test_agents_and_side_calls_are_conversations_of_their_own() -> None:

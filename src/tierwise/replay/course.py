@@ -391,7 +391,7 @@ class _Course:
             needs_more = self._world.harder.after(free.classification) if free.tier < tier else 0.0
             if self._pays(on, free.model, asked, conversation, needs_more=needs_more):
                 return free, Why.MOVED_DOWN
-        return deciding.decide(asked, tier.name) or free, Why.STAYED
+        return deciding.staying(asked, on, tier) or free, Why.STAYED
 
     def _pays(self, on: str, target: Model, asked: Asked, conversation: _Conversation, *, needs_more: float) -> bool:
         """Whether moving down is possible, and cheaper with all that it throws away."""

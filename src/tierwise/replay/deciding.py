@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,6 +56,7 @@ class Deciding:
         self._projects = settings.gateway.projects
         self._patterns = bool(settings.overrides.patterns)
         self._decisions: dict[tuple[object, ...], Decision | None] = {}
+        self._held: dict[tuple[int, int], tuple[Decision, Decision, Decision]] = {}
         self._climbs: dict[tuple[object, ...], tuple[Decision, tuple[RungShare, ...]]] = {}
         self._firsts: dict[tuple[object, ...], Model | None] = {}
 
@@ -132,12 +134,27 @@ class Deciding:
     def free(self, asked: Asked) -> Decision | None:
         """Where a call goes that is in no conversation yet; None where it can go nowhere, or nobody said what it is."""
         if asked.free is None or asked.free[0] is not self:
-            asked.free = (self, self.decide(asked, None))
+            asked.free = (self, self.decide(asked))
         found = asked.free[1]
         return found if isinstance(found, Decision) else None
 
-    def decide(self, asked: Asked, tier: str | None) -> Decision | None:
-        """Where a call goes, on this `tier` where one is given; None where it can go nowhere."""
+    def staying(self, asked: Asked, model_id: str, tier: Tier) -> Decision | None:
+        """Where a call goes that stays on a model: there, and up from it; None where it can go nowhere."""
+        held = self.decide(asked, tier=tier.name)
+        if held is None or held.model.id == model_id:
+            return held
+        own = self.decide(asked, model=model_id)  # its tier has one that is preferred, or its own is not there
+        if own is None:
+            return held
+        key = (id(held), id(own))
+        kept = self._held.get(key)
+        if kept is None or kept[0] is not held or kept[1] is not own:
+            ladder = (own.first, *(rung for rung in held.ladder if rung.tier > tier))
+            kept = self._held[key] = (held, own, replace(held, ladder=ladder))
+        return kept[2]
+
+    def decide(self, asked: Asked, *, tier: str | None = None, model: str | None = None) -> Decision | None:
+        """Where a call goes, on one tier or model where that is given; None where it can go nowhere."""
         call, classification = asked.call, asked.classification
         if classification is None:
             return None
@@ -146,12 +163,13 @@ class Deciding:
         world = self.world(call.at_ms)
         ask = call.ask if self._patterns else ""
         ruled = self.ruled(call)
-        key = (said, bucket, call.has_tools, call.has_images, call.json_schema, tier, id(world), ruled, ask)
+        key = (said, bucket, call.has_tools, call.has_images, call.json_schema, tier, model, id(world), ruled, ask)
         if key in self._decisions:
             return self._decisions[key]
         if len(self._decisions) >= _MOST_KEPT:
             self._decisions.clear()
             self._climbs.clear()
+            self._held.clear()
         task = Task(
             text=ask or "(nothing is said)",
             json_schema={"type": "object"} if call.json_schema else None,
@@ -159,6 +177,7 @@ class Deciding:
             has_images=call.has_images,
             tokens_in=bucket,
             tier=tier,
+            model=model,
             min_tier=None if ruled is None else ruled.min_tier,
             max_tier=None if ruled is None else ruled.max_tier,
         )
