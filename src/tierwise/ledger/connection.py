@@ -97,6 +97,10 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
     return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
 
+def _has_tables(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
 def _check_owner(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
     version = _number(connection, "user_version")
     if _number(connection, "application_id") == APPLICATION_ID:
@@ -106,7 +110,8 @@ def _check_owner(connection: sqlite3.Connection, path: Path, migrations: Sequenc
                 f"the ledger {path} has schema {version}, and this tierwise knows up to {latest}: a newer version "
                 "wrote it; upgrade tierwise, or name another file in tierwise.toml"
             )
-    elif version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    elif (version or _has_tables(connection)) and _number(connection, "application_id") != APPLICATION_ID:
+        # Asked again: another process may have made it a ledger since the first time.
         raise LedgerUnavailable(
             f"{path} is a database of another program; name another file for the ledger in tierwise.toml"
         )
