@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
 
 from tierwise.ledger.budgets import BudgetExceeded, Budgets, Reservation, ReservationRequest
+from tierwise.ledger.turnstile import Turnstile
 
 __all__ = ["BudgetDesk"]
 
@@ -38,10 +39,14 @@ class _Signal(Enum):
 
 
 class BudgetDesk:
-    """A thread that speaks with `Budgets`. Start it, ask it, close it when all calls are settled."""
+    """A thread that speaks with `Budgets`. Start it, ask it, close it when all calls are settled.
 
-    def __init__(self, budgets: Budgets) -> None:
+    `turnstile` is where processes queue that write all the time.
+    """
+
+    def __init__(self, budgets: Budgets, *, turnstile: Turnstile | None = None) -> None:
         self.budgets = budgets
+        self._turnstile = turnstile
         self._queue: queue.SimpleQueue[_Asked | _Signal] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -86,10 +91,11 @@ class BudgetDesk:
         going = True
         while going:
             asked, going = self._gather()
-            if asked:
-                self._answer(asked)
-            else:
-                self.budgets.write_waiting()
+            with self._turnstile or nullcontext():
+                if asked:
+                    self._answer(asked)
+                else:
+                    self.budgets.write_waiting()
 
     def _gather(self) -> tuple[list[_Asked], bool]:
         """Who has asked, and whether more may."""

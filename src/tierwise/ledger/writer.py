@@ -19,12 +19,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from enum import Enum
 
 from tierwise.core.decisions import AttemptRecord, CallRecord
 from tierwise.core.errors import LedgerError
 from tierwise.ledger.store import Ledger
+from tierwise.ledger.turnstile import Turnstile
 
 __all__ = ["LedgerWriter"]
 
@@ -46,11 +47,12 @@ class _Signal(Enum):
 class LedgerWriter:
     """Writes to a ledger. Start it, hand it records in the order in which they happened, close it.
 
-    `waiting` counts records that are not written yet.
+    `waiting` counts records that are not written yet. `turnstile` is where processes queue that write all the time.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, turnstile: Turnstile | None = None) -> None:
         self.ledger = ledger
+        self._turnstile = turnstile
         self._queue: queue.SimpleQueue[tuple[Entry, _Waiting] | _Signal] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._turn: list[tuple[Entry, _Waiting]] = []  # handed over in this turn of the loop
@@ -97,7 +99,7 @@ class LedgerWriter:
             self._hand_over()
             return
         began = time.monotonic()
-        if began < self._slow_until or not self.ledger.write_at_once([entry for entry, _ in turn]):
+        if began < self._slow_until or not self._write_at_once([entry for entry, _ in turn]):
             self._hand_over()
             return
         self._turn = []
@@ -112,6 +114,17 @@ class LedgerWriter:
         if self._since_checkpoint >= _CHECKPOINT_ENTRIES:
             self._since_checkpoint = 0
             self._queue.put(_Signal.CHECKPOINT)
+
+    def _write_at_once(self, entries: Sequence[Entry]) -> bool:
+        turnstile = self._turnstile
+        if turnstile is None:
+            return self.ledger.write_at_once(entries)
+        if not turnstile.enter_at_once():
+            return False
+        try:
+            return self.ledger.write_at_once(entries)
+        finally:
+            turnstile.leave()
 
     def _hand_over(self) -> None:
         turn, self._turn = self._turn, []
@@ -143,7 +156,8 @@ class LedgerWriter:
                 except queue.Empty:
                     break
             if entries:
-                self.ledger.write_entries(entries)
+                with self._turnstile or nullcontext():
+                    self.ledger.write_entries(entries)
             for loop, done in futures.items():
                 with suppress(RuntimeError):  # that loop is closed: nobody waits any more
                     loop.call_soon_threadsafe(_resolve, done)
