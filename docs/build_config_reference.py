@@ -234,6 +234,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "host": "The address to listen on. Anything but loopback demands keys.",
         "port": "0: any free one.",
         "mode": "`route`, or `observe`: routes nothing and records what it would have done.",
+        "workers": "Processes that serve, on one address, with one ledger and one set of limits. Not on Windows; a new "
+        "number takes a restart.",
         "upstream": "The provider that requests for a concrete model go to.",
         "routed_models": "Names of models that are routed; every other name passes through untouched.",
         "embedded": "Whether the embedded model may answer. It is demonstration grade: a try-out, not for work.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -27,6 +26,7 @@ __all__ = ["command"]
 @click.option(
     "--mode", type=click.Choice(["route", "observe"]), help="observe routes nothing and records what it would do."
 )
+@click.option("--workers", type=click.IntRange(1, 64), help="Serve with that many processes.")
 @click.option("--check", is_flag=True, help="Say what would be served, and end.")
 @click.option("--log-level", type=click.Choice(["error", "warning", "info"]), default="warning", show_default=True)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -40,6 +40,7 @@ def command(
     host: str | None,
     port: int | None,
     mode: str | None,
+    workers: int | None,
     check: bool,
     log_level: str,
     log_format: str,
@@ -59,7 +60,9 @@ def command(
     check_installed()
     from tierwise.gateway.app import LOOPBACK, Gateway
     from tierwise.gateway.server import GatewayServer, check_upstreams, listen
-    from tierwise.gateway.telemetry import JsonLines, otlp_tracer
+    from tierwise.gateway.setup import Setup
+    from tierwise.gateway.supervisor import Supervisor, check_supported
+    from tierwise.gateway.telemetry import otlp_tracer, set_up_logging
     from tierwise.ledger import Ledger
     from tierwise.ledger.keys import Keys
 
@@ -73,15 +76,14 @@ def command(
                 host=host or gateway.host,
                 port=gateway.port if port is None else port,
                 mode=GatewayMode(mode) if mode else gateway.mode,
+                workers=workers or gateway.workers,
             ),
         )
 
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if log_format == "json" else text)
-    logging.basicConfig(level=log_level.upper(), handlers=[handler])
+    set_up_logging(log_level, log_format)
     settings = read()
     where = settings.gateway
+    check_supported(where.workers)
     if where.host not in LOOPBACK:
         with Ledger.of(settings.ledger) as ledger:
             if not Keys(ledger).exist(time.time_ns() // 1_000_000):
@@ -102,7 +104,12 @@ def command(
         check_upstreams(settings, at)
         named = ctx.obj
         watched = config_paths(os.environ, Path.cwd(), Path(named) if named else None)
-        server = GatewayServer(Gateway(settings, tracer=tracer), sock, reload=read, watched=watched)
+        server: GatewayServer | Supervisor
+        if where.workers > 1:
+            setup = Setup(log_level, log_format, trace)
+            server = Supervisor(settings, sock, workers=where.workers, setup=setup, reload=read, watched=watched)
+        else:
+            server = GatewayServer(Gateway(settings, tracer=tracer), sock, reload=read, watched=watched)
     except BaseException:
         sock.close()
         raise

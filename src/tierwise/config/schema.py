@@ -243,6 +243,7 @@ class GatewaySection(_Section):
     host: str | None = None
     port: Annotated[int, Field(ge=0, le=65_535, strict=True)] | None = None
     mode: GatewayMode | None = None
+    workers: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     upstream: str | None = None
     routed_models: tuple[str, ...] | None = None
     embedded: Flag | None = None

@@ -186,6 +186,7 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     port: int = 8484
     mode: GatewayMode = GatewayMode.ROUTE
+    workers: int = 1  # processes that serve
     upstream: str = "anthropic"  # the provider that requests for a concrete model go to
     routed_models: tuple[str, ...] = ("claude-tierwise-auto",)
     embedded: bool = False  # whether the embedded model, which is demonstration grade, may answer

@@ -40,6 +40,11 @@ class Circuits:
         elif kind not in {OutcomeKind.CANCELLED, OutcomeKind.RATE_LIMITED, OutcomeKind.NOT_RUN}:
             self._circuits.pop(model_id, None)  # it answered, whatever it said
 
+    def failures_of(self, model_id: str) -> int:
+        """How often in a row it has failed."""
+        circuit = self._circuits.get(model_id)
+        return 0 if circuit is None else circuit.failures
+
     def open_now(self, now_seconds: float) -> Mapping[str, str]:
         """The models that are left alone now, and why."""
         return {

@@ -37,7 +37,7 @@ from tierwise.core.money import Usage
 from tierwise.core.settings import RateLimit
 from tierwise.policy.ratelimits import NOTHING, Family, Limits, Load, Taken
 
-__all__ = ["Admission", "Clock", "Ticket", "Timer", "WouldWait"]
+__all__ = ["Admission", "Admits", "Clock", "Ticket", "Timer", "WouldWait"]
 
 _BACKGROUND_WEIGHT = 1 / 8  # of all sessions with background work together, where one with interactive work has 1
 _UNKNOWN_SIZE = 0.001  # of a request to a family that is closed and has no known limit
@@ -77,25 +77,66 @@ class WouldWait(TierwiseError):
 class Ticket:
     """Leave to send one request. Say what became of it with `settle` or `cancel`; only the first of these counts."""
 
-    __slots__ = ("_admission", "_taken")
+    __slots__ = ("_admission", "_taken", "family")
 
     def __init__(self, admission: Admission, taken: Taken) -> None:
         self._admission = admission
         self._taken: Taken | None = taken
+        self.family = taken.family  # that it is for, of those that were asked for
 
     def settle(self, usage: Usage) -> None:
         """What it really used takes the place of its estimate. Before `learn`, where a reply gives both at once."""
         fresh = usage.input_tokens + usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
-        self._close(Load(1, fresh, usage.output_tokens))
+        self.close(Load(1, fresh, usage.output_tokens))
 
     def cancel(self) -> None:
         """It was never sent, or refused: its room goes to others."""
-        self._close(NOTHING)
+        self.close(NOTHING)
 
-    def _close(self, used: Load) -> None:
+    def close(self, used: Load) -> None:
+        """It used so much."""
         taken, self._taken = self._taken, None
         if taken is not None:
             self._admission._settle(taken, used)
+
+
+class Admits(Protocol):
+    """Who gives leave to send: an `Admission`, or one that lives in another process (`tierwise.gateway.shared`)."""
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+
+    async def admit(
+        self,
+        family: Family,
+        session: str,
+        *,
+        interactive: bool,
+        input_tokens: int,
+        output_tokens: int,
+        deadline_seconds: float = math.inf,
+    ) -> Ticket:
+        """See `Admission.admit`."""
+
+    async def admit_any(
+        self,
+        families: Sequence[Family],
+        session: str,
+        *,
+        interactive: bool,
+        input_tokens: int,
+        output_tokens: int,
+        deadline_seconds: float = math.inf,
+        preferred: Family | None = None,
+    ) -> Ticket:
+        """See `Admission.admit_any`."""
+
+    def configure(self, limits: Mapping[str, RateLimit]) -> None:
+        """See `Admission.configure`."""
+
+    def learn(self, family: Family, headers: Mapping[str, str], *, status: int = 200) -> None:
+        """See `Admission.learn`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -222,6 +263,14 @@ def _sum(waiters: Sequence[_Waiter]) -> Load:
     return Load(len(loads), sum([load.input_tokens for load in loads]), sum([load.output_tokens for load in loads]))
 
 
+@dataclass(slots=True)
+class _Use:
+    """Requests of one family, where there are several to choose from."""
+
+    running: int = 0
+    sent: int = 0
+
+
 class Admission:
     """The rate limits of all families, and the lines of those who wait for them.
 
@@ -234,6 +283,7 @@ class Admission:
         self._clock = clock
         self._most_waiting = most_waiting
         self._lines: dict[Family, _Line] = {}
+        self._uses: dict[Family, _Use] = {}  # of those that share the work of one provider
 
     @property
     def waiting(self) -> int:
@@ -262,6 +312,78 @@ class Admission:
         load = self._limits.load(family, input_tokens, output_tokens)
         return Ticket(self, await self._turn(family, (session, interactive), load, deadline_seconds))
 
+    async def admit_any(
+        self,
+        families: Sequence[Family],
+        session: str,
+        *,
+        interactive: bool,
+        input_tokens: int,
+        output_tokens: int,
+        deadline_seconds: float = math.inf,
+        preferred: Family | None = None,
+    ) -> Ticket:
+        """Leave to send a request to one of several families that would do: the keys of different accounts.
+
+        Where the preferred one has no room now, it is the one with the most room; where none has, the one that will
+        have it first.
+
+        Raises:
+            WouldWait: it cannot be sent to any within `deadline_seconds`.
+        """
+        ticket = self.admit_now(families, input_tokens=input_tokens, output_tokens=output_tokens, preferred=preferred)
+        if ticket is not None:
+            return ticket
+        ticket = await self.admit(
+            min(families, key=lambda family: self._wait_behind(family, input_tokens, output_tokens)),
+            session,
+            interactive=interactive,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            deadline_seconds=deadline_seconds,
+        )
+        self._used(ticket.family)
+        return ticket
+
+    def admit_now(
+        self,
+        families: Sequence[Family],
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        preferred: Family | None = None,
+    ) -> Ticket | None:
+        """As `admit_any`, of what has room now; None where it would have to wait."""
+        now = self._clock.time()
+        if len(families) > 1:
+            families = sorted(families, key=lambda family: (family != preferred, *self._busyness(family, now)))
+        for family in families:
+            if family not in self._lines:
+                taken = self._limits.take_if_room(family, input_tokens, output_tokens, now)
+                if taken is not None:
+                    self._used(family)
+                    return Ticket(self, taken)
+        return None
+
+    def _busyness(self, family: Family, now: float) -> tuple[float, int, int]:
+        """By which the work of one provider is spread: what is used up, then what runs, then what ran."""
+        use = self._uses.get(family)
+        used = self._limits.used_share(family, now)
+        return (used, 0, 0) if use is None else (used, use.running, use.sent)
+
+    def _used(self, family: Family) -> None:
+        use = self._uses.get(family)
+        if use is None:
+            use = self._uses[family] = _Use()
+        use.running += 1
+        use.sent += 1
+
+    def _wait_behind(self, family: Family, input_tokens: int, output_tokens: int) -> float:
+        """How long a request would wait behind all who wait already."""
+        line = self._lines.get(family)
+        ahead = NOTHING if line is None else Load(len(line.waiters), line.input_tokens, line.output_tokens)
+        return self._limits.wait(family, input_tokens, output_tokens, self._clock.time(), ahead=ahead)
+
     def best(
         self, families: Sequence[Family], *, wanted: Family, input_tokens: int, output_tokens: int
     ) -> Family | None:
@@ -289,6 +411,8 @@ class Admission:
             self._move(family)
 
     def _settle(self, taken: Taken, used: Load) -> None:
+        if (use := self._uses.get(taken.family)) is not None and use.running:
+            use.running -= 1
         self._limits.settle(taken, used, self._clock.time())
         if self._lines:
             self._move(taken.family)

@@ -32,7 +32,7 @@ from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import nanousd_to_usd
 from tierwise.core.settings import ProviderSettings, Settings
 from tierwise.engine.router import AsyncRouter
-from tierwise.gateway.admission import Admission
+from tierwise.gateway.admission import Admission, Admits
 from tierwise.gateway.asgi import (
     NOT_PASSED_ON,
     ClientGone,
@@ -49,10 +49,11 @@ from tierwise.gateway.bounds import ceiling_by_name
 from tierwise.gateway.connections import CONNECTION
 from tierwise.gateway.conversations import Conversations
 from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_incoming
-from tierwise.gateway.metrics import Metrics
+from tierwise.gateway.metrics import Gauge, Metrics, Over
 from tierwise.gateway.outlook import Outlook
 from tierwise.gateway.planning import Plan, Planning
 from tierwise.gateway.run import Run
+from tierwise.gateway.shared import Shared
 from tierwise.gateway.telemetry import CallTelemetry
 from tierwise.ledger import Ledger
 from tierwise.ledger.budgets import Budgets
@@ -89,23 +90,35 @@ class Gateway:
         settings: the configuration.
         ledger: where calls are recorded; the configured one when None.
         tracer: OpenTelemetry's, where traces are collected.
+        shared: what it shares with other workers; None where it is the only process.
     """
 
-    def __init__(self, settings: Settings, *, ledger: Ledger | None = None, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger | None = None,
+        tracer: Tracer | None = None,
+        shared: Shared | None = None,
+    ) -> None:
         self.settings = settings
         self.ledger = (
             ledger if ledger is not None else (Ledger.of(settings.ledger) if settings.ledger.enabled else None)
         )
-        self.writer = LedgerWriter(self.ledger) if self.ledger is not None else None
-        self.router = AsyncRouter(settings, record=False)
+        turnstile = None if shared is None else shared.turnstile
+        self.writer = LedgerWriter(self.ledger, turnstile=turnstile) if self.ledger is not None else None
+        self.shared = shared
+        self.router = self._router(settings)
         self.upstream = PassThrough()
-        self.conversations = Conversations()
+        self.conversations = Conversations() if shared is None else shared.conversations
         self.outlook = Outlook()
         self.planning = Planning(settings, self.router, self.conversations, self.outlook)
         self.telemetry = CallTelemetry(tracer)
+        if shared is not None:
+            self.planning.broken = shared.broken
         self.keys = Keys(self.ledger) if self.ledger is not None else None
-        self.desk = BudgetDesk(Budgets(self.ledger)) if self.ledger is not None else None
-        self.admission: Admission | None = None  # belongs to the event loop, so it begins with it
+        self.desk = BudgetDesk(Budgets(self.ledger), turnstile=turnstile) if self.ledger is not None else None
+        self.admission: Admits | None = None  # belongs to the event loop, so it begins with it
         self.keys_required = settings.gateway.host not in LOOPBACK
         self.version = importlib.metadata.version("tierwise")
         self.running = 0
@@ -114,21 +127,25 @@ class Gateway:
         self._retired: set[Planning] = set()  # of configurations before, of which calls still run
         self._retiring: set[asyncio.Future[None]] = set()
         self.metrics = Metrics(
-            {
-                "tierwise_running_calls": ("Calls that run now.", lambda: self.running),
-                "tierwise_waiting_calls": (
+            [
+                Gauge("tierwise_running_calls", "Calls that run now.", lambda: self.running),
+                Gauge(
+                    "tierwise_waiting_calls",
                     "Calls that wait for a rate limit.",
                     lambda: self.admission.waiting if self.admission is not None else 0,
                 ),
-                "tierwise_records_waiting": (
+                Gauge(
+                    "tierwise_records_waiting",
                     "Records not yet in the ledger.",
                     lambda: self.writer.waiting if self.writer is not None else 0,
                 ),
-                "tierwise_ledger_healthy": (
+                Gauge(
+                    "tierwise_ledger_healthy",
                     "1 where the last write reached the ledger.",
                     lambda: 1.0 if self.ledger is None or self.ledger.healthy else 0.0,
+                    Over.WORST,
                 ),
-            }
+            ]
         )
 
     # ------------------------------------------------------------------ life
@@ -144,7 +161,11 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self.admission = Admission(Limits(self.settings.gateway.limits), asyncio.get_running_loop())
+                self.admission = (
+                    Admission(Limits(self.settings.gateway.limits), asyncio.get_running_loop())
+                    if self.shared is None
+                    else self.shared.admission
+                )
                 await asyncio.get_running_loop().run_in_executor(None, self._open)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
@@ -163,11 +184,19 @@ class Gateway:
                 self.conversations.learn(self.ledger.session_lengths(month_ago))
                 self.outlook.learn(turns_after(self.ledger, month_ago))
 
+    def _router(self, settings: Settings) -> AsyncRouter:
+        router = AsyncRouter(settings, record=False)
+        if self.shared is not None:
+            router.circuits = self.shared.circuits(settings.limits)
+        return router
+
     def reload(self, settings: Settings) -> None:
         """Goes on with another configuration: for new calls. What listens, and the ledger, stay as they are."""
-        router = AsyncRouter(settings, record=False)
+        router = self._router(settings)
         # What cannot be used fails here, and nothing changes.
         planning = Planning(settings, router, self.conversations, self.outlook)
+        if self.shared is not None:
+            planning.broken = self.shared.broken
         before = self.planning
         self.router, self.planning, self.settings = router, planning, settings
         self._retired.add(before)
@@ -300,7 +329,7 @@ class Gateway:
             case ("GET", _) if path.startswith("/v1/models/"):
                 await self._model(path.removeprefix("/v1/models/"), scope, send)
             case ("GET", "/metrics"):
-                text = self.metrics.text()
+                text = self.metrics.text(None if self.shared is None else await self.shared.figures())
                 await send_whole(send, 200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], text)
             case ("GET", "/healthz"):
                 await send_json(send, {"status": "ok", "version": self.version})
@@ -330,7 +359,8 @@ class Gateway:
         return None
 
     async def _call(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send, key: ApiKey | None) -> None:
-        if self.draining or self.running >= self.settings.gateway.max_connections:
+        full = self.running >= self.settings.gateway.max_connections
+        if self.draining or full or (self.shared is not None and not await self.shared.enter()):
             why = "the gateway is stopping" if self.draining else "too many calls at once (gateway.max_connections)"
             await send_error(
                 send,
@@ -356,6 +386,8 @@ class Gateway:
             await Run(self, planning, incoming, plan, send, receive, connection).go()
         finally:
             self.running -= 1
+            if self.shared is not None:
+                self.shared.leave()
             if planning is not None:
                 planning.calls -= 1
                 if not planning.calls and planning in self._retired:
@@ -472,6 +504,8 @@ class Gateway:
         if problem and self.ledger is not None and self._operates(headers):
             problem = self.ledger.problem
         value: JsonObject = {"ready": ok, "running": self.running, "ledger": problem or "ok"}
+        if self.shared is not None:
+            value |= {"worker": self.shared.worker, "workers": await self.shared.workers()}
         await send_json(send, value, status=200 if ok else 503)
 
     def _operates(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -34,7 +34,11 @@ class BrokenStreams:
         told = _told(session, body)
         if body.get("stream") is not True or told is None:
             return
-        self._broke[told] = (kind, now + _SECONDS)
+        self.remember(told, kind, now + _SECONDS)
+
+    def remember(self, told: bytes, kind: CallKind, until: float) -> None:
+        """What broke, by what it said."""
+        self._broke[told] = (kind, until)
         self._broke.move_to_end(told)
         if len(self._broke) > _MOST:
             self._broke.popitem(last=False)

@@ -58,6 +58,7 @@ def protocol_class(limits: ConnectionLimits) -> type[Any]:
         unread_since: float | None = None  # since when the client takes nothing
         head_left = limits.head_bytes
         refused = False
+        lost: Callable[[], None] | None = None  # told when the connection ends
         whole = False  # the request at hand is here, to the last byte
         gone: Callable[[], None] | None = None  # called where the client hangs up
 
@@ -102,6 +103,8 @@ def protocol_class(limits: ConnectionLimits) -> type[Any]:
             super().connection_lost(exc)
             if self.gone is not None:
                 self.gone()
+            if self.lost is not None:
+                self.lost()
 
         def pause_writing(self) -> None:
             super().pause_writing()

@@ -326,6 +326,7 @@ class Conversation:
     cache_ttl_seconds: int | None  # what the latest request's cache marks asked for; None: nothing was cached
     warm: Mapping[str, Warmth]  # by model id
     seen_at: float
+    account: str | None = None  # of several at the provider, whose key it was last sent with
 
     def next_turn(self) -> Turn:
         """The turn that is expected next, for `tierwise.policy.switching.weigh`."""
@@ -343,6 +344,8 @@ class Conversations:
     Only calls of which `CallKind.converses` is true belong in here.
     """
 
+    elsewhere = False  # whether to `fetch` before `get`
+
     def __init__(self, most: int = 20_000) -> None:
         if most < 1:
             raise ValueError(f"most must be 1 or more, not {most}")
@@ -355,17 +358,32 @@ class Conversations:
 
     def get(self, key: ConversationKey) -> Conversation | None:
         """What is known of a conversation; None where it is new, or forgotten."""
-        found = self._known.get(key.id)
+        return self.known(key.id)
+
+    def known(self, key_id: str) -> Conversation | None:
+        """As `get`, by the key's id."""
+        found = self._known.get(key_id)
         if found is not None:
-            self._known.move_to_end(key.id)
+            self._known.move_to_end(key_id)
         return found
 
-    def note(self, key: ConversationKey, model_id: str, usage: Usage, now: float) -> Conversation:
+    async def fetch(self, key: ConversationKey) -> None:
+        """Where they are kept elsewhere (`elsewhere`), makes that `get` knows what is known there."""
+
+    def note(
+        self, key: ConversationKey, model_id: str, usage: Usage, now: float, account: str | None = None
+    ) -> Conversation:
         """A turn was answered by a model that counted `usage`, at `now` (seconds, on one clock for all)."""
-        known = self._known.get(key.id)
-        noted = _begun(model_id, usage, now) if known is None else _continued(known, model_id, usage, now)
-        self._known[key.id] = noted
-        self._known.move_to_end(key.id)
+        return self.noted(key.id, model_id, usage, now, account)
+
+    def noted(self, key_id: str, model_id: str, usage: Usage, now: float, account: str | None) -> Conversation:
+        """As `note`, by the key's id."""
+        known = self._known.get(key_id)
+        noted = (
+            _begun(model_id, usage, now, account) if known is None else _continued(known, model_id, usage, now, account)
+        )
+        self._known[key_id] = noted
+        self._known.move_to_end(key_id)
         if len(self._known) > self._most:
             self._known.popitem(last=False)
         return noted
@@ -383,7 +401,7 @@ class Conversations:
         return self._turns.after(turns_so_far)
 
 
-def _begun(model_id: str, usage: Usage, now: float) -> Conversation:
+def _begun(model_id: str, usage: Usage, now: float, account: str | None) -> Conversation:
     warmth = _warmth(model_id, usage, None, now)
     return Conversation(
         model_id=model_id,
@@ -395,10 +413,11 @@ def _begun(model_id: str, usage: Usage, now: float) -> Conversation:
         cache_ttl_seconds=None if warmth is None else warmth.ttl_seconds,
         warm={} if warmth is None else {model_id: warmth},
         seen_at=now,
+        account=account,
     )
 
 
-def _continued(known: Conversation, model_id: str, usage: Usage, now: float) -> Conversation:
+def _continued(known: Conversation, model_id: str, usage: Usage, now: float, account: str | None) -> Conversation:
     warmth = _warmth(model_id, usage, known.warm.get(model_id), now)
     warm = {name: held for name, held in known.warm.items() if name != model_id and now < held.expires_at}
     if warmth is not None:
@@ -417,6 +436,7 @@ def _continued(known: Conversation, model_id: str, usage: Usage, now: float) -> 
         cache_ttl_seconds=None if warmth is None else warmth.ttl_seconds,
         warm=warm,
         seen_at=now,
+        account=account,
     )
 
 

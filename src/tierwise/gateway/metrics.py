@@ -1,5 +1,8 @@
 """What `/metrics` tells, in Prometheus' text format. Counted from the records that go into the ledger.
 
+Where several workers serve, each counts its own, and `Figures`, at their supervisor, puts that together. What a worker
+that died had counted stays in the sums, as it was last told: a counter that went back would look like a restart.
+
 Counting happens for every call and telling hardly ever. So what is counted lies in plain dictionaries by labels, and
 becomes Prometheus' families when somebody asks: its own counters take a lock and two calls for each figure.
 """
@@ -8,17 +11,20 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
 from tierwise.core.decisions import AttemptRecord, CallRecord
+from tierwise.core.json import Json
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-__all__ = ["OTHER_TIER", "Metrics"]
+__all__ = ["OTHER_TIER", "Figures", "Gauge", "Metrics", "Over", "Sample", "samples_from"]
 
 OTHER_TIER = "other"  # of models that are in no tier
 _MOST_OTHERS = 50
@@ -46,19 +52,105 @@ class _Times:
         self.total += seconds
 
 
+class Over(StrEnum):
+    """How one figure is made of those of several workers."""
+
+    SUM = "sum"  # of all there ever were
+    NOW = "now"  # the sum of those that serve
+    WORST = "worst"  # the least of those that serve
+
+    @property
+    def outlasts(self) -> bool:
+        """Whether what a worker told counts when that is gone."""
+        return self is Over.SUM
+
+    def of(self, one: float, other: float) -> float:
+        """Both in one."""
+        return min(one, other) if self is Over.WORST else one + other
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A figure that is asked for when `/metrics` is."""
+
+    name: str
+    words: str
+    ask: Callable[[], float]
+    over: Over = Over.NOW
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of what is told."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+    over: Over
+
+    def frame(self) -> list[Json]:
+        """As it travels between processes."""
+        return [self.name, [[*label] for label in self.labels], self.value, self.over.value]
+
+
+def samples_from(frame: Json) -> list[Sample]:
+    """What `Sample.frame` sent, of several; what cannot be read is left out."""
+    found = []
+    for one in frame if isinstance(frame, list) else []:
+        match one:
+            case [str(name), list(labels), int() | float() as value, str(over)]:
+                pairs = tuple((str(label[0]), str(label[1])) for label in labels if isinstance(label, list))
+                found.append(Sample(name, pairs, float(value), Over(over)))
+            case _:
+                continue
+    return found
+
+
+class Figures:
+    """What all workers of a gateway have counted."""
+
+    def __init__(self) -> None:
+        self._past: list[Sample] = []
+        self._latest: dict[Hashable, list[Sample]] = {}
+
+    def told(self, worker: Hashable, samples: Iterable[Sample]) -> None:
+        """What a worker has counted since it began."""
+        self._latest[worker] = list(samples)
+
+    def gone(self, worker: Hashable) -> None:
+        """A worker has ended."""
+        latest = self._latest.pop(worker, [])
+        self._past = _together([*self._past, *(sample for sample in latest if sample.over.outlasts)])
+
+    def total(self) -> list[Sample]:
+        """All of it."""
+        return _together([*self._past, *(sample for latest in self._latest.values() for sample in latest)])
+
+
+def _together(samples: Iterable[Sample]) -> list[Sample]:
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], Sample] = {}
+    for sample in samples:
+        key = (sample.name, sample.labels)
+        known = found.get(key)
+        found[key] = sample if known is None else Sample(*key, sample.over.of(known.value, sample.value), sample.over)
+    return list(found.values())
+
+
 class Metrics:
-    """Counters and histograms of one gateway.
+    """Counters and histograms of one process.
 
     Args:
-        gauges: name → (what it tells, its value), asked when `/metrics` is.
+        gauges: asked when `/metrics` is.
     """
 
-    def __init__(self, gauges: dict[str, tuple[str, Callable[[], float]]]) -> None:
-        from prometheus_client import CollectorRegistry, Gauge  # noqa: PLC0415  the gateway's extra
+    def __init__(self, gauges: Iterable[Gauge]) -> None:
+        from prometheus_client import CollectorRegistry  # noqa: PLC0415  the gateway's extra
+        from prometheus_client import Gauge as Shown  # noqa: PLC0415  as above
 
         self.registry: CollectorRegistry = CollectorRegistry()
-        for name, (words, ask) in gauges.items():
-            Gauge(name, words, registry=self.registry).set_function(ask)
+        self._gauges = {gauge.name: gauge.over for gauge in gauges}
+        for gauge in gauges:
+            Shown(gauge.name, gauge.words, registry=self.registry).set_function(gauge.ask)
         self._others: set[str] = set()
         self._calls: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
         self._attempts: defaultdict[tuple[str, str, str], int] = defaultdict(int)
@@ -140,8 +232,45 @@ class Metrics:
         yield timed("tierwise_call_seconds", "Time of a call.", self._seconds)
         yield timed("tierwise_first_token_seconds", "Time to first token.", self._first)
 
-    def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
-        from prometheus_client import generate_latest  # noqa: PLC0415
+    def samples(self) -> list[Sample]:
+        """All of it, to be put together with that of other processes."""
+        return [
+            Sample(
+                sample.name,
+                tuple(sorted(sample.labels.items())),
+                sample.value,
+                self._gauges.get(metric.name, Over.SUM),
+            )
+            for metric in self.registry.collect()
+            for sample in metric.samples
+        ]
 
-        return generate_latest(self.registry)
+    def text(self, samples: Iterable[Sample] | None = None) -> bytes:
+        """All of it, or what was put together of several processes', as Prometheus reads it."""
+        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
+
+        if samples is None:
+            return generate_latest(self.registry)
+        told = CollectorRegistry()
+        told.register(_Told(self.registry, samples))
+        return generate_latest(told)
+
+
+class _Told:
+    """The figures of a registry, with samples that were counted elsewhere."""
+
+    def __init__(self, registry: CollectorRegistry, samples: Iterable[Sample]) -> None:
+        self._registry = registry
+        self._samples = list(samples)
+
+    def collect(self) -> Iterator[Metric]:
+        """As `prometheus_client` asks for it."""
+        from prometheus_client.core import Metric  # noqa: PLC0415  the gateway's extra
+
+        for known in self._registry.collect():
+            metric = Metric(known.name, known.documentation, known.type)
+            names = {f"{known.name}{ending}" for ending in ("", "_total", "_bucket", "_sum", "_count")}
+            for sample in self._samples:
+                if sample.name in names:
+                    metric.add_sample(sample.name, dict(sample.labels), sample.value)
+            yield metric

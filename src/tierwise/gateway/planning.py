@@ -213,6 +213,8 @@ class Planning:
         """
         body, headers = incoming.value, incoming.headers
         key = identify(headers, body)
+        if self.conversations.elsewhere:
+            await self.conversations.fetch(key)
         kind = kind_of(headers, body)
         if kind is CallKind.SAFETY:
             kind = self.broken.asked_again(key.session, body, now) or kind

@@ -19,7 +19,7 @@ from tierwise.core.money import nanousd_to_usd
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["CallTelemetry", "JsonLines", "otlp_tracer"]
+__all__ = ["CallTelemetry", "JsonLines", "otlp_tracer", "set_up_logging"]
 
 _log = logging.getLogger("tierwise.calls")
 
@@ -39,6 +39,14 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def set_up_logging(level: str, form: str) -> None:
+    """Sends the log to stderr: `form` is text or json."""
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if form == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 class CallTelemetry:

@@ -342,6 +342,18 @@ class Limits:
             load.output_tokens / state.outputs.limit,
         )
 
+    def used_share(self, family: Family, now: float) -> float:
+        """How much of a minute's limit is used up, of that which is used up most: 0 where nothing is limited.
+
+        More than 1 while the provider has asked to be left alone.
+        """
+        state = self._states.get(family)
+        if state is None:
+            return 0.0
+        state.refill(now)
+        used = max(1 - bucket.level / bucket.limit if bucket.limit < math.inf else 0.0 for bucket in state.buckets)
+        return used + 1 if now < state.closed_until else used
+
     def _configured_state(self, family: Family, now: float) -> _State | None:
         configured = self._configured.get(family.name)
         if configured is None:
