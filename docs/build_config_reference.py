@@ -39,7 +39,8 @@ unknown key is an error, and the message names the keys that are allowed there. 
 strings: `"0.10"`; a TOML float is read through its shortest text, never through a binary fraction.
 
 A project's file that was only *found* cannot say where keys are sent: in it, a provider's `base_url` outside loopback,
-its `headers` and its `api_key_env` are errors. See [security and privacy](../explanation/security-and-privacy.md).
+its `headers`, its `api_key_env` and its `api_key_envs` are errors. See
+[security and privacy](../explanation/security-and-privacy.md).
 
 `tierwise doctor` says which files were read.
 """
@@ -139,6 +140,10 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "`tierwise.providers`.",
         "base_url": "Where it is.",
         "api_key_env": "The *name* of the variable that holds the key. Without it, no key is sent.",
+        "api_key_envs": "Several keys, in place of `api_key_env`: the variables' names. The gateway spreads what it "
+        "sends to a provider of kind `anthropic` over those that are set; everything else uses the first.",
+        "one_account": "Whether `api_key_envs` are keys of one account (one organisation or workspace, which shares "
+        "its rate limits and its caches). Otherwise each is an account of its own.",
         "auth": "How the key travels.",
         "headers": "Sent with every request.",
         "stream": "Ask for a stream, which notices a dead server earlier.",

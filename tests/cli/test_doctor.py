@@ -62,6 +62,18 @@ def test_keys_are_named_and_never_shown(tierwise: Tierwise) -> None:
     assert "ANTHROPIC_AUTH_TOKEN" in _checks(other, "keys")[0]["text"]
 
 
+def test_each_of_several_keys_is_told(tierwise: Tierwise, home: Path) -> None:
+    """One that is missing is a warning: the others do its work."""
+    config = home / "mine.toml"
+    config.write_text('[providers.anthropic]\napi_key_envs = ["KEY_A", "KEY_B"]')
+    done = tierwise("--config", str(config), "doctor", "--json", env={"KEY_B": "sk-secret"})
+    first, second = _checks(done, "keys")
+    assert (first["status"], first["facts"]["env"], first["mend"]) == ("warning", "KEY_A", "export KEY_A=…")
+    assert "KEY_B" in first["text"]
+    assert (second["status"], second["facts"]["env"]) == ("ok", "KEY_B")
+    assert "sk-secret" not in done.out + done.err
+
+
 @pytest.mark.parametrize("text", ["[[", "nonsense = 1\n", '[limits]\nmax_cost_usd = "-1"\n', 'baseline = "x"\n'])
 def test_broken_configuration_is_one_check_among_others(tierwise: Tierwise, home: Path, text: str) -> None:
     """A configuration that cannot be used is broken, with its message; the rest is checked with the defaults."""

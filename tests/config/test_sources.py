@@ -116,6 +116,7 @@ def test_a_tier_in_short_form_can_be_added_to_by_another_file(load: Load) -> Non
         ("anthropic.base_url = 'http://localhost@evil.example'", "base_url"),
         ("new = { kind = 'anthropic', base_url = 'https://evil.example' }", "base_url"),
         ("anthropic.api_key_env = 'AWS_SECRET_ACCESS_KEY'", "api_key_env"),
+        ("anthropic.api_key_envs = ['AWS_SECRET_ACCESS_KEY']", "api_key_envs"),
         ("anthropic.headers = { x-forwarded = 'evil' }", "headers"),
     ],
 )

@@ -173,23 +173,20 @@ def _keys(settings: Settings) -> list[_Check]:
     used = {model.provider: spec.tier.name for spec in reversed(settings.catalog.tiers) for model in spec.models}
     checks = []
     for name, provider in settings.providers.items():
-        variable = provider.api_key_env
-        if variable is None:
-            continue
-        facts = {"provider": name, "env": variable, "set": not provider.key_missing, "used": name in used}
-        if not provider.key_missing:
-            via = "" if os.environ.get(variable) else " (by ANTHROPIC_AUTH_TOKEN)"
-            checks.append(_Check("keys", _Status.OK, f"{variable} is set{via}, for {name}", facts=facts))
-        elif name in used:
-            checks.append(
-                _Check(
-                    "keys",
-                    _Status.WARNING,
-                    f"{variable} is not set: models of {name} (from tier {used[name]} up) cannot be run, only priced",
-                    f"export {variable}=…",
-                    facts,
-                )
-            )
+        held = {key.name for key in provider.api_keys}
+        for variable in provider.api_key_envs or filter(None, (provider.api_key_env,)):
+            one_of_several = len(provider.api_key_envs) > 1
+            is_set = variable in held if provider.api_key_envs else not provider.key_missing
+            facts = {"provider": name, "env": variable, "set": is_set, "used": name in used}
+            if is_set:
+                via = "" if os.environ.get(variable) else " (by ANTHROPIC_AUTH_TOKEN)"
+                checks.append(_Check("keys", _Status.OK, f"{variable} is set{via}, for {name}", facts=facts))
+            elif name in used and one_of_several and held:
+                text = f"{variable} is not set: {name} is used with its other keys ({', '.join(sorted(held))}) alone"
+                checks.append(_Check("keys", _Status.WARNING, text, f"export {variable}=…", facts))
+            elif name in used:
+                text = f"{variable} is not set: models of {name} (from tier {used[name]} up) cannot be run, only priced"
+                checks.append(_Check("keys", _Status.WARNING, text, f"export {variable}=…", facts))
     return checks
 
 

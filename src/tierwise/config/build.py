@@ -28,11 +28,12 @@ from tierwise.core.settings import (
     RateLimit,
     Role,
     Settings,
+    UpstreamKey,
 )
 from tierwise.core.tasks import Needs, TaskType
 
 if TYPE_CHECKING:
-    from tierwise.config.schema import ConfigFile, DatedPrice, PriceSection
+    from tierwise.config.schema import ConfigFile, DatedPrice, PriceSection, ProviderSection
 
 __all__ = ["build_settings", "default_ledger_path", "home"]
 
@@ -211,7 +212,9 @@ def _providers(config: ConfigFile, env: Mapping[str, str]) -> dict[str, Provider
                 "name of an installed entry point of group tierwise.providers"
             )
         auth = section.auth or "x-api-key"
-        key = env.get(section.api_key_env, "").strip() if section.api_key_env else None
+        names = _key_variables(name, section)
+        keys = _keys(name, section, env)
+        key = keys[0].secret if keys else None
         base_url = section.base_url
         if name == "anthropic":
             # The variables that Anthropic's own SDKs and Claude Code honour.
@@ -241,13 +244,33 @@ def _providers(config: ConfigFile, env: Mapping[str, str]) -> dict[str, Provider
             kind=section.kind,
             base_url=base_url.rstrip("/") if base_url else None,
             api_key=key or None,
-            api_key_env=section.api_key_env,
+            api_key_env=names[0] if names else None,
+            api_key_envs=section.api_key_envs or (),
+            api_keys=keys if section.api_key_envs else (),
             auth=auth,
             headers=dict(section.headers or {}),
             model_path=Path(section.model_path).expanduser() if section.model_path else None,
             **defaults,
         )
     return built
+
+
+def _key_variables(name: str, section: ProviderSection) -> tuple[str, ...]:
+    """The variables that hold a provider's keys."""
+    if section.api_key_envs is None:
+        return (section.api_key_env,) if section.api_key_env else ()
+    if len(set(section.api_key_envs)) < len(section.api_key_envs):
+        raise ConfigError(f"providers.{name}.api_key_envs names a variable twice; name each once")
+    return section.api_key_envs
+
+
+def _keys(name: str, section: ProviderSection, env: Mapping[str, str]) -> tuple[UpstreamKey, ...]:
+    """The keys that are set. An account is named by its place in the list: whoever reads it learns nothing of a key."""
+    return tuple(
+        UpstreamKey(name=variable, account=name if section.one_account else f"{name}#{place}", secret=secret)
+        for place, variable in enumerate(_key_variables(name, section), 1)
+        if (secret := env.get(variable, "").strip())
+    )
 
 
 def _env_url(name: str, value: str, url: str | None = None) -> str:

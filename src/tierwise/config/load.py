@@ -196,7 +196,7 @@ def _explain(error: ValidationError, raw: Mapping[str, Any], path: Path) -> str:
             shown = f" (it is {_short(value)})"
             if isinstance(value, dict):
                 shown = ""
-            elif loc and loc[-1] == "api_key_env":
+            elif {"api_key_env", "api_key_envs"} & set(loc):
                 shown = "; give the name of an environment variable, not the key itself"
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"{key}: {message[:1].lower()}{message[1:]}{shown}")
@@ -249,6 +249,8 @@ def _refuse_foreign_providers(raw: Mapping[str, Any], path: Path) -> None:
             key = f"providers.{name}.base_url"
         elif "api_key_env" in section:
             key = f"providers.{name}.api_key_env"
+        elif "api_key_envs" in section:
+            key = f"providers.{name}.api_key_envs"
         elif "headers" in section:
             key = f"providers.{name}.headers"
         else:

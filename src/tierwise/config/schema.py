@@ -60,6 +60,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 TooLowCost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 
 
 class TierSection(_Section):
@@ -126,7 +127,9 @@ class ProviderSection(_Section):
     kind: str | None = None
     base_url: Annotated[str, AfterValidator(_url)] | None = None
     # The name of a variable, never the key itself: whoever puts the key here must not see it in a message or a log.
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] | None = None
+    api_key_env: Variable | None = None
+    api_key_envs: Annotated[tuple[Variable, ...], Field(min_length=1, max_length=64)] | None = None
+    one_account: Flag | None = None
     auth: Literal["x-api-key", "bearer"] | None = None
     headers: dict[str, str] | None = None
     stream: Flag | None = None

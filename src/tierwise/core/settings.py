@@ -26,7 +26,17 @@ __all__ = [
     "RateLimit",
     "Role",
     "Settings",
+    "UpstreamKey",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamKey:
+    """One of several keys of a provider."""
+
+    name: str  # of the variable that holds it
+    account: str  # of which it is: limits, caches and thinking blocks belong to accounts
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,8 @@ class ProviderSettings:
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)  # resolved from `api_key_env`; never logged or stored
     api_key_env: str | None = None  # None: this provider needs no key
+    api_key_envs: tuple[str, ...] = ()  # in place of `api_key_env`, which is then the first of them
+    api_keys: tuple[UpstreamKey, ...] = ()  # those of them that are set; `api_key` is the first
     auth: str = "x-api-key"  # or "bearer"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # one of them may be a key
     stream: bool = True
@@ -55,6 +67,11 @@ class ProviderSettings:
     def key_missing(self) -> bool:
         """A key is needed and there is none."""
         return self.api_key_env is not None and not self.api_key
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All keys: what must not be shown to anybody."""
+        return tuple(dict.fromkeys([*(key.secret for key in self.api_keys), *filter(None, (self.api_key,))]))
 
 
 class Role(StrEnum):

@@ -30,8 +30,9 @@ from tierwise.core.catalog import Model
 from tierwise.core.errors import LedgerError, TierwiseError
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import nanousd_to_usd
-from tierwise.core.settings import ProviderSettings, Settings
+from tierwise.core.settings import ProviderSettings, Settings, UpstreamKey
 from tierwise.engine.router import AsyncRouter
+from tierwise.gateway.accounts import Accounts
 from tierwise.gateway.admission import Admission, Admits
 from tierwise.gateway.asgi import (
     NOT_PASSED_ON,
@@ -43,7 +44,7 @@ from tierwise.gateway.asgi import (
     send_error,
     send_json,
     send_whole,
-    without_key,
+    without_keys,
 )
 from tierwise.gateway.bounds import ceiling_by_name
 from tierwise.gateway.connections import CONNECTION
@@ -116,6 +117,7 @@ class Gateway:
         self.telemetry = CallTelemetry(tracer)
         if shared is not None:
             self.planning.broken = shared.broken
+        self.accounts = Accounts(time.monotonic)
         self.keys = Keys(self.ledger) if self.ledger is not None else None
         self.desk = BudgetDesk(Budgets(self.ledger), turnstile=turnstile) if self.ledger is not None else None
         self.admission: Admits | None = None  # belongs to the event loop, so it begins with it
@@ -235,10 +237,13 @@ class Gateway:
         return found
 
     def upstream_headers(
-        self, raw_headers: Sequence[tuple[bytes, bytes]], provider: ProviderSettings
+        self, raw_headers: Sequence[tuple[bytes, bytes]], provider: ProviderSettings, key: UpstreamKey | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """The client's headers as they go on: its own key only to Anthropic, ours in its place where one is set."""
-        own = (provider.api_key or "").encode("latin-1", "ignore")
+        """The client's headers as they go on: its own key only to Anthropic, ours in its place where one is set.
+
+        `key` is the one to go with, of a provider that has several.
+        """
+        own = (provider.api_key or "" if key is None else key.secret).encode("latin-1", "ignore")
         # A client gave its key for where it would go without us: not for others that speak the same wire.
         stands_in = provider.kind == "anthropic" and provider.name == self.settings.gateway.upstream
         theirs = stands_in and not own and _secret(raw_headers) is None
@@ -256,14 +261,14 @@ class Gateway:
         headers += [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in provider.headers.items()]
         return headers
 
-    def family(self, model: Model) -> Family:
-        """Whose rate limits a model shares."""
-        return Family(model.provider, family_of(model.id))
+    def family(self, model: Model, account: str | None = None) -> Family:
+        """Whose rate limits a model shares, with the account of a provider that has several."""
+        return Family(account or model.provider, family_of(model.id))
 
-    def learn(self, model: Model, headers: Mapping[str, str], status: int) -> None:
+    def learn(self, model: Model, headers: Mapping[str, str], status: int, account: str | None = None) -> None:
         """What an upstream's answer tells of its limits (names of headers in lower case)."""
         if self.admission is not None:
-            self.admission.learn(self.family(model), headers, status=status)
+            self.admission.learn(self.family(model, account), headers, status=status)
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]], scope: KeyScope) -> ApiKey | None:
         """The key of ours that a client identifies itself with; None where it does not and need not.
@@ -460,7 +465,7 @@ class Gateway:
             answer, page, content = None, {"data": [], "has_more": False}, b""
         if not isinstance(page, dict) or not isinstance(page.get("data"), list):
             status = answer.status if answer is not None else 502
-            content = without_key(content, self.settings.providers[self.settings.gateway.upstream].api_key)
+            content = without_keys(content, self.settings.providers[self.settings.gateway.upstream].secrets)
             await send_whole(send, status, [(b"content-type", b"application/json")], content)
             return
         if first_page:
@@ -480,7 +485,7 @@ class Gateway:
 
     async def _ask(self, method: str, target: str, raw_headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer:
         provider = self.settings.providers[self.settings.gateway.upstream]
-        headers = self.upstream_headers(raw_headers, provider)
+        headers = self.upstream_headers(raw_headers, provider, self.accounts.any_key(provider))
         try:
             return await self.upstream.request(self.endpoint(provider), method, target, headers, body=body)
         except UpstreamFailed as failure:
@@ -492,7 +497,7 @@ class Gateway:
         except UpstreamFailed as failure:
             raise BadRequest(str(failure), status=502, kind="api_error") from None
         if answer.status != 200:
-            content = without_key(content, self.settings.providers[self.settings.gateway.upstream].api_key)
+            content = without_keys(content, self.settings.providers[self.settings.gateway.upstream].secrets)
         headers = [(name, value) for name, value in answer.headers if name not in NOT_PASSED_ON]
         await send_whole(send, answer.status, headers, content)
 

@@ -23,7 +23,7 @@ __all__ = [
     "send_error",
     "send_json",
     "send_whole",
-    "without_key",
+    "without_keys",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -130,6 +130,8 @@ async def send_error(
     await send_json(send, value, status=status, headers=headers)
 
 
-def without_key(content: bytes, key: str | None) -> bytes:
-    """An upstream's text without our own key, which errors about keys like to quote; a client must not see it."""
-    return content.replace(key.encode("utf-8", "replace"), b"[key]") if key else content
+def without_keys(content: bytes, keys: Iterable[str]) -> bytes:
+    """An upstream's text without our own keys, which errors about keys like to quote; a client must not see them."""
+    for key in keys:
+        content = content.replace(key.encode("utf-8", "replace"), b"[key]")
+    return content

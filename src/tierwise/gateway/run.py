@@ -34,6 +34,7 @@ from tierwise.core.money import Price, Usage, nanousd_to_usd, usd_to_nanousd
 from tierwise.engine.checks import Checked, tool_schemas
 from tierwise.engine.climb import Climbed, Ending, climb
 from tierwise.engine.holding import Hold, Holding, check_message, hold_mode
+from tierwise.gateway.accounts import KeysOfCall
 from tierwise.gateway.admission import Ticket, WouldWait
 from tierwise.gateway.asgi import (
     NOT_PASSED_ON,
@@ -43,8 +44,9 @@ from tierwise.gateway.asgi import (
     error_body,
     send_error,
     send_whole,
-    without_key,
+    without_keys,
 )
+from tierwise.gateway.conversations import contents_of
 from tierwise.gateway.incoming import Incoming, parsed_json
 from tierwise.gateway.planning import Plan, Planning, Target, conditions_of
 from tierwise.gateway.records import CallLog
@@ -174,6 +176,7 @@ class Run:
         self._reservation: Reservation | None = None
         self._warning = ""  # of soft budgets
         self._ticket: Ticket | None = None
+        self._keys: KeysOfCall | None = None  # where the provider that is asked has several
         now_ms = time.time_ns() // 1_000_000
         decision = plan.decision
         classification = None if decision is None else decision.classification
@@ -386,8 +389,10 @@ class Run:
 
     # ------------------------------------------------------------------ one attempt
 
-    async def _attempt(self, target: Target, *, last: bool, attempt: Attempt | None = None) -> Outcome:
-        self._last_target, self._refused = target, None
+    async def _attempt(
+        self, target: Target, *, last: bool, attempt: Attempt | None = None, keys: KeysOfCall | None = None
+    ) -> Outcome:
+        self._last_target, self._refused, self._keys = target, None, keys
         if self._hung_up():
             return self._unsent(OutcomeKind.CANCELLED, "the client hung up")
         model = target.model
@@ -417,7 +422,9 @@ class Run:
                     self.gateway.endpoint(provider),
                     "POST",
                     "/v1/messages" + (f"?{self.incoming.query}" if self.incoming.query else ""),
-                    self.gateway.upstream_headers(self.incoming.raw_headers, provider),
+                    self.gateway.upstream_headers(
+                        self.incoming.raw_headers, provider, self._keys.key if self._keys is not None else None
+                    ),
                     body=body,
                     timeouts=Timeouts(
                         connect=provider.connect_timeout_seconds,
@@ -494,9 +501,14 @@ class Run:
         known = self.gateway.conversations.get(self.plan.key)
         warm = known.warm.get(target.model.id) if known is not None else None
         cached = warm.tokens_at(time.time()) if warm is not None else 0
+        provider = self.settings.providers[target.model.provider]
+        if provider.api_keys and provider.kind in _SPEAKS_MESSAGES and self._keys is None:
+            thinking = not self._stripped and contents_of(self.incoming.value).thinking
+            on = known.account if known is not None else None
+            self._keys = KeysOfCall(self.gateway.accounts, admission, provider, on=on, thinking=thinking)
         try:
             with self._there:
-                self._ticket = await admission.admit(
+                self._ticket = await (self._keys or admission).admit(
                     self.gateway.family(target.model),
                     self.plan.key.session,
                     interactive=self.plan.kind is not CallKind.SUBAGENT,
@@ -566,17 +578,21 @@ class Run:
         provider, model = running.target.model.provider, running.target.model
         if self._ticket is not None:
             self._ticket.cancel()  # before what the headers say is learned, which knows of this request
-        self.gateway.learn(model, headers, answer.status)
+        self.gateway.learn(model, headers, answer.status, self._account)
         error_type, message = read_error(content)
         kind = failure_kind(answer.status, error_type, message)
+        if self._keys is not None and self._keys.go_on(answer.status, signature=_speaks_of_thinking(kind, message)):
+            self._failed(running, kind, f"{provider} refused its key ({answer.status}); with another one")
+            self.log.goes_on()
+            return await self._attempt(running.target, last=running.last, keys=self._keys)
         if kind is OutcomeKind.INVALID_REQUEST and self._is_signature(message):
             # Thinking that this model cannot read: once more without it.
             self._stripped = True
             self._failed(running, kind, "thinking blocks are signed for another model; left out")
             self.log.goes_on()
             return await self._attempt(running.target, last=running.last)
-        own = self.settings.providers[provider].api_key
-        self._refused = _Refused(answer.status, answer.headers, without_key(content, own))
+        secrets = self.settings.providers[provider].secrets
+        self._refused = _Refused(answer.status, answer.headers, without_keys(content, secrets))
         named = f" ({error_type})" if error_type.isidentifier() else ""
         return self._failed(
             running,
@@ -586,12 +602,17 @@ class Run:
             retry_after_seconds=retry_after_seconds(headers, now=datetime.now(UTC)),
         )
 
+    @property
+    def _account(self) -> str | None:
+        """Of several at the provider, the one that the request went with."""
+        return None if self._keys is None or self._keys.key is None else self._keys.key.account
+
     def _is_signature(self, message: str) -> bool:
         """Whether an error speaks of thinking blocks that routing could have moved to a model they are not for."""
         return (
             not self._stripped
             and self.plan.decision is not None
-            and any(word in message.lower() for word in _SIGNATURE)
+            and _speaks_of_thinking(OutcomeKind.INVALID_REQUEST, message)
         )
 
     async def _stream(self, running: _Running, answer: Answer) -> Outcome:
@@ -823,7 +844,7 @@ class Run:
         if self._ticket is not None:
             self._ticket.settle(usage)
         if running.answer is not None and gateway.admission is not None:
-            gateway.learn(model, _as_text(running.answer.headers), 200)
+            gateway.learn(model, _as_text(running.answer.headers), 200, self._account)
         ended = self.log.ends(
             OutcomeKind.REFUSED if stop_reason == "refusal" else OutcomeKind.ACCEPTED,
             usage=usage,
@@ -834,7 +855,7 @@ class Run:
             price=price or self._price(running, None),
         )
         if self.plan.kind.converses:
-            gateway.conversations.note(self.plan.key, model.id, usage, time.time())
+            gateway.conversations.note(self.plan.key, model.id, usage, time.time(), self._account)
         self.router.circuits.note(model.id, OutcomeKind.ACCEPTED, time.monotonic())
         gateway.metrics.attempt(ended)
         await self._classified()
@@ -925,6 +946,11 @@ async def _done(written: asyncio.Future[None] | None) -> None:
 
 def _refuses(checked: Checked | None) -> bool:
     return checked is not None and checked.kind is not OutcomeKind.ACCEPTED
+
+
+def _speaks_of_thinking(kind: OutcomeKind, message: str) -> bool:
+    """Whether a request was refused for thinking blocks that are signed for somebody else."""
+    return kind is OutcomeKind.INVALID_REQUEST and any(word in message.lower() for word in _SIGNATURE)
 
 
 def _kind_of(failure: UpstreamFailed) -> OutcomeKind:
