@@ -149,12 +149,13 @@ def test_what_nobody_classified_stays_with_its_conversation() -> None:
         ({"model": "nobody-7b", "cost_nanousd": 5}, Why.UNKNOWN_MODEL),
         ({"model": "nobody-7b"}, Why.UNPRICED),
         ({"usage": Usage()}, Why.NOTHING_USED),
+        ({"band_prompt_tokens": 0}, Why.SUMMED),
         ({"usage": Usage(), "cost_nanousd": 5}, Why.UNPRICED),
         ({"usage": Usage(input_tokens=3_000_000)}, Why.NO_MODEL),
     ],
 )
 def test_what_routing_cannot_touch_is_left_alone(fields: dict[str, Any], why: Why) -> None:
-    """Safety, fast mode, unknown models, no price, nothing used, no room: it costs what it cost, and says why."""
+    """Safety, fast mode, unknown models, no price, nothing used, sums, no room: it costs what it cost, and says why."""
     one = replace(call(input_tokens=1_000, output_tokens=100), **fields)
     found = replay_session(session(one), ROUTED, plain())
     assert found.outcomes[0].why is why

@@ -79,7 +79,8 @@ def asked(calls: Iterable[ImportedCall], rates: RateBook, real_rates: RateBook) 
         model, price = rates.of(call)
         usage = call.usage
         used = usage.prompt_tokens or usage.output_tokens
-        now = price.usage_nanousd(usage) if price is not None and used else rates.nanousd(call)
+        summed = call.band_prompt_tokens
+        now = price.usage_nanousd(usage, summed) if price is not None and used else rates.nanousd(call)
         real = now if rates is real_rates else real_rates.nanousd(call)
         if real is None or now is None:
             found.append(LeftAlone(call, Why.UNPRICED, None, None))
@@ -90,6 +91,9 @@ def asked(calls: Iterable[ImportedCall], rates: RateBook, real_rates: RateBook) 
             else:
                 why = Why.UNKNOWN_MODEL if model is None else Why.UNPRICED
             found.append(LeftAlone(call, why, real, now))
+            continue
+        if call.is_sum:
+            found.append(LeftAlone(call, Why.SUMMED, real, now))
             continue
         key = (call.agent or "") if call.kind.converses else None
         classification = call.classification

@@ -67,11 +67,14 @@ class Rates:
         self._search = int(EXACT.scaleb(search, places))
         self._limits = [band.above_prompt_tokens for band in price.bands]
 
-    def nanousd(self, prompt: Prompt, output: int, searches: int = 0) -> int:
-        """What one request costs."""
+    def nanousd(self, prompt: Prompt, output: int, searches: int = 0, band_prompt_tokens: int | None = None) -> int:
+        """What one request costs. `band_prompt_tokens`: how long the prompts were, where these are sums of several."""
         fresh, read, write_5m, write_1h = prompt
         bands = self._bands
-        band = bands[0] if len(bands) == 1 else self._band(fresh + read + write_5m + write_1h)
+        if len(bands) == 1:
+            band = bands[0]
+        else:
+            band = self._band(sum(prompt) if band_prompt_tokens is None else band_prompt_tokens)
         total = fresh * band[0] + output * band[1] + read * band[2] + write_5m * band[3] + write_1h * band[4]
         total += searches * self._search
         return total if self._unit == 1 else self._rounded(total)
@@ -106,9 +109,9 @@ class Rates:
         up = 2 * rest > unit or (2 * rest == unit and whole % 2 == 1)
         return whole + 1 if up else whole
 
-    def usage_nanousd(self, usage: Usage) -> int:
+    def usage_nanousd(self, usage: Usage, band_prompt_tokens: int | None = None) -> int:
         """What one request that used this costs."""
-        return self.nanousd(prompt_of(usage), usage.output_tokens, usage.web_searches)
+        return self.nanousd(prompt_of(usage), usage.output_tokens, usage.web_searches, band_prompt_tokens)
 
     @property
     def band_limits(self) -> tuple[int, ...]:
@@ -190,7 +193,7 @@ class RateBook:
         if not (usage.input_tokens or usage.output_tokens or usage.prompt_tokens or usage.web_searches):
             return call.cost_nanousd or 0
         rates = self.of(call)[1]
-        return call.cost_nanousd if rates is None else rates.usage_nanousd(usage)
+        return call.cost_nanousd if rates is None else rates.usage_nanousd(usage, call.band_prompt_tokens)
 
     def _price(self, model: Model, on: date, conditions: Conditions) -> Price | None:
         try:
@@ -234,7 +237,8 @@ def actual_nanousd(call: ImportedCall, prices: PriceBook) -> int | None:
         return call.cost_nanousd or 0
     for model in _by_name(call):
         try:
-            return usd_to_nanousd(prices.price(model, call.day, call.conditions).cost_usd(usage))
+            price = prices.price(model, call.day, call.conditions)
+            return usd_to_nanousd(price.cost_usd(usage, band_prompt_tokens=call.band_prompt_tokens))
         except UnpricedModel:
             continue
     return call.cost_nanousd

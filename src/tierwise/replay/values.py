@@ -43,6 +43,7 @@ class Why(StrEnum):
     OBSERVED = "observed"  # left alone: its project is only to be observed
     FAST = "fast"  # left alone: it was asked for in fast mode
     NO_MODEL = "no_model"  # left alone: no model could take it
+    SUMMED = "summed"  # left alone: its record sums up requests, and tells none of them
     NOTHING_USED = "nothing_used"  # left alone: it failed before it used anything, or counts tokens
 
 
