@@ -126,6 +126,7 @@ BUDGET = {
     "hard": True,
     "created_at_ms": 1790000000000,
 }
+STANDING = {**BUDGET, "spent_usd": 3.2, "reserved_usd": 0.05, "left_usd": 1.75, "resets_at_ms": 1790035200000}
 OWN_TYPE = {
     "name": "invoice_coding",
     "family": "extract",
@@ -323,13 +324,8 @@ SHAPES: dict[str, Any] = {
     "keys create": {**KEY, "secret": "tw-3f9a1c2b77d0-…"},
     "keys list": {"ledger": "/home/ana/.local/share/tierwise/ledger.db", "keys": [KEY]},
     "keys revoke": KEY,
-    "budgets set": BUDGET,
-    "budgets list": {
-        "ledger": "/home/ana/.local/share/tierwise/ledger.db",
-        "budgets": [
-            {**BUDGET, "spent_usd": 3.2, "reserved_usd": 0.05, "left_usd": 1.75, "resets_at_ms": 1790035200000}
-        ],
-    },
+    "budgets set": STANDING,
+    "budgets list": {"ledger": "/home/ana/.local/share/tierwise/ledger.db", "budgets": [STANDING]},
     "budgets remove": BUDGET,
     "init": {
         "config": "/home/ana/project/tierwise.toml",
