@@ -13,13 +13,10 @@ then is recorded.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import random
-import re
 import time
 from collections.abc import Generator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -37,19 +34,17 @@ from tierwise.engine.holding import Hold, Holding, check_message, hold_mode
 from tierwise.gateway.accounts import KeysOfCall
 from tierwise.gateway.admission import Ticket, WouldWait
 from tierwise.gateway.asgi import (
-    NOT_PASSED_ON,
     ClientGone,
     Receive,
     Send,
     error_body,
-    send_error,
-    send_whole,
     without_keys,
 )
 from tierwise.gateway.conversations import contents_of
 from tierwise.gateway.incoming import Incoming, parsed_json
 from tierwise.gateway.planning import Plan, Planning, Target, conditions_of
 from tierwise.gateway.records import CallLog
+from tierwise.gateway.replying import Refused, Reply
 from tierwise.ledger import new_call_id
 from tierwise.ledger.budgets import BudgetExceeded, Reservation, ReservationRequest
 from tierwise.prices.book import Conditions
@@ -59,12 +54,9 @@ from tierwise.providers.base import ModelRequest, ProviderFailure
 from tierwise.providers.passthrough import Answer, Timeouts, UpstreamFailed, UpstreamTimeout
 from tierwise.wire.adapt import adapt
 from tierwise.wire.anthropic import estimate_prompt_tokens, usage_from_message
-from tierwise.wire.chat import ChatChunks, completion
-from tierwise.wire.endings import Dialect, error_event
-from tierwise.wire.events import message_events, sse
+from tierwise.wire.endings import Dialect
 from tierwise.wire.schemas import close_schemas
 from tierwise.wire.splice import SpliceError, compact, splice_changes
-from tierwise.wire.sse import SseError, SseParser
 from tierwise.wire.tap import StreamTap
 
 if TYPE_CHECKING:
@@ -75,24 +67,12 @@ __all__ = ["Run"]
 Header = tuple[bytes, bytes]
 
 _MOST_ERROR_BYTES = 1024 * 1024
-_MOST_QUOTED = 2_000
 _MOST_REPLY_BYTES = 256 * 1024 * 1024
 _STANDARD = Conditions()
 _SPEAKS_MESSAGES = frozenset({"anthropic", "ollama"})  # kinds of providers that serve /v1/messages over HTTP
 _LONGEST_RETRY_AFTER = 3_600.0
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _HUNG_UP = "the client hung up"
 _SIGNATURE = ("signature", "bound to a different", "thinking block")
-
-
-class _Refused(Exception):
-    """An answer to hand on as it is if nothing better comes: an upstream's own error, or one of ours in its place."""
-
-    def __init__(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        super().__init__(status)
-        self.status = status
-        self.headers = [(name, value) for name, value in headers if name not in NOT_PASSED_ON]
-        self.body = body
 
 
 @dataclass(slots=True)
@@ -162,19 +142,16 @@ class Run:
         self.settings, self.router, self.planning = planning.settings, planning.router, planning
         self.incoming = incoming
         self.plan = plan
-        self._send = send
         self._receive = receive
         self._connection = connection  # tells that the client hung up; None: it has to be waited for
         self._started = time.monotonic()
-        self._committed = False  # the client has a byte of an answer
         self._gone = False  # the client hung up
         self._there = _WhileThere()
         self._answer: Answer | None = None
-        self._refused: _Refused | None = None
+        self._refused: Refused | None = None
         self._stripped = False  # thinking blocks were stripped after a signature error
         self._observing: asyncio.Task[None] | None = None
         self._reservation: Reservation | None = None
-        self._warning = ""  # of soft budgets
         self._ticket: Ticket | None = None
         self._keys: KeysOfCall | None = None  # where the provider that is asked has several
         now_ms = time.time_ns() // 1_000_000
@@ -202,18 +179,7 @@ class Run:
                 reasons=plan.reasons,
             ),
         )
-        self._last_target = plan.target
-        self._chat = (
-            ChatChunks(
-                id=self.log.call.call_id,
-                model=incoming.model,
-                created=now_ms // 1000,
-                include_usage=_wants_usage(incoming.body),
-            )
-            if incoming.dialect is Dialect.OPENAI and incoming.stream
-            else None
-        )
-        self._chat_parser = SseParser() if self._chat is not None else None
+        self._reply = Reply(send, incoming, self.log, plan.target)
 
     @property
     def call_id(self) -> str:
@@ -312,7 +278,7 @@ class Run:
             first = attempt.rung is decision.first
             target = self.plan.target if first else Target.of(attempt.rung)
             outcome = await self._attempt(target, last=last, attempt=attempt)
-            if self._committed and outcome.kind is not OutcomeKind.ACCEPTED:
+            if self._reply.committed and outcome.kind is not OutcomeKind.ACCEPTED:
                 # The client has a part of it: there is no going on, whatever the climb would do.
                 return Climbed(Ending.CANCELLED, attempt.rung, outcome.detail)
 
@@ -326,7 +292,7 @@ class Run:
 
     async def _without_answer(self, why: str, message: str, *, late: bool) -> None:
         """Nothing was let through: the client gets the upstream's own error, or ours, once the record is safe."""
-        if self._committed:
+        if self._reply.committed:
             return
         await self._classified()
         await _done(self.log.finish(self._unanswered, error=why))
@@ -334,17 +300,10 @@ class Run:
         if self._gone:
             return
         if self._refused is not None:
-            await self._send_refusal(self._refused)
+            await self._reply.refuse(self._refused)
             return
         status, kind = (504, "timeout_error") if late else (502, "api_error")
-        await send_error(
-            self._send,
-            self.incoming.dialect,
-            status=status,
-            kind=kind,
-            message=f"tierwise: {message}",
-            headers=self._headers(),
-        )
+        await self._reply.fail(status, kind, f"tierwise: {message}")
 
     def _told(self) -> None:
         """The call is over: counted, logged, traced."""
@@ -359,20 +318,6 @@ class Run:
             return CallStatus.CANCELLED
         return CallStatus.FAILED if self.log.attempts else CallStatus.NOT_RUN
 
-    async def _send_refusal(self, refused: _Refused) -> None:
-        if self.incoming.dialect is Dialect.OPENAI:
-            kind, message = read_error(refused.body)
-            await send_error(
-                self._send,
-                Dialect.OPENAI,
-                status=refused.status,
-                kind=kind,  # where that is nothing known (a proxy's page), the status says what it is
-                message=message[:_MOST_QUOTED],
-                headers=[*(h for h in refused.headers if h[0] == b"retry-after"), *self._headers()],
-            )
-            return
-        await send_whole(self._send, refused.status, [*refused.headers, *self._headers()], refused.body)
-
     async def _interrupted(self, error: BaseException) -> None:
         """Something broke in (a stop, a fault of ours): what was open is written down."""
         if self.log.call.status is not CallStatus.OPEN:
@@ -381,18 +326,16 @@ class Run:
         why = "interrupted" if cancelled else f"{type(error).__name__} in the gateway"
         self.log.breaks_off(OutcomeKind.CANCELLED if cancelled else OutcomeKind.SERVER_ERROR, why)
         self.log.finish(CallStatus.CANCELLED if cancelled else CallStatus.FAILED, error=why)
-        if cancelled and self._committed and self.incoming.stream:
+        if cancelled and self._reply.committed and self.incoming.stream:
             message = "tierwise: the gateway stopped before the answer was whole"
-            await self._put(
-                None, error_event(self.incoming.dialect, "api_error", message, mid_event=True), end=True, raw=True
-            )
+            await self._reply.break_off(message, mid_event=True)
 
     # ------------------------------------------------------------------ one attempt
 
     async def _attempt(
         self, target: Target, *, last: bool, attempt: Attempt | None = None, keys: KeysOfCall | None = None
     ) -> Outcome:
-        self._last_target, self._refused, self._keys = target, None, keys
+        self._reply.target, self._refused, self._keys = target, None, keys
         if self._hung_up():
             return self._unsent(OutcomeKind.CANCELLED, "the client hung up")
         model = target.model
@@ -471,16 +414,16 @@ class Run:
         if isinstance(answer, BudgetExceeded):
             return self._over_budget(str(answer))
         self._reservation = answer
-        if answer.warnings and not self._warning:
-            self._warning = "; ".join(map(str, answer.warnings))
+        if answer.warnings and not self._reply.warning:
+            self._reply.warning = "; ".join(map(str, answer.warnings))
             self.log.call = replace(
-                self.log.call, reasons=(*self.log.call.reasons, Reason("budget", f"let through: {self._warning}"))
+                self.log.call, reasons=(*self.log.call.reasons, Reason("budget", f"let through: {self._reply.warning}"))
             )
         return None
 
     def _over_budget(self, why: str, *, status: int = 402, kind: str = "billing_error") -> Outcome:
         body = compact(error_body(kind, f"tierwise: {why}"))
-        self._refused = _Refused(status, [(b"content-type", b"application/json")], body)
+        self._refused = Refused(status, [(b"content-type", b"application/json")], body)
         return self._unsent(OutcomeKind.UNAUTHORIZED, why)
 
     def _at_most(self, target: Target, sent: JsonObject) -> Usage:
@@ -522,7 +465,7 @@ class Run:
             seconds = min(refused.retry_after_seconds, _LONGEST_RETRY_AFTER)
             body = compact(error_body("rate_limit_error", f"tierwise: {refused}"))
             headers = [(b"content-type", b"application/json"), (b"retry-after", b"%d" % math.ceil(seconds))]
-            self._refused = _Refused(429, headers, body)
+            self._refused = Refused(429, headers, body)
             return self._unsent(OutcomeKind.RATE_LIMITED, str(refused), seconds)
         return None
 
@@ -592,7 +535,7 @@ class Run:
             self.log.goes_on()
             return await self._attempt(running.target, last=running.last)
         secrets = self.settings.providers[provider].secrets
-        self._refused = _Refused(answer.status, answer.headers, without_keys(content, secrets))
+        self._refused = Refused(answer.status, answer.headers, without_keys(content, secrets))
         named = f" ({error_type})" if error_type.isidentifier() else ""
         return self._failed(
             running,
@@ -628,7 +571,7 @@ class Run:
                 if first is None and tap.first_content:
                     first = time.monotonic() - running.began
                 if flows and not tap.over:  # as nearly all of them: nothing is left to be decided
-                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await self._reply.flow(piece)
                     continue
                 out = piece if holding is None else holding.feed(piece)
                 if tap.stopped and holding is not None:
@@ -639,14 +582,14 @@ class Run:
                     # Its record is safe before its last bytes go.
                     price = self._price(running, tap.raw_usage)
                     await self._accepted(running, tap.usage, tap.stop_reason, tap.model, first=first, price=price)
-                    await self._put(answer, out, end=True)
+                    await self._reply.put(answer, out, end=True)
                     return self._outcome(OutcomeKind.ACCEPTED)
                 if tap.error is not None:
-                    told = out if holding is None or self._committed else b""
+                    told = out if holding is None or self._reply.committed else b""
                     break
                 if out:
-                    await self._put(answer, out)
-                    flows = self._chat is None and (holding is None or holding.flows)
+                    await self._reply.put(answer, out)
+                    flows = self._reply.as_it_is and (holding is None or holding.flows)
         except UpstreamFailed as error:
             failure = error
         answer.close()
@@ -662,7 +605,7 @@ class Run:
             reported_model=tap.model,
             price=self._price(running, tap.raw_usage),
         )
-        if self._committed or told:
+        if self._reply.committed or told:
             await self._broken_off(answer, kind, detail, told=told, mid_event=tap.mid_event)
         return self._outcome(kind, detail)
 
@@ -692,8 +635,10 @@ class Run:
         await _done(self.log.finish(status, error=detail))
         self._told()
         if not self._gone:
-            event = error_event(self.incoming.dialect, "api_error", f"tierwise: {detail}", mid_event=mid_event)
-            await self._put(answer, told or event, end=True, raw=not told)
+            if told:
+                await self._reply.put(answer, told, end=True)
+            else:
+                await self._reply.break_off(f"tierwise: {detail}", answer, mid_event=mid_event)
 
     async def _whole(self, running: _Running, answer: Answer) -> Outcome:
         try:
@@ -748,25 +693,8 @@ class Run:
                 )
                 return self._outcome(checked.kind, checked.note)
         await self._accepted(running, usage, stop if isinstance(stop, str) else None, reported, price=price)
-        await self._hand_on(running.answer, message, content)
+        await self._reply.message(running.answer, message, content)
         return self._outcome(OutcomeKind.ACCEPTED)
-
-    async def _hand_on(self, answer: Answer | None, message: JsonObject, content: bytes | None) -> None:
-        """A whole message, as the client asked for it."""
-        if self.incoming.stream:
-            await self._put(answer, b"".join(sse(event) for event in message_events(message)), end=True)
-            return
-        json_type = [(b"content-type", b"application/json")]
-        if self.incoming.dialect is Dialect.OPENAI:
-            created = self.log.call.started_at_ms // 1000
-            value = completion(message, model=self.incoming.model, created=created, id=self.call_id)
-            await self._reply(compact(value), json_type)
-        elif content is None or answer is None:
-            await self._reply(compact(message), json_type)
-        else:
-            await self._reply(content, [h for h in answer.headers if h[0] not in NOT_PASSED_ON])
-
-    # ------------------------------------------------------------------ what reaches the client
 
     def _holding(self, *, last: bool) -> Holding | None:
         decision = self.plan.decision
@@ -782,50 +710,6 @@ class Run:
         if mode is Hold.NONE:
             return None
         return Holding(mode, check=lambda message: check_message(message, asked), tool_schemas=tool_schemas(asked))
-
-    async def _put(self, answer: Answer | None, out: bytes, *, end: bool = False, raw: bool = False) -> None:
-        """Bytes of a stream for the client, which begin its answer where they are the first."""
-        if self._chat is not None and not raw:
-            out = self._as_chat(out)
-            if end:
-                out += self._chat.end()
-        if not self._committed:
-            self._committed = True
-            headers = (
-                [h for h in answer.headers if h[0] not in NOT_PASSED_ON]
-                if answer is not None and self.incoming.dialect is Dialect.ANTHROPIC
-                else [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-            )
-            await self._send({"type": "http.response.start", "status": 200, "headers": [*headers, *self._headers()]})
-        if out or end:
-            await self._send({"type": "http.response.body", "body": out, "more_body": not end})
-
-    def _as_chat(self, out: bytes) -> bytes:
-        assert self._chat is not None and self._chat_parser is not None  # noqa: S101  the OpenAI dialect has both
-        pieces: list[bytes] = []
-        with suppress(SseError, ValueError):  # what is no event says nothing in the other dialect either
-            pieces.extend(self._chat.feed(json.loads(event.data)) for event in self._chat_parser.feed(out))
-        return b"".join(pieces)
-
-    async def _reply(self, body: bytes, headers: Sequence[Header]) -> None:
-        self._committed = True
-        await send_whole(self._send, 200, [*headers, *self._headers()], body)
-
-    def _headers(self) -> list[Header]:
-        """What every answer says of its call."""
-        call = self.log.call
-        headers = [
-            (b"x-tierwise-call-id", call.call_id.encode("ascii")),
-            (b"x-tierwise-task-type", call.task_type.encode("ascii", "replace")),
-            (b"x-tierwise-tier", self._last_target.tier.encode("ascii", "replace")),
-            (b"x-tierwise-model", self._last_target.model.id.encode("ascii", "replace")),
-        ]
-        if self._warning:
-            headers.append((b"x-tierwise-warning", _UNPRINTABLE.sub("?", self._warning).encode("ascii")))
-        cost = self.log.cost_nanousd
-        if call.status is not CallStatus.OPEN and cost is not None:
-            headers.append((b"x-tierwise-cost-usd", str(nanousd_to_usd(cost)).encode("ascii")))
-        return headers
 
     # ------------------------------------------------------------------ what is written down
 
@@ -975,11 +859,3 @@ def _most_output(sent: JsonObject, target: Target) -> int:
     asked = sent.get("max_tokens")
     most = target.model.max_output_tokens or 128_000
     return min(asked, most) if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0 else most
-
-
-def _wants_usage(body: bytes) -> bool:
-    try:
-        options = json.loads(body).get("stream_options")
-    except ValueError:
-        return False
-    return isinstance(options, dict) and options.get("include_usage") is True
