@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierwise.config.edit import declared_types, replace_file, with_task_type, without_task_type
+from tierwise.config.edit import (
+    Value,
+    declared_types,
+    replace_file,
+    with_task_type,
+    with_values,
+    without_task_type,
+)
 from tierwise.core.errors import ConfigError
 from tierwise.core.tasks import Needs, TaskType
 
@@ -66,3 +73,58 @@ def test_a_file_is_replaced_whole_with_its_permissions(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert (real.read_bytes(), real.stat().st_mode & 0o777) == (b"a = 2\r\n", 0o640)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["real.toml", "tierwise.toml"]
+
+
+def test_a_new_file_is_made_with_its_folder(tmp_path: Path) -> None:
+    """Where there is no file yet, there is one afterwards, readable as any file of that user's."""
+    replace_file(tmp_path / "a" / "tierwise.toml", "a = 1\n")
+    assert (tmp_path / "a" / "tierwise.toml").read_text() == "a = 1\n"
+
+
+VALUES: dict[tuple[str, str], Value] = {
+    ("", "baseline"): "opus",
+    ("gateway", "routed_models"): ("claude-tierwise-auto", 'a"b'),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "edited"),
+    [
+        ("", 'baseline = "opus"\n\n[gateway]\nrouted_models = ["claude-tierwise-auto", "a\\"b"]\n'),
+        (
+            "# mine\n\n[gateway] # here\nport = 1 # kept\n\n# of the ledger\n[ledger]\nenabled = true",
+            '# mine\n\nbaseline = "opus"\n\n[gateway] # here\nport = 1 # kept\n'
+            'routed_models = ["claude-tierwise-auto", "a\\"b"]\n\n# of the ledger\n[ledger]\nenabled = true\n',
+        ),
+        (
+            'baseline = "haiku"\n[gateway]\nrouted_models = [ # old\n  "x",\n]\nport = 1\n',
+            'baseline = "opus"\n[gateway]\nrouted_models = ["claude-tierwise-auto", "a\\"b"]\nport = 1\n',
+        ),
+    ],
+)
+def test_values_go_where_they_belong(text: str, edited: str) -> None:
+    """Each is set in place, or added at the end of its section; comments, order and other values stay."""
+    assert with_values(text, VALUES, FILE) == edited
+    assert with_values(edited, VALUES, FILE) == edited
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_values_leave_everything_else_as_it_was(text: str) -> None:
+    """Only the keys that were asked for say something else afterwards, whatever the file's form."""
+    before, after = tomllib.loads(text), tomllib.loads(with_values(text, VALUES, FILE))
+    assert after == {**before, "baseline": "opus", "gateway": {"routed_models": ["claude-tierwise-auto", 'a"b']}}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gateway = { port = 1 }\n", r'by hand:\nbaseline = "opus"\n\[gateway\]\nrouted_models = '),
+        ("gateway.port = 1\n", "by hand"),
+        ("gateway = 3\n", "by hand"),
+        ("x = [", "not valid TOML"),
+    ],
+)
+def test_values_that_cannot_be_set_safely_are_left_to_the_user(text: str, says: str) -> None:
+    """A form in which a section cannot be added is an error that says what to write."""
+    with pytest.raises(ConfigError, match=says):
+        with_values(text, VALUES, FILE)
