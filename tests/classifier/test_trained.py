@@ -230,3 +230,17 @@ def test_levels_follow_needs() -> None:
     """Strictness is needs and recoverability, as the policy reads them."""
     assert TAXONOMY["summarization"].level == 0
     assert TAXONOMY["legal_analysis"].needs is Needs.CRITICAL
+
+
+def test_a_glance_needs_no_encoder_and_says_where_it_would_be_enough() -> None:
+    """What is clear from its words gets the same answer; what is not is told of, and the encoder stays unopened."""
+    rows = load(FOLDER)[::40]
+    glancing, whole = TrainedClassifier(TAXONOMY), TrainedClassifier(TAXONOMY)
+    clear = 0
+    for row in rows:
+        said, enough = glancing.glance(Task(text=row.text))
+        clear += enough
+        if enough:
+            assert said == whole.classify(Task(text=row.text))
+    assert 0 < clear < len(rows)
+    assert glancing._opened is None

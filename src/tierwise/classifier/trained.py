@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
@@ -54,6 +54,9 @@ class Scored:
     strange: bool = False  # unlike anything that was trained on
     encoded: bool = True  # whether the encoder was asked
     vector: Any = None  # the encoder's mean vector, where it was asked
+
+
+_Score = Callable[[str], tuple[Scored, Stakes]]
 
 
 class Learned(Protocol):
@@ -99,23 +102,41 @@ class TrainedClassifier:
 
     def classify(self, task: Task) -> Classification:
         """See `Classifier.classify`."""
+        return self._classify(task, self._recent)
+
+    def glance(self, task: Task) -> tuple[Classification, bool]:
+        """What the words alone say, in microseconds, and whether `classify` would say the same.
+
+        Where it would not, this one is less sure and abstains more often. The user's own types are not seen.
+        """
+        clear = self._learned is None
+
+        def score(text: str) -> tuple[Scored, Stakes]:
+            nonlocal clear
+            _, alone = self._fast(text)
+            clear = clear and self.clear(alone)
+            return Scored(alone, self.critical_mass(alone), encoded=False), stated_stakes(text)
+
+        return self._classify(task, score), clear
+
+    def _classify(self, task: Task, score: _Score) -> Classification:
         if task.task_type is not None:
             return Classification(self._taxonomy[task.task_type], 1.0, evidence=("the caller named the task type",))
         text = shown(task.text, task.tool_name, task.tool_input)
         if not text or (task.tool_name is None and not task.text.strip()):
             raise InvalidTask("the task is empty; say in its text what to do")
-        said = self._classified(text, task)
+        said = self._classified(text, task, score)
         asked = without_directions(text)
         if asked is text:
             return said
         if not asked:
             return replace(said, abstained=True, evidence=(*said.evidence, "it only speaks of how it should be routed"))
-        return _stricter(said, self._classified(asked, task))
+        return _stricter(said, self._classified(asked, task, score))
 
-    def _classified(self, text: str, task: Task) -> Classification:
-        scored, stakes = self._recent(text)
+    def _classified(self, text: str, task: Task, score: _Score) -> Classification:
+        scored, stakes = score(text)
         shaped = self._shaped(scored, task)
-        if self._learned is None:
+        if self._learned is None or scored.vector is None:
             return self.conclude(shaped, stakes=stakes)
         taught, own = self._learned.apply(text, shaped)
         return self.conclude(taught, own=own, stakes=stakes)
