@@ -564,3 +564,18 @@ if __name__ == "__main__":
         found, _, todo = read(root, kept)
         assert found == sessions(root)
         assert 0 < todo.files_done < 150
+
+
+def test_a_classifier_is_told_how_much_hangs_on_an_ask(tmp_path: Path) -> None:
+    """The call that stands for all of an ask has their model, and the sum of what they used."""
+    rows = [human("Look into it"), reply(1, 1, usage(20)), tool_result(), reply(2, 2, usage(30))]
+    write(tmp_path / f"{SESSION}.jsonl", rows)
+    told: list[ImportedCall] = []
+
+    def classify(asked: Sequence[ImportedCall]) -> Sequence[Classification | None]:
+        told.extend(asked)
+        return [None for _ in asked]
+
+    made = calls(tmp_path, ImportRun(classify=classify))
+    assert [(one.model, one.usage) for one in told] == [(made[0].model, total(made))]
+    assert told[0].at_ms == made[0].at_ms

@@ -81,17 +81,20 @@ class Group:
     agent_type: str | None
     has_images: bool
     json_schema: bool
+    at_ms: int = 0  # of its first call
+    model: str = ""  # of that call
+    usage: Usage = Usage()  # of all of them: how much hangs on the answer
 
     def example(self, session: str) -> ImportedCall:
         """A call that stands for all of the group, for a classifier."""
         return ImportedCall(
             id="",
-            at_ms=0,
+            at_ms=self.at_ms,
             session=session,
             agent_type=self.agent_type,
             kind=self.kind,
-            model="",
-            usage=Usage(),
+            model=self.model,
+            usage=self.usage,
             has_tools=self.kind.converses,
             has_images=self.has_images,
             json_schema=self.json_schema,

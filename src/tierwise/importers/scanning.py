@@ -16,16 +16,18 @@ import os
 import signal
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import BinaryIO
 
+from tierwise.core.money import Usage
 from tierwise.importers.base import FoundSession, ImportRun, Progress, Skipped
 from tierwise.importers.claude_code import TranscriptReader
 from tierwise.importers.drafts import BROKEN, Group, pack, unpack
@@ -115,9 +117,24 @@ def _read(job: _Job, now_ms: int | None, longest_line: int) -> _Read:
     except OSError as error:
         return _Read(job.path, None, why=f"cannot be read: {error.strerror or error}")
     calls = pack(reader.drafts.values())
-    groups = tuple(group for group in reader.groups[before:] if group is not None)
+    groups = _with_what_they_used(reader, before)
     session = next(iter(reader.drafts.values())).session if reader.drafts else ""
     return _Read(job.path, mark, summarize(reader, calls), calls, reader.state(), classified, groups, session)
+
+
+def _with_what_they_used(reader: TranscriptReader, before: int) -> tuple[Group, ...]:
+    """The groups that are new, with what their calls used."""
+    used: dict[int, tuple[int, str, Usage]] = {}
+    for draft in reader.drafts.values():
+        if draft.group >= before:
+            at_ms, model, usage = used.get(draft.group, (draft.at_ms, draft.model, Usage()))
+            used[draft.group] = (at_ms, model, usage + draft.spent.usage())
+    found = []
+    for number, group in enumerate(reader.groups[before:], start=before):
+        if group is not None:
+            at_ms, model, usage = used.get(number, (0, "", Usage()))
+            found.append(replace(group, at_ms=at_ms, model=model, usage=usage))
+    return tuple(found)
 
 
 _UNFINISHED = "the last line is not finished; it is read again when the file changes"
@@ -292,7 +309,7 @@ def _batches(jobs: Iterable[tuple[int, _Job]]) -> Iterator[tuple[int, list[_Job]
 def _read_all(
     jobs: Iterable[tuple[int, _Job]], run: ImportRun, todo: _Progress, longest_line: int
 ) -> Iterator[list[_Read]]:
-    """What came of all jobs, batch by batch, in whatever order they end."""
+    """What came of all jobs, batch by batch, in their order: who is faster must not decide what is classified first."""
     batches = _batches(jobs)
     if run.processes < 2 or todo.small:
         for size, batch in batches:
@@ -300,14 +317,24 @@ def _read_all(
             todo.tell(len(batch), size)
         return
     pool = ProcessPoolExecutor(run.processes, mp_context=get_context("spawn"), initializer=serve_parent)
-    pending: dict[Future[list[_Read]], tuple[int, list[_Job]]] = {}
+    pending: deque[tuple[Future[list[_Read]], int, list[_Job]]] = deque()
+
+    def ended() -> Iterator[list[_Read]]:
+        future, size, batch = pending.popleft()
+        try:
+            read = future.result()
+        except BrokenProcessPool:  # it was killed, or there can be none: it is done here
+            read = read_files(batch, run.now_ms, longest_line)
+        yield read
+        todo.tell(len(batch), size)
+
     try:
         for size, batch in batches:
-            pending[_submitted(pool, batch, run.now_ms, longest_line)] = (size, batch)
-            while len(pending) >= 2 * run.processes:
-                yield from _ended(pending, run, todo, longest_line)
+            pending.append((_submitted(pool, batch, run.now_ms, longest_line), size, batch))
+            if len(pending) >= 3 * run.processes:
+                yield from ended()
         while pending:
-            yield from _ended(pending, run, todo, longest_line)
+            yield from ended()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -335,20 +362,6 @@ def _submitted(
         failed: Future[list[_Read]] = Future()
         failed.set_exception(error)
         return failed
-
-
-def _ended(
-    pending: dict[Future[list[_Read]], tuple[int, list[_Job]]], run: ImportRun, todo: _Progress, longest_line: int
-) -> Iterator[list[_Read]]:
-    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        size, batch = pending.pop(future)
-        try:
-            read = future.result()
-        except BrokenProcessPool:  # it was killed, or there can be none: it is done here
-            read = read_files(batch, run.now_ms, longest_line)
-        yield read
-        todo.tell(len(batch), size)
 
 
 def _classify(batch: list[_Read], run: ImportRun, shelf: Shelf, summaries: dict[str, Summary]) -> None:
