@@ -14,13 +14,24 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from tierwise.classifier import Classifier, TrainedClassifier
+from tierwise.classifier.artifact import shipped_folder
 from tierwise.core.calls import ImportedCall
 from tierwise.core.errors import InvalidTask
+from tierwise.core.settings import Settings
 from tierwise.core.tasks import Classification, Task
 
-__all__ = ["AskClassifier"]
+__all__ = ["AskClassifier", "classifier_id"]
 
 _ENCODED = 1_000
+
+
+def classifier_id(settings: Settings) -> str:
+    """Changes whenever what the configured classifier says might."""
+    hashed = hashlib.blake2b(repr((_ENCODED, settings.classifier, settings.task_types)).encode(), digest_size=12)
+    for folder in (shipped_folder(), *settings.taught):
+        manifest = folder / "manifest.json"  # names what else is there, by its hash
+        hashed.update(manifest.read_bytes() if manifest.is_file() else b"-")
+    return hashed.hexdigest()
 
 
 class AskClassifier:

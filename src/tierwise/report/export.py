@@ -12,7 +12,7 @@ from tierwise.core.decisions import AttemptRecord, CallRecord
 from tierwise.core.money import format_usd, nanousd_to_usd
 from tierwise.ledger import Filter, Ledger, StoredCall
 
-__all__ = ["export_rows"]
+__all__ = ["csv_text", "export_rows"]
 
 Cell = str | int | float | bool | None
 # A spreadsheet takes a text that begins so for a formula, and formulas can run commands and send data away.
@@ -86,8 +86,11 @@ def _csv_cell(name: str, value: Cell) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if not isinstance(value, str) or name in _NUMERIC:
-        return str(value)
+    return str(value) if not isinstance(value, str) or name in _NUMERIC else csv_text(value)
+
+
+def csv_text(value: str) -> str:
+    """A text for a cell: one that a spreadsheet would take for a formula gets an apostrophe in front."""
     text = value.encode("utf-8", "backslashreplace").decode("utf-8")
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 

@@ -1,0 +1,213 @@
+"""A whole analysis over transcripts: figures by hand, what is remembered, other processes, and no text anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.analysis.sessions import plan
+from tests.importers.transcripts import OPUS, SESSION, calls_tool, cost_state, human, reply, tool_result, usage, write
+from tests.replay.sessions import SETTINGS, call, grown, session
+from tierwise.analysis.aggregate import Totals
+from tierwise.analysis.asks import AskClassifier, classifier_id
+from tierwise.analysis.findings import as_json
+from tierwise.analysis.gather import Plan, Watch, analyse, looked_at
+from tierwise.analysis.html import page
+from tierwise.analysis.screen import plain, screen
+from tierwise.analysis.session import Scope
+from tierwise.analysis.table import csv_lines
+from tierwise.classifier import RuleClassifier, load_taxonomy
+from tierwise.cli.output import plain as plain_json
+from tierwise.core.calls import ImportedSession
+from tierwise.importers.base import FoundSession, Progress
+from tierwise.importers.claude_code import ClaudeCode
+from tierwise.ledger.readings import Readings
+
+CANARY = "zzcanary7731"
+TAXONOMY = load_taxonomy()
+# Opus 5.5: 4, 20, 0.20 (read), 8 (written for an hour) US$ per million tokens.
+USED = usage(100, 1_000, cache_creation={"ephemeral_1h_input_tokens": 10_000, "ephemeral_5m_input_tokens": 0})
+SPENT = Decimal("0.086")
+
+
+def transcripts(root: Path, *, answers: int = 1, told: float | None = 0.086) -> None:
+    """A session of some calls at $0.086 each, whose every text is a canary."""
+    rows: list[Any] = [human(f"Refactor {CANARY} so that it is fast")]
+    for number in range(answers):
+        message = {**calls_tool("Bash", command=f"echo {CANARY}"), "model": OPUS, "usage": USED}
+        message["content"].append({"type": "text", "text": CANARY})
+        rows += [reply(number + 1, number + 1, message=message), tool_result(CANARY)]
+    if told is not None:
+        rows.append(cost_state(told, {OPUS: told}))
+    write(root / "-home-dev-printer" / f"{SESSION}.jsonl", rows)
+
+
+def run(root: Path, readings: Readings | None = None, watch: Watch | None = None, **changes: Any) -> Totals:
+    """An analysis by the rules, which need no model to be loaded."""
+    return analyse(
+        plan(**changes),
+        [(ClaudeCode(), [root])],
+        RuleClassifier(TAXONOMY),
+        TAXONOMY,
+        classifier_id="rules",
+        readings=readings,
+        watch=watch or Watch(),
+    )
+
+
+def test_figures_of_a_transcript_by_hand(tmp_path: Path) -> None:
+    """What was spent, on what, and that Claude Code's own figure says the same."""
+    transcripts(tmp_path, answers=2, told=0.172)
+    found = run(tmp_path).findings
+    assert (found.sessions, found.calls, found.actual_usd) == (1, 2, 2 * SPENT)
+    assert [(row.model, row.actual_usd) for row in found.by_model] == [(OPUS, 2 * SPENT)]
+    assert [row.project for row in found.by_project] == ["/home/dev/printer"]
+    assert [row.task_type for row in found.by_task_type] == ["refactoring"]
+    own = found.reconciled
+    assert (own.sessions, own.agreeing, own.not_in_transcript_usd) == (1, 1, 0)
+    assert [source.importer for source in found.sources] == ["claude_code"]
+
+
+def test_what_no_transcript_holds_is_shown(tmp_path: Path) -> None:
+    """Where Claude Code counted more than its transcript has, the difference is told, and is in no other amount."""
+    transcripts(tmp_path, told=0.1)
+    found = run(tmp_path).findings
+    assert found.actual_usd == SPENT
+    assert (found.reconciled.agreeing, found.reconciled.not_in_transcript_usd) == (0, Decimal("0.014"))
+
+
+def test_no_text_is_in_anything_that_is_written(tmp_path: Path) -> None:
+    """Neither prompt nor reply nor a tool's argument or result is in the store, JSON, page, rows or screen."""
+    transcripts(tmp_path / "projects")
+    store = tmp_path / "store" / "readings.db"
+    with Readings(store) as readings:
+        totals = run(tmp_path / "projects", readings)
+    document = json.dumps(plain_json(as_json(totals.findings)))
+    shown = plain(screen(totals.findings, full=True))
+    assert CANARY not in document + page(totals) + "".join(csv_lines(totals.cells)) + shown
+    kept = [path for path in store.parent.iterdir() if path.is_file()]
+    assert store in kept
+    assert all(CANARY.encode() not in path.read_bytes() for path in kept)
+
+
+class Reads(ClaudeCode):
+    """Claude Code's importer, and how many sessions were read of it."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def sessions(self, roots: Any, run: Any) -> Any:
+        def counted(found: FoundSession) -> FoundSession:
+            def read() -> ImportedSession:
+                self.reads += 1
+                return found.read()
+
+            return replace(found, read=read)
+
+        return map(counted, super().sessions(roots, run))
+
+
+def test_a_session_that_did_not_change_is_not_read_again(tmp_path: Path) -> None:
+    """The second time its figures come from the store, and are the same; under another policy they are made anew."""
+    transcripts(tmp_path / "projects", answers=3)
+    importer = Reads()
+
+    def go(used: Plan) -> Totals:
+        with Readings(tmp_path / "readings.db") as readings:
+            return analyse(
+                used,
+                [(importer, [tmp_path / "projects"])],
+                RuleClassifier(TAXONOMY),
+                TAXONOMY,
+                classifier_id="rules",
+                readings=readings,
+            )
+
+    first = go(plan())
+    assert importer.reads == 1
+    assert go(plan()) == first
+    assert importer.reads == 1
+    go(plan(with_local=True))
+    assert importer.reads == 2
+    transcripts(tmp_path / "projects", answers=4)
+    assert go(plan()).findings.calls == 4
+    assert importer.reads == 3
+
+
+def test_a_part_of_a_session_is_not_kept_as_the_whole(tmp_path: Path) -> None:
+    """After a look at a part, the whole is still the whole."""
+    transcripts(tmp_path / "projects", answers=3)
+    with Readings(tmp_path / "readings.db") as readings:
+        part = run(tmp_path / "projects", readings, scope=Scope(until_ms=1_793_610_002_000))  # 09:00:02
+        whole = run(tmp_path / "projects", readings)
+        later = run(tmp_path / "projects", readings, scope=Scope(since_ms=1_893_610_002_000))
+    assert (part.findings.calls, whole.findings.calls, later.findings.calls) == (1, 3, 0)
+
+
+def many() -> list[ImportedSession]:
+    """Some sessions of some calls."""
+    return [
+        replace(
+            session(*(replace(one, id=f"{number}-{one.id}") for one in grown([(k, 900, 90) for k in range(7)]))),
+            id=f"s{number}",
+        )
+        for number in range(9)
+    ]
+
+
+@pytest.mark.parametrize("here_calls", [0, 20])
+def test_other_processes_give_the_same_in_the_same_order(here_calls: int) -> None:
+    """Who looked at a session does not show."""
+    alone = list(looked_at(map(FoundSession.of, many()), plan()))
+    together = list(looked_at(map(FoundSession.of, many()), plan(), None, 2, here_calls=here_calls))
+    assert [found.id for found in alone] == [f"s{number}" for number in range(9)]
+    assert together == alone
+
+
+def test_a_plan_has_the_same_digest_in_every_process() -> None:
+    """What is kept under it is found again; another policy, day or program is another digest."""
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        "from tests.analysis.sessions import plan; from tests.replay.sessions import SETTINGS;"
+        "from tierwise.analysis.asks import classifier_id; print(plan().digest, classifier_id(SETTINGS))"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()[0]
+        for seed in ("1", "2")
+    }
+    assert told == {plan().digest}
+    assert plan(with_local=True).digest != plan().digest
+    assert classifier_id(SETTINGS) != classifier_id(replace(SETTINGS, classifier="rules"))
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    """Files first, then sessions."""
+    transcripts(tmp_path)
+    files: list[Progress] = []
+    sessions: list[int] = []
+    run(tmp_path, watch=Watch(files.append, sessions.append))
+    assert files[-1].files_done == files[-1].files == 1
+    assert sessions == [1]
+
+
+def test_what_importers_ask_is_weighed_by_what_it_cost() -> None:
+    """The classifier's own prices are those of the plan."""
+    asked: Sequence[Any] = [call(1, ask="Summarise this", output_tokens=9, classification=None)]
+    (said,) = AskClassifier(RuleClassifier(TAXONOMY), plan().lens.rates.nanousd)(asked)
+    assert said is not None
