@@ -20,6 +20,7 @@ from tierwise.testing import StandInUpstream
 HEAVY = {"pydantic", "rich", "httpx2", "genai_prices", "jsonschema", "sqlite3", "asyncio", "xllamacpp", "litellm"}
 # Every verb with what makes it print something.
 VERBS = {
+    "analyze": ["analyze"],
     "demo": ["demo"],
     "route": ["route", "Summarise this ☕"],
     "classify": ["classify", "Summarise this ☕"],
@@ -30,6 +31,7 @@ VERBS = {
     "types": ["types", "list"],
     "feedback": ["feedback", "CALL", "--good"],
     "train": ["train", "--forget"],
+    "replay": ["replay"],
     "estimate": ["estimate", str(EXAMPLE)],
     "report": ["report"],
     "export": ["export"],
@@ -270,4 +272,4 @@ def test_nothing_but_the_result_in_a_pipe(program: Tierwise) -> None:
 def test_shells_can_ask_for_completions(program: Tierwise) -> None:
     """Completion lists the verbs, as click's shells expect it."""
     done = program(env={"_TIERWISE_COMPLETE": "bash_complete", "COMP_WORDS": "tierwise r", "COMP_CWORD": "1"})
-    assert done.out.split() == ["plain,route", "plain,run", "plain,report"]
+    assert done.out.split() == ["plain,route", "plain,run", "plain,replay", "plain,report"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import LABELLED, Tierwise
+from tests.importers.transcripts import SESSION, human, reply, write
 from tierwise import cli
 from tierwise.cli.failures import exit_code_of
 from tierwise.core import errors
@@ -76,6 +77,7 @@ def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
         ("eval classify", [str(LABELLED), "--errors", "3"]),
         ("run", ["Summarise this"]),
         ("estimate", ["workload.toml"]),
+        ("replay", ["TRANSCRIPTS"]),
         ("report", ["--by", "tier"]),
         ("prices", []),
         ("keys create", ["another"]),
@@ -102,6 +104,9 @@ def test_documented_keys_are_those_printed(
     verb, args = case
     if "BUDGET" in args:
         args = [tierwise("budgets", "list", "--json").json["budgets"][0]["budget_id"]]
+    if "TRANSCRIPTS" in args:
+        write(everything / "projects" / "p" / f"{SESSION}.jsonl", [human("Summarise this"), reply()])
+        args = [str(everything / "projects")]
     if "CALL" in args:
         args = [tierwise("export", "--what", "calls").lines[0]["call_id"], *args[1:]]
     if verb.startswith("types"):

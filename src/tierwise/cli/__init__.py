@@ -27,6 +27,7 @@ __all__ = ["main"]
 # Verb → its line in `tierwise --help`, in the order in which a newcomer needs them. Each lives in
 # `tierwise.cli.<verb>` as `command`; a test holds these lines against the commands' own first lines.
 VERBS = {
+    "analyze": "What you spent, and what routing would have saved, from transcripts on this machine.",
     "demo": "Run an agent task of five steps and see what routing does to its cost.",
     "route": "Say where a task would go, and why. Sends nothing.",
     "classify": "Say what texts ask for: task type, confidence, needs, tier.",
@@ -37,6 +38,7 @@ VERBS = {
     "types": "Teach the classifier task types of your own, from a dozen examples.",
     "feedback": "Say what a call really was, or whether it was good.",
     "train": "Learn from feedback that names the right task type.",
+    "replay": "The same calls under other policies, prices or models, side by side.",
     "estimate": "What a workload costs a day and a month, before and after routing.",
     "report": "What was spent and saved, from the ledger.",
     "export": "Write the ledger out as JSON Lines or CSV.",

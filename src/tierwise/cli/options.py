@@ -84,7 +84,7 @@ class _Moment(click.ParamType[date]):
                 return now.date() - timedelta(days=count * (7 if ago[2] == "w" else 1))
             if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
                 return date.fromisoformat(text)
-            moment = datetime.fromisoformat(text)
+            moment = datetime.fromisoformat(text.upper())
             return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is no time; use for example 7d, 12h, 2026-11-01, 2026-11-01T09:30Z", param, ctx)
