@@ -31,6 +31,7 @@ unit: $(VENV)/.dev $(VENV)/.claude ## pytest: unit, Hypothesis, the embedded mod
 	$(BIN)/python -m pytest
 
 docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match the code
+	$(BIN)/python docs/build_analysis_reference.py --check
 	$(BIN)/python docs/build_cli_reference.py --check
 	$(BIN)/python docs/build_client_support.py --check
 	$(BIN)/python docs/build_config_reference.py --check

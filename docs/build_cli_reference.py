@@ -284,6 +284,25 @@ SHAPES: dict[str, Any] = {
             }
         ],
     },
+    "replay": {
+        "period": {"from": "2026-11-01T08:12:03Z", "to": "2026-11-28T17:40:55Z"},
+        "sessions": 412,
+        "calls": 31204,
+        "unpriced_calls": 0,
+        "actual_usd": 1204.11,
+        "prices_on": None,
+        "policies": [
+            {
+                "policy": "routed",
+                "expected_usd": 790.1,
+                "low_usd": 741.2,
+                "high_usd": 861.0,
+                "saved_pct": 34.4,
+                "moved_calls": 15200,
+                "below_calls": 0,
+            }
+        ],
+    },
     "report": {
         "ledger": "/home/ana/.local/share/tierwise/ledger.db",
         "since": "2026-11-16",
@@ -350,6 +369,12 @@ SHAPES: dict[str, Any] = {
 }
 
 NOTES = {
+    "analyze": """\
+The keys of its JSON: [analysis-json](analysis-json.md). `--undo --json` gives `{"undone": [{"path", "how", "kept"}]}`.
+Where no call is found it says where it looked, and ends with 0. More: [analyze](../how-to/analyze.md).""",
+    "replay": """\
+`low_usd` and `high_usd` are kind and unkind assumptions over the same calls. `prices_on` is null where each call has
+the prices of its day. `below_calls` go to a lower tier than their work asks for.""",
     "serve": """\
 Ctrl-C and SIGTERM let running calls finish; SIGHUP, or a change of a file, reads the configuration anew. More:
 [the gateway](../how-to/gateway.md).""",
