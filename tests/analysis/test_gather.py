@@ -17,7 +17,7 @@ from tests.replay.sessions import SETTINGS, call, grown, session
 from tierwise.analysis.aggregate import Totals
 from tierwise.analysis.asks import AskClassifier, classifier_id
 from tierwise.analysis.findings import as_json
-from tierwise.analysis.gather import Plan, Watch, analyse, looked_at
+from tierwise.analysis.gather import Plan, Watch, all_models, analyse, looked_at, ways_of_routing
 from tierwise.analysis.html import page
 from tierwise.analysis.screen import plain, screen
 from tierwise.analysis.session import Scope
@@ -28,6 +28,7 @@ from tierwise.core.calls import ImportedSession
 from tierwise.importers.base import FoundSession, Progress
 from tierwise.importers.claude_code import ClaudeCode
 from tierwise.ledger.readings import Readings
+from tierwise.replay import Routed
 
 CANARY = "zzcanary7731"
 TAXONOMY = load_taxonomy()
@@ -211,3 +212,16 @@ def test_what_importers_ask_is_weighed_by_what_it_cost() -> None:
     asked: Sequence[Any] = [call(1, ask="Summarise this", output_tokens=9, classification=None)]
     (said,) = AskClassifier(RuleClassifier(TAXONOMY), plan().lens.rates.nanousd)(asked)
     assert said is not None
+
+
+def test_models_that_people_used_are_known_whatever_is_offered_now() -> None:
+    """A dear model of last year is in no configuration; what was spent on it could have gone elsewhere all the same."""
+    known = {model.id: model.tokenizer_factor for model in all_models(SETTINGS)}
+    assert known["claude-opus-4-8"] == Decimal("1.3")
+    assert known["claude-opus-4-6"] == 1
+    assert known["claude-opus-4"] == 1
+    found = {way.name: way for way in ways_of_routing(SETTINGS)}
+    dear = found["routed-from-opus"]
+    assert isinstance(dear, Routed) and dear.requests_for is not None
+    assert {"claude-opus-4-8", "claude-fable-5-1"} <= dear.requests_for
+    assert "claude-sonnet-4-6" not in dear.requests_for

@@ -9,6 +9,7 @@ depend on how many processes there were.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
+from decimal import Decimal
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,12 +29,14 @@ from tierwise.analysis.aggregate import Summing, Totals
 from tierwise.analysis.asks import AskClassifier
 from tierwise.analysis.session import FORMAT, Lens, Scope, SessionFindings, look_at
 from tierwise.core.calls import ImportedSession
+from tierwise.core.catalog import Model
 from tierwise.core.settings import Settings
 from tierwise.core.tasks import TaskType
 from tierwise.importers.base import FoundSession, Importer, ImportRun, Progress, Skipped
 from tierwise.importers.scanning import serve_parent
 from tierwise.ledger.readings import Readings
 from tierwise.prices import PriceBook
+from tierwise.prices.book import priced_names
 from tierwise.replay import (
     Actual,
     AllOn,
@@ -50,7 +54,17 @@ from tierwise.replay import (
 if TYPE_CHECKING:
     from tierwise.classifier import Classifier
 
-__all__ = ["Plan", "Watch", "analyse", "fixed_tiers", "looked_at", "own_levers", "remote_tiers", "ways_of_routing"]
+__all__ = [
+    "Plan",
+    "Watch",
+    "all_models",
+    "analyse",
+    "fixed_tiers",
+    "looked_at",
+    "own_levers",
+    "remote_tiers",
+    "ways_of_routing",
+]
 
 _HERE_CALLS = 20_000  # replayed in this process before others are started: that takes as long
 _BATCH_CALLS = 4_000
@@ -75,7 +89,7 @@ class Plan:
         """What sessions are looked at with."""
         settings = self.settings
         prices = PriceBook(settings.prices, settings.providers)
-        models = known_models(settings)
+        models = all_models(settings)
         unavailable = {}
         if not self.with_local:
             for policy in (*self.ways, *self.others):
@@ -138,12 +152,39 @@ def remote_tiers(settings: Settings) -> tuple[str, ...]:
 def ways_of_routing(settings: Settings) -> tuple[ReplayPolicy, ...]:
     """Route everything, or only what asks for a dear model: work that was given to a cheap one then stays there."""
     levels = {spec.tier.name: spec.tier.level for spec in settings.catalog}
-    known = known_models(settings)
+    known = all_models(settings)
     ways: list[ReplayPolicy] = [Routed(settings=settings)]
     for name in remote_tiers(settings)[1:][-_MOST_WAYS:]:
         dear = frozenset(model.id for model in known if _level(model.id, settings) >= levels[name])
         ways.append(Routed(settings=settings, name=f"routed-from-{name}", requests_for=dear))
     return tuple(ways)
+
+
+_CLAUDE = re.compile(r"claude-[a-z]+-(\d+)(?:-(\d+))?$")
+_NEWER_TOKENIZER = (4, 7)  # from then on the same text is about 30 % more tokens
+
+
+def all_models(settings: Settings) -> tuple[Model, ...]:
+    """The models that the configuration describes, and Claude's others: people used them, whatever is offered now.
+
+    Of those, only their name, price and tokenizer matter: nothing is ever sent there.
+    """
+    found = {model.id: model for model in known_models(settings)}
+    if "anthropic" in settings.providers:
+        for name in priced_names("anthropic"):
+            version = _CLAUDE.match(name)
+            told = (0, 0) if version is None else (int(version[1]), int(version[2] or 0))
+            factor = Decimal("1.3") if told >= _NEWER_TOKENIZER else Decimal(1)
+            for spelled in (name, name.removesuffix("-0")):
+                model = Model(
+                    id=spelled,
+                    provider="anthropic",
+                    context_tokens=200_000,
+                    max_output_tokens=32_000,
+                    tokenizer_factor=factor,
+                )
+                found.setdefault(spelled, model)
+    return tuple(found.values())
 
 
 def _level(model_id: str, settings: Settings) -> int:

@@ -42,7 +42,7 @@ _STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1a1d21;--dim:#5c6570;--line:#d9dee4;--card:#f5f7f9;--good:#007a58;
 --warn:#9a5b00;--c0:#0072b2;--c1:#e69f00;--c2:#009e73;--c3:#cc79a7;--c4:#56b4e9;--c5:#d55e00;--c6:#9aa3ad}
 @media(prefers-color-scheme:dark){:root{--bg:#14171a;--fg:#e8ebee;--dim:#a0a9b3;--line:#343a41;--card:#1d2125;
---good:#3ecf9f;--warn:#f0b35a;--c0:#4aa3dc;--c6:#77818c}}
+--good:#3ecf9f;--warn:#f0b35a;--c0:#4aa3dc;--c4:#b9e3fb;--c6:#77818c}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:60rem;padding:1.5rem 1rem 3rem;background:var(--bg);color:var(--fg);
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
@@ -62,7 +62,8 @@ figure{margin:.5rem 0 0}
 svg{display:block;width:100%;overflow:visible}
 svg text{fill:var(--fg);font-size:13px;font-family:inherit;font-variant-numeric:tabular-nums}
 svg .quiet{fill:var(--dim);font-size:12px}
-svg .end{text-anchor:end}svg .mid{text-anchor:middle}
+svg .end{text-anchor:end}
+svg .halo{paint-order:stroke;stroke:var(--bg);stroke-width:3px}
 svg .grid{stroke:var(--line);stroke-width:1}
 svg .back{fill:var(--line)}
 svg .mark{fill:var(--fg)}
@@ -177,7 +178,7 @@ class _Page:
             for change in self._found.changes:
                 means = escape(change.means[:1].upper() + change.means[1:])
                 yield (
-                    f"<li>{means}: <strong>{self._usd(change.saves_usd)}</strong> ({change.saves_pct} %)<br>"
+                    f"<li>{means}: <strong>{self._usd(change.saves_usd)}</strong> ({change.saves_pct}&nbsp;%)<br>"
                     f"<code>{escape(change.command)}</code></li>\n"
                 )
             yield '</ol>\n<p class="dim">They overlap: what they save cannot be added up.</p>\n'
@@ -235,9 +236,7 @@ class _Page:
         yield _svg_open(_CHART_HEIGHT + 24, "days", f"US$ spent by {unit}")
         for part in (1, 2):  # half of the highest column, and its top
             y = _CHART_HEIGHT - _BARS_HEIGHT * part // 2
-            usd = self._usd(nanousd_to_usd(top) * part / 2)
-            yield f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-            yield f'<text class="quiet" x="0" y="{y - 4}">{usd}</text>\n'
+            yield f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>\n'
         width = Decimal(100) / len(columns)
         for place, (day, by_model) in enumerate(columns):
             parts = [sum(nanousd for name, nanousd in by_model.items() if name not in colour)]
@@ -257,6 +256,9 @@ class _Page:
                     f'width="{_two(width * 8 / 10)}%" height="{height}"><title>{title}</title></rect>'
                 )
             yield "</g>\n"
+        for part in (1, 2):  # over the bars, so that they can be read
+            y = _CHART_HEIGHT - _BARS_HEIGHT * part // 2
+            yield f'<text class="quiet halo" x="0" y="{y - 4}">{self._usd(nanousd_to_usd(top) * part / 2)}</text>\n'
         yield f'<line class="grid" x1="0" x2="100%" y1="{_CHART_HEIGHT}" y2="{_CHART_HEIGHT}"/>\n'
         y = _CHART_HEIGHT + 17
         yield f'<text class="quiet" x="0" y="{y}">{columns[0][0]}</text>'

@@ -159,7 +159,7 @@ def _baselines(settings: Settings, asked: Sequence[str]) -> tuple[list[ReplayPol
     wanted = [known[name] for name in dict.fromkeys(asked) if name in known] if asked else list(known.values())
     random = not asked or "random" in asked
     if random and asked:  # which it is drawn from
-        wanted += [policy for policy in fixed_tiers(settings) if policy not in wanted]
+        wanted += [policy for policy in fixed_tiers(settings) if policy.name not in asked]
     return wanted, random
 
 

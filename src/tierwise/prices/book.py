@@ -24,7 +24,7 @@ from tierwise.core.settings import ProviderSettings
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice
 
-__all__ = ["Conditions", "PriceBook", "PriceDataInfo"]
+__all__ = ["Conditions", "PriceBook", "PriceDataInfo", "priced_names"]
 
 _ZERO = Decimal(0)
 _FREE = PriceBand(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO)
@@ -118,6 +118,15 @@ class PriceBook:
 
         newest = max((e.valid_from for es in self._table.values() for e in es if e.valid_from), default=date.min)
         return PriceDataInfo("genai-prices", version("genai-prices"), _newest_dated_price(today), newest)
+
+
+@cache
+def priced_names(provider: str) -> tuple[str, ...]:
+    """The models of a provider that genai-prices knows, by their names there."""
+    from genai_prices import data_snapshot  # noqa: PLC0415  costs 100 ms: only when a price is asked for
+
+    providers = data_snapshot.get_snapshot().providers
+    return tuple(sorted(model.id for known in providers if known.id == provider for model in known.models))
 
 
 @cache
