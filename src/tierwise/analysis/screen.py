@@ -75,12 +75,11 @@ class _Screen:
             yield from self._rows("by phase", ((row.phase, row) for row in self._found.by_phase), 4)
             sessions = ((f"{row.first[:10]} {row.session}", row) for row in self._found.by_session)
             yield from self._rows("by session", sessions, 4)
-        yield self._shares(
-            "tokens",
-            ((_CLASSES.get(row.token_class, row.token_class), row.actual_usd) for row in self._found.by_token_class),
-        )
-        if not self._full:
-            yield self._shares("agents", ((row.agent, row.actual_usd) for row in self._found.by_agent))
+        if self._found.actual_usd:
+            classes = ((_CLASSES.get(row.token_class, row.token_class), row) for row in self._found.by_token_class)
+            yield self._shares("tokens", ((name, row.actual_usd) for name, row in classes))
+            if not self._full:
+                yield self._shares("agents", ((row.agent, row.actual_usd) for row in self._found.by_agent))
         yield ()
         yield from self._changes()
         if self._full:

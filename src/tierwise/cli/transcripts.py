@@ -160,10 +160,8 @@ def tell_nothing(sources: Sources, *, limited: bool) -> None:
     else:
         click.echo(f"No records of {names} on this machine: no such directory in the usual places.")
     if not limited:
-        click.echo(
-            "Claude Code keeps its transcripts in ~/.claude/projects (or below CLAUDE_CONFIG_DIR); name another "
-            "directory: tierwise analyze PATH. Other records: --source ledger, litellm, console, jsonl."
-        )
+        click.echo("Claude Code keeps its transcripts in ~/.claude/projects, or below CLAUDE_CONFIG_DIR.")
+        click.echo("Elsewhere: tierwise analyze PATH. Other records: --source ledger, litellm, console or jsonl.")
 
 
 _STYLES: Mapping[str, str] = {"green": "green", "yellow": "yellow", "cyan": "cyan", "bold": "bold", "dim": "dim"}
