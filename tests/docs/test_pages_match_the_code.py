@@ -81,7 +81,7 @@ def test_every_fault_is_told_of() -> None:
 def test_every_parameter_of_chat_completions_is_told_of() -> None:
     """chat-completions.md has each parameter where the code has it: translated, left out, or refused."""
     text = (DOCS / "reference" / "chat-completions.md").read_text("utf-8")
-    parameters = text.partition("## Parameters")[2].partition("## Messages")[0]
+    parameters = text.partition("## Parameters")[2].partition("## Schemas")[0]
     table, _, rest = parameters.partition("Left out, because")
     left_out, _, refused = rest.partition("Refused where")
     translated = re.findall(r"^\| (`[^|]+`) \|", table, flags=re.MULTILINE)
