@@ -38,7 +38,6 @@ from tierwise.ledger.readings import Readings
 from tierwise.prices import PriceBook
 from tierwise.prices.book import priced_names
 from tierwise.replay import (
-    Actual,
     AllOn,
     OpusPlan,
     RateBook,
@@ -103,7 +102,7 @@ class Plan:
             rates=RateBook(prices, models),
             ways=tuple(Replayer(policy, world) for policy in self.ways),
             others=tuple(Replayer(policy, world) for policy in self.others),
-            actual=Replayer(Actual(settings=settings), world),
+            below=lambda session: world.deciding(settings).below(world.asked(session)),
             levers=(lambda session: levers(session, world)) if self.with_levers else lambda _: {},
             repriced=self.priced_on is not None,
         )

@@ -110,7 +110,7 @@ class Lens:
     rates: RateBook
     ways: tuple[Replays, ...]  # of routing; one of them is recommended, which is known when all sessions are seen
     others: tuple[Replays, ...]
-    actual: Replays  # what was done, as a policy: what it sends too low is not the others' doing
+    below: Callable[[ImportedSession], int]  # calls that really went too low: that is not the policies' doing
     levers: Callable[[ImportedSession], Mapping[Lever, LeverValue]]
     repriced: bool = False  # policies are at other prices than those of the time
 
@@ -300,7 +300,7 @@ def _policies(session: ImportedSession, lens: Lens, whole: int) -> dict[str, tup
     if not lens.others:
         return {}
     delegates = any(call.agent is not None or call.kind is CallKind.SUBAGENT for call in session.calls)
-    below = lens.actual.replay(session, outcomes=False).below_calls
+    below = lens.below(session)
     found = {}
     for other in lens.others:
         if isinstance(other.policy, SubagentsOn) and not delegates and not lens.repriced:

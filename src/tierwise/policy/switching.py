@@ -32,13 +32,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
+from typing import NamedTuple
 
 from tierwise.core.catalog import Model, Thinking
 from tierwise.core.decisions import Reason
 from tierwise.core.errors import UnpricedModel
 from tierwise.core.money import EXACT, Price, Usage, ceil_tokens, format_usd
 
-__all__ = ["LEAST_CACHED_TOKENS", "History", "Move", "Turn", "Warmth", "can_take", "weigh"]
+__all__ = ["LEAST_CACHED_TOKENS", "History", "Move", "Scales", "Sums", "Turn", "Warmth", "can_take", "weigh"]
 
 # The least that a cache takes on the 5.5 models (Anthropic, prompt caching, read 2026-11-22). Older models want more:
 # for those, short prompts are weighed as if they were cached, which they are not.
@@ -157,25 +158,11 @@ def weigh(
         UnpricedModel: no price is known for one of the two.
         ValueError: `turns_to_come`, `margin` or `needs_more` is no such number.
     """
-    if not (math.isfinite(turns_to_come) and turns_to_come >= 0):
-        raise ValueError(f"turns_to_come must be a number ≥ 0, not {turns_to_come!r}")
-    if not 0 <= margin < 1:
-        raise ValueError(f"margin must be a part of the cost from 0 to below 1, not {margin!r}")
-    if not 0 <= needs_more <= 1:
-        raise ValueError(f"needs_more must be a chance from 0 to 1, not {needs_more!r}")
-    stay = _course(current, current, prices=prices, warm=warm, turn=turn, now=now)
+    scales = Scales(current, target, prices=prices, warm=warm, turn=turn, now=now, margin=margin, needs_more=needs_more)
+    stay, move, stay_now, move_now = scales.stay, scales.move, scales.stay_now_usd, scales.move_now_usd
     if target.id == current.id:
-        return _same(stay, turns_to_come)
-    move = _course(target, current, prices=prices, warm=warm, turn=turn, now=now)
-    within = min(turns_to_come, stay.most_turns, move.most_turns)
-    turns, goes_back = _until_more_is_needed(within, needs_more)
-    stay_now, move_now = stay.now_usd(), move.now_usd()
-    cold = stay.cold_usd(int(turns) + 1) if goes_back else _ZERO
-    return_usd = EXACT.multiply(cold, goes_back)
-    stay_usd = EXACT.add(stay_now, stay.later_usd(turns))
-    move_usd = EXACT.add(EXACT.add(move_now, move.later_usd(turns)), return_usd)
-    least_gain = EXACT.multiply(stay_usd, Decimal(str(margin)))
-    moves = EXACT.subtract(stay_usd, move_usd) > least_gain
+        return _same(stay, _turns(turns_to_come))
+    moves, stay_usd, move_usd, turns, within, goes_back, cold, return_usd, least_gain = scales.sums(turns_to_come)
     kept = _in_tokens_of(target.tokenizer_factor, current.tokenizer_factor, stay.warm)
     lost = max(EXACT.subtract(move_now, replace(move, warm=max(move.warm, kept)).now_usd()), _ZERO)
     extra = EXACT.subtract(move_now, stay_now)
@@ -195,6 +182,67 @@ def weigh(
     if move.first_band:
         reasons.append(_band(move))
     return Move(moves, stay_usd, move_usd, stay_now, move_now, lost, return_usd, pays_back, tuple(reasons))
+
+
+class Sums(NamedTuple):
+    """What staying and moving are expected to cost, and what follows from that."""
+
+    moves: bool
+    stay_usd: Decimal
+    move_usd: Decimal
+    turns: float  # that are compared, after the one at hand
+    within: float  # so many that either model has room for
+    goes_back: Decimal  # how likely it is to go back within them
+    cold_usd: Decimal  # what going back costs if it happens
+    return_usd: Decimal
+    least_gain_usd: Decimal
+
+
+class Scales:
+    """The two ways that `weigh` compares, for any number of turns to come; without its words. For its arguments."""
+
+    __slots__ = ("_margin", "_needs_more", "move", "move_now_usd", "stay", "stay_now_usd")
+
+    def __init__(
+        self,
+        current: Model,
+        target: Model,
+        *,
+        prices: Mapping[str, Price],
+        warm: Mapping[str, Warmth],
+        turn: Turn,
+        now: float,
+        margin: float | Decimal = 0.0,
+        needs_more: float = 0.0,
+    ) -> None:
+        if not 0 <= margin < 1:
+            raise ValueError(f"margin must be a part of the cost from 0 to below 1, not {margin!r}")
+        if not 0 <= needs_more <= 1:
+            raise ValueError(f"needs_more must be a chance from 0 to 1, not {needs_more!r}")
+        self.stay = _course(current, current, prices=prices, warm=warm, turn=turn, now=now)
+        self.move = _course(target, current, prices=prices, warm=warm, turn=turn, now=now)
+        self.stay_now_usd, self.move_now_usd = self.stay.now_usd(), self.move.now_usd()
+        self._margin = margin if isinstance(margin, Decimal) else Decimal(str(margin))
+        self._needs_more = needs_more
+
+    def sums(self, turns_to_come: float) -> Sums:
+        """Both ways, if so many turns come after the one at hand."""
+        stay, move = self.stay, self.move
+        within = min(_turns(turns_to_come), stay.most_turns, move.most_turns)
+        turns, goes_back = _until_more_is_needed(within, self._needs_more)
+        cold = stay.cold_usd(int(turns) + 1) if goes_back else _ZERO
+        return_usd = EXACT.multiply(cold, goes_back)
+        stay_usd = EXACT.add(self.stay_now_usd, stay.later_usd(turns))
+        move_usd = EXACT.add(EXACT.add(self.move_now_usd, move.later_usd(turns)), return_usd)
+        least_gain = EXACT.multiply(stay_usd, self._margin)
+        moves = EXACT.subtract(stay_usd, move_usd) > least_gain
+        return Sums(moves, stay_usd, move_usd, turns, within, goes_back, cold, return_usd, least_gain)
+
+
+def _turns(to_come: float) -> float:
+    if not (math.isfinite(to_come) and to_come >= 0):
+        raise ValueError(f"turns_to_come must be a number ≥ 0, not {to_come!r}")
+    return to_come
 
 
 def _until_more_is_needed(turns: float, needs_more: float) -> tuple[float, Decimal]:

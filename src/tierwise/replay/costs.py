@@ -40,6 +40,10 @@ class Cost:
         self.held = held
         low, expected, high = prompts
         searches = asked.call.usage.web_searches
+        if expected is asked.ask.sent and rates is asked.rates:  # as it was
+            nanousd = asked.now_nanousd
+            self.nanousd = (nanousd, nanousd, nanousd)
+            return
         plain = rates.nanousd_by_output(expected, outputs, searches)
         if low is not expected or high is not expected:
             kind, unkind = rates.nanousd(low, outputs[0], searches), rates.nanousd(high, outputs[2], searches)

@@ -3,8 +3,8 @@
 Theory of operation. Each call is one of a conversation (main loop or agent), whose real course `cache.Real` follows.
 Under a policy a conversation is on some model, and each model holds what it was sent of it. A policy that looks at no
 work names one model for each call. Routing decides as the gateway does: by what was asked last, and then whether the
-conversation stays (in the middle of a turn it does; up it goes when quality demands; down only if `switching.weigh`
-says that it pays).
+conversation stays (in the middle of a turn it does; up it goes when quality demands; down only if `switching` says that
+it pays).
 
 Then the climb. An answer of a lower tier than the one really used may be rejected. `engine.climb` is told so, attempt
 after attempt, until it reaches a tier that answered in reality: that is the one path on which attempts can follow each
@@ -18,6 +18,7 @@ Costs are whole nano-dollars, rounded once for each call and scenario.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import NamedTuple, assert_never
 
@@ -25,7 +26,7 @@ from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.core.decisions import Decision
 from tierwise.core.money import Conditions, usd_to_nanousd
-from tierwise.policy.switching import History, Move, Turn, Warmth, can_take, weigh
+from tierwise.policy.switching import History, Scales, Turn, Warmth, can_take
 from tierwise.replay.asked import Asked, LeftAlone
 from tierwise.replay.cache import TTL_1H_MS, TTL_5M_MS, Ask, Held, cut, ratio, scaled
 from tierwise.replay.costs import Cost, cost_of
@@ -164,6 +165,8 @@ class _Course:
         self._beginnings: dict[tuple[str, str], tuple[int, bool]] = {}  # model, kind of agent → when; for an hour?
         self._priced_of: tuple[int, Conditions] | None = None
         self._priced: dict[str, Rates | None] = {}
+        self._requests_for = policy.requests_for if isinstance(policy, Routed) else None
+        self._notes = isinstance(policy, Routed)
         self._tell = outcomes
         self.actual = 0
         self.sums = [0, 0, 0]
@@ -176,6 +179,7 @@ class _Course:
         for one in calls:
             if isinstance(one, Asked) and one.conversation is not None:
                 self._to_come[one.conversation] = self._to_come.get(one.conversation, 0) + 1
+        self._goes = self._way_of(policy)
         self._main_models = {one.call.model for one in calls if one.call.kind is CallKind.MAIN}
         for one in calls:
             if isinstance(one, LeftAlone):
@@ -185,14 +189,27 @@ class _Course:
 
     # ------------------------------------------------------------------ each call
 
+    def _way_of(self, policy: ReplayPolicy) -> Callable[[Asked, _Conversation], None]:
+        match policy:
+            case Routed():
+                return self._routed
+            case AllOn() | OpusPlan() | SubagentsOn():
+                return self._fixed
+            case Actual():
+                return self._as_it_was
+            case other:
+                assert_never(other)
+
+    def _as_it_was(self, asked: Asked, conversation: _Conversation) -> None:
+        self._placed(asked, conversation, asked.model, Why.ACTUAL)
+
     def _leave(self, one: LeftAlone) -> None:
         nanousd = one.now_nanousd
         if one.real_nanousd is None or nanousd is None:
             self.unpriced += 1
         else:
             self.actual += one.real_nanousd
-            for at in range(3):
-                self.sums[at] += nanousd
+            self._pay((nanousd, nanousd, nanousd))
         self._told(one.call, one.call.model, nanousd, one.why)
 
     def _call(self, asked: Asked) -> None:
@@ -208,21 +225,16 @@ class _Course:
         if why is not None:
             self._placed(asked, conversation, model, why)
         else:
-            match self._policy:
-                case Routed(requests_for=routed):
-                    if routed is None or model.id in routed:
-                        self._routed(asked, conversation)
-                    else:
-                        self._placed(asked, conversation, model, Why.ACTUAL)
-                case AllOn() | OpusPlan() | SubagentsOn():
-                    self._fixed(asked, conversation)
-                case Actual():
-                    self._placed(asked, conversation, model, Why.ACTUAL)
-                case other:
-                    assert_never(other)
+            self._goes(asked, conversation)
         if asked.ask.intact is not None:
             for holding in (conversation.held, conversation.certain):
                 cut(holding, asked.ask, model, self._models)
+
+    def _pay(self, nanousd: tuple[int, int, int]) -> None:
+        sums = self.sums
+        sums[0] += nanousd[0]
+        sums[1] += nanousd[1]
+        sums[2] += nanousd[2]
 
     def _told(self, call: ImportedCall, model_id: str, nanousd: int | None, why: Why) -> None:
         if self._tell:
@@ -275,11 +287,10 @@ class _Course:
         """A call that goes to one model for certain, and is answered there."""
         rates = self._rates_of(model, asked) or asked.rates
         cost = self._cost(asked, model, rates, conversation.certain.get(model.id))
-        for at in range(3):
-            self.sums[at] += cost.nanousd[at]
+        self._pay(cost.nanousd)
         self._count(asked, model, cost)
         conversation.hold(model.id, cost.held, certain=True)
-        if isinstance(self._policy, Routed):
+        if self._notes:
             conversation.note(asked.ask, asked.model)
         self._told(asked.call, model.id, cost.nanousd[1], why)
 
@@ -315,6 +326,9 @@ class _Course:
 
     def _routed(self, asked: Asked, conversation: _Conversation) -> None:
         call, deciding = asked.call, self._deciding
+        if self._requests_for is not None and asked.model.id not in self._requests_for:
+            self._as_it_was(asked, conversation)
+            return
         if asked.classification is None or deciding is None:
             self._placed(asked, conversation, asked.model, Why.NOT_CLASSIFIED)
             return
@@ -368,8 +382,7 @@ class _Course:
         certain = len(ways) == 1
         plain = certain and len(main.rungs) == 1 and not rung.again[2]
         spent = planned.nanousd if plain else (round(low), round(expected), round(high))
-        for at in range(3):
-            self.sums[at] += spent[at]
+        self._pay(spent)
         if not plain:
             self._add(Assumption.ESCALATION, spent[1] - planned.nanousd[1])
         self._count(asked, rung.model, planned)
@@ -421,23 +434,20 @@ class _Course:
         holding = ((on, conversation.held.get(on)), (target.id, conversation.certain.get(target.id)))
         warm = {model_id: _warmth(model_id, held) for model_id, held in holding if held is not None}
 
-        def weighed(turns_to_come: float) -> Move:
-            return weigh(
-                current,
-                target,
-                prices=prices,
-                warm=warm,
-                turn=turn,
-                turns_to_come=turns_to_come,
-                now=call.at_ms / 1000,
-                margin=self._margin,
-                needs_more=needs_more,
-            )
-
+        scales = Scales(
+            current,
+            target,
+            prices=prices,
+            warm=warm,
+            turn=turn,
+            now=call.at_ms / 1000,
+            margin=self._margin,
+            needs_more=needs_more,
+        )
         turns, key = conversation.turns + 1, asked.conversation or ""
-        moves = weighed(self._world.turns.after(turns)).moves
+        moves = scales.sums(self._world.turns.after(turns)).moves
         if on == conversation.main:  # what is regretted of a climb that may have been is too little to be told
-            knowing = weighed(max(0, self._to_come.get(key, 0) - turns))
+            knowing = scales.sums(max(0, self._to_come.get(key, 0) - turns))
             if moves is not knowing.moves:
                 lost = knowing.move_usd - knowing.stay_usd if moves else knowing.stay_usd - knowing.move_usd
                 chance = Decimal(conversation.on[on][1])

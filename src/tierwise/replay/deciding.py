@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,7 @@ from tierwise.core.tasks import Classification, Task, TaskType
 from tierwise.engine.climb import climb
 from tierwise.policy import World, decide, judge
 from tierwise.policy.switching import History, can_take
-from tierwise.replay.asked import Asked
+from tierwise.replay.asked import Asked, LeftAlone
 from tierwise.replay.assumptions import Range
 from tierwise.replay.cache import ratio, scaled
 from tierwise.replay.pricing import MS_PER_DAY
@@ -137,6 +138,15 @@ class Deciding:
             asked.free = (self, self.decide(asked))
         found = asked.free[1]
         return found if isinstance(found, Decision) else None
+
+    def below(self, calls: Iterable[Asked | LeftAlone]) -> int:
+        """How many calls were answered by a lower tier than they would have gone to."""
+        count = 0
+        for one in calls:
+            if isinstance(one, Asked):
+                wanted = self.free(one)
+                count += wanted is not None and self.level_of(one.model.id) < wanted.tier.level
+        return count
 
     def staying(self, asked: Asked, model_id: str, tier: Tier) -> Decision | None:
         """Where a call goes that stays on a model: there, and up from it; None where it can go nowhere."""
