@@ -87,6 +87,7 @@ def found_totals(plan: Plan, sources: Sources, settings: Settings, *, fresh: boo
     from tierwise.analysis.asks import classifier_id
     from tierwise.analysis.gather import analyse
     from tierwise.classifier import choose_classifier, load_taxonomy
+    from tierwise.core.collector import calm_collector
     from tierwise.ledger.readings import Readings
 
     taxonomy = load_taxonomy().with_user_types(settings.task_types)
@@ -97,6 +98,7 @@ def found_totals(plan: Plan, sources: Sources, settings: Settings, *, fresh: boo
     except LedgerUnavailable as error:
         click.echo(f"tierwise: {error}; nothing is remembered this time", err=True)
         readings = Readings(None)
+    calm_collector()
     with readings, _watched() as watch:
         return analyse(
             plan,

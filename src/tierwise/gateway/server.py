@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -19,6 +18,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from tierwise.core.collector import calm_collector
 from tierwise.core.errors import ConfigError, TierwiseError
 from tierwise.core.settings import Settings
 from tierwise.gateway.app import Gateway
@@ -28,7 +28,6 @@ __all__ = ["GatewayServer", "check_upstreams", "keep_reading", "listen", "loop_f
 
 _log = logging.getLogger("tierwise.gateway")
 _WATCH_SECONDS = 2.0
-_COLLECT_AT = 20_000  # objects more than went, at which the youngest are looked at
 _LAST_SECONDS = 1  # for what is no call, and for calls that were cancelled when the time for draining was over
 
 
@@ -160,7 +159,7 @@ class GatewayServer:
 
     def run(self) -> None:
         """Serves until it is told to stop."""
-        _calm_collector()
+        calm_collector()
         self._server.config.setup_event_loop = _no_op  # the runner below chooses the loop
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(self._serve())
@@ -220,17 +219,6 @@ async def keep_reading(
             _log.error("the configuration cannot be read, the one before stays: %s", type(error).__name__)
         else:
             _log.warning("the configuration was read anew")
-
-
-def _calm_collector() -> None:
-    """The garbage collector looks at what calls leave behind, and not again and again at what is there for good.
-
-    Most of what a gateway holds (modules, models, prices) never goes; to walk it every few thousand objects took a
-    tenth of its time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AT, 20, 50)
 
 
 def _stamps(paths: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:

@@ -27,6 +27,7 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import BinaryIO
 
+from tierwise.core.collector import calm_collector
 from tierwise.core.money import Usage
 from tierwise.importers.base import FoundSession, ImportRun, Progress, Skipped
 from tierwise.importers.claude_code import TranscriptReader
@@ -271,6 +272,7 @@ def scan(
     )
     for batch in _read_all(jobs, run, todo, longest_line):
         _classify(batch, run, shelf, summaries)
+    run.classified_all()
     if gone:
         readings.forget_files(name, gone)
     for path in sorted(summaries):
@@ -342,6 +344,7 @@ def _read_all(
 def serve_parent() -> None:
     """For a process that reads for another one: it ends with that one, however that ends, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    calm_collector()
     parent = parent_process()
     if parent is None:
         return
