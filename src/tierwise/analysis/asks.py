@@ -77,6 +77,12 @@ class AskClassifier:
             self._known[key] = (self._classifier.classify(_task(texts[key])), True)
         return [self._known[key][0] for key in keys]
 
+    def rest(self) -> None:
+        """Nothing more is asked for now: gives back what was held for that."""
+        self._known.clear()
+        if isinstance(self._classifier, TrainedClassifier):
+            self._classifier.close_encoder()
+
     def _glance(self, call: ImportedCall) -> tuple[Classification | None, bool]:
         if call.classification is not None:
             return call.classification, True

@@ -18,10 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tierwise.analysis import findings as f
 from tierwise.analysis.advise import advised
@@ -65,8 +65,9 @@ __all__ = [
     "ways_of_routing",
 ]
 
-_HERE_CALLS = 20_000  # replayed in this process before others are started: that takes as long
-_BATCH_CALLS = 4_000
+_HERE_CALLS = 6_000  # replayed in this process before others are started: that takes as long
+_BATCH_CALLS = 1_000
+_AHEAD = 2  # batches that each of the others has or gets next
 _MOST_WAYS = 3
 _BATCH_RESULTS = _MOST_WAITING = 500
 
@@ -235,8 +236,10 @@ def analyse(
     watch: Watch = Watch(),
 ) -> Totals:
     """Everything that these sources tell. `readings` remembers what was read and computed; None remembers nothing."""
+    asks = AskClassifier(classifier, plan.lens.rates.nanousd)
     run = ImportRun(
-        classify=AskClassifier(classifier, plan.lens.rates.nanousd),
+        classify=asks,
+        classified_all=asks.rest,
         classifier_id=classifier_id,
         task_types=taxonomy,
         readings=readings,
@@ -293,18 +296,20 @@ def _skipped(skipped: Skipped) -> f.Skipped:
 # ------------------------------------------------------------------ one after the other, or side by side
 
 
-class _Batch:
-    """Sessions that another process looks at together."""
+_Read: TypeAlias = Callable[[], ImportedSession]
 
-    def __init__(self, sessions: Sequence[ImportedSession], pool: ProcessPoolExecutor, plan: Plan) -> None:
+
+class _Batch:
+    """Sessions that are looked at together: by another process, or at once where there is no pool."""
+
+    def __init__(self, sessions: Sequence[_Read], plan: Plan, pool: ProcessPoolExecutor | None) -> None:
         self._sessions = sessions
         self._plan = plan
-        self._results: list[bytes] | None = None
-        self._future: Future[list[bytes]] | None
-        try:
-            self._future = pool.submit(_work, sessions)
-        except BrokenProcessPool:
-            self._future = None
+        self._results = _looked_at(sessions, plan) if pool is None else None
+        self._future: Future[list[bytes]] | None = None
+        if pool is not None:
+            with suppress(BrokenProcessPool):
+                self._future = pool.submit(_work, sessions)
 
     @property
     def done(self) -> bool:
@@ -316,7 +321,7 @@ class _Batch:
             with suppress(BrokenProcessPool):  # it was killed, or there can be none: then it is done here
                 self._results = None if self._future is None else self._future.result()
             if self._results is None:
-                self._results = [look_at(s, self._plan.lens, self._plan.scope).to_bytes() for s in self._sessions]
+                self._results = _looked_at(self._sessions, self._plan)
             self._sessions = ()
         return self._results[place]
 
@@ -339,8 +344,9 @@ class _Line:
         self._pool: ProcessPoolExecutor | None = None
         self._kept: list[tuple[str, str, bytes]] = []
         self._waiting: deque[_Waiting] = deque()
-        self._batch: list[tuple[ImportedSession, str]] = []
+        self._batch: list[tuple[_Read, str]] = []
         self._batch_calls = self._here_calls = 0
+        self._elsewhere: list[_Batch] = []  # that other processes have not done yet, as far as is known
 
     def take(self, found: FoundSession) -> None:
         """One more. Its figures are remembered, computed now, or handed to another process."""
@@ -360,9 +366,10 @@ class _Line:
         else:
             if self._pool is None:
                 self._pool = ProcessPoolExecutor(
-                    self._processes, get_context("spawn"), initializer=_begin, initargs=(self._plan,)
+                    self._processes - 1, get_context("spawn"), initializer=_begin, initargs=(self._plan,)
                 )
-            self._batch.append((found.read(), digest))
+            read = partial(_itself, found.read()) if found.packed is None else found.packed()
+            self._batch.append((read, digest))
             self._batch_calls += found.calls
             if self._batch_calls >= _BATCH_CALLS:
                 self._hand_over()
@@ -396,7 +403,11 @@ class _Line:
 
     def _hand_over(self) -> None:
         if self._pool is not None and self._batch:
-            batch = _Batch([session for session, _ in self._batch], self._pool, self._plan)
+            # Where the others have enough to do, this process helps: it takes no memory that it has not already.
+            self._elsewhere = [batch for batch in self._elsewhere if not batch.done]
+            help_out = len(self._elsewhere) >= _AHEAD * (self._processes - 1)
+            batch = _Batch([read for read, _ in self._batch], self._plan, None if help_out else self._pool)
+            self._elsewhere.append(batch)
             self._waiting.extend(_Waiting(None, digest, batch, place) for place, (_, digest) in enumerate(self._batch))
             self._batch, self._batch_calls = [], 0
 
@@ -425,6 +436,14 @@ def _begin(plan: Plan) -> None:
     _plan = plan
 
 
-def _work(sessions: Sequence[ImportedSession]) -> list[bytes]:
+def _work(sessions: Sequence[_Read]) -> list[bytes]:
     assert _plan is not None  # noqa: S101  `_begin` ran
-    return [look_at(session, _plan.lens, _plan.scope).to_bytes() for session in sessions]
+    return _looked_at(sessions, _plan)
+
+
+def _looked_at(sessions: Sequence[_Read], plan: Plan) -> list[bytes]:
+    return [look_at(read(), plan.lens, plan.scope).to_bytes() for read in sessions]
+
+
+def _itself(session: ImportedSession) -> ImportedSession:
+    return session

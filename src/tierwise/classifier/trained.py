@@ -160,6 +160,11 @@ class TrainedClassifier:
                 self._opened = open_encoder(self.artifact)
             return self._opened
 
+    def close_encoder(self) -> None:
+        """Gives back the 60 MB of the encoder; the next text that needs it opens it again."""
+        with self._opening:
+            self._opened = None
+
     def _score(self, text: str) -> tuple[Scored, Stakes]:
         fast, alone = self._fast(text)
         stakes = stated_stakes(text)

@@ -109,6 +109,8 @@ class FoundSession:
     first_ms: int = 0  # Unix milliseconds of its first and last calls
     last_ms: int = 0
     project: str | None = None  # of its first call
+    # What another process reads it with, where that is less to send there than the session itself.
+    packed: Callable[[], Callable[[], ImportedSession]] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, session: ImportedSession, *, digest: str = "") -> FoundSession:
@@ -130,6 +132,10 @@ def _unclassified(calls: Sequence[ImportedCall]) -> Sequence[Classification | No
     return [None] * len(calls)
 
 
+def _nothing() -> None:
+    return
+
+
 def _unseen(_: Progress) -> None:
     return
 
@@ -139,6 +145,7 @@ class ImportRun:
     """What the importers of one run share."""
 
     classify: Classify = _unclassified
+    classified_all: Callable[[], None] = _nothing  # to be called where no more is to be classified: it frees memory
     classifier_id: str = ""  # another one says other things: what is remembered under it is not taken
     task_types: Mapping[str, TaskType] = field(default_factory=dict)  # by name, to understand what is remembered
     readings: Readings | None = None  # None: nothing is remembered

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from tierwise.core.calls import CallKind, ImportedSession, OwnCost
 from tierwise.core.tasks import Classification, TaskType
@@ -25,7 +25,7 @@ from tierwise.importers.claude_code import CostRow, TranscriptReader
 from tierwise.importers.drafts import BROKEN, Draft, pack_classifications, unpack, unpack_classifications
 from tierwise.ledger.readings import FileReading, Readings
 
-__all__ = ["Shelf", "Summary", "joined", "sessions_of", "split", "summarize"]
+__all__ = ["Shelf", "StoredSession", "Summary", "joined", "sessions_of", "split", "summarize"]
 
 
 # ------------------------------------------------------------------ what is known of a file without its calls
@@ -136,16 +136,11 @@ class Shelf:
         """All that is remembered of a file."""
         return self.readings.file(self.source, self.reader, path)
 
-    def calls(self, path: str) -> tuple[list[Draft], list[Classification | None]]:
-        """A file's calls, and what was said of their groups."""
+    def body(self, path: str) -> bytes:
+        """A file's calls, and what was said of their groups, as `joined` packed them."""
         known = self.file(path)
-        if known is None or known.calls is None:
-            return [], []  # another process has read it anew under another classifier, a moment ago
-        try:
-            classified, calls = split(known.calls)
-            return unpack(calls), unpack_classifications(classified, self.types)
-        except BROKEN:
-            return [], []
+        # None: another process has read it anew under another classifier, a moment ago
+        return b"" if known is None or known.calls is None else known.calls
 
 
 def joined(classified: bytes, new: Sequence[Classification | None], calls: bytes) -> bytes:
@@ -163,6 +158,8 @@ def split(body: bytes) -> tuple[bytes, bytes]:
 
 
 # ------------------------------------------------------------------ sessions
+
+_Calls: TypeAlias = dict[int, tuple[Draft, list[Classification | None]]]  # by key; and what was said of its groups
 
 
 @dataclass(slots=True)
@@ -302,14 +299,47 @@ def _found(session: _Session, by_name: dict[str, _Session], summaries: list[Summ
         digests.append(str(_own_cost(session, by_name)))
     digest = blake2b("\0".join(digests).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
+    def packed() -> Callable[[], ImportedSession]:
+        bodies = tuple((shelf.body(path), wanted) for path, wanted in places)
+        own_cost = _own_cost(session, by_name)
+        return StoredSession(session.name, shelf.source, bodies, session.not_its_own, own_cost, shelf.types).read
+
     def read() -> ImportedSession:
-        calls: dict[int, tuple[Draft, list[Classification | None]]] = {}
-        for path, wanted in places:
-            drafts, said = shelf.calls(path)
+        return packed()()
+
+    return FoundSession(
+        session.name,
+        shelf.source,
+        digest,
+        read,
+        calls=session.calls,
+        first_ms=session.first_ms,
+        last_ms=session.last_ms,
+        project=next((summaries[file].project for file in session.files if summaries[file].project), None),
+        packed=packed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session's calls as they lie in the cache, with all that it takes to make them out, here or elsewhere."""
+
+    name: str
+    source: str
+    bodies: tuple[tuple[bytes, set[int] | None], ...]  # of its files; of others, with the keys that are taken from them
+    not_its_own: set[int]
+    own_cost: OwnCost | None
+    types: Mapping[str, TaskType]  # by name
+
+    def read(self) -> ImportedSession:
+        """The session."""
+        calls: _Calls = {}
+        for body, wanted in self.bodies:
+            drafts, said = _unpacked(body, self.types)
             for draft in drafts:
-                if draft.session != session.name if wanted is None else draft.key not in wanted:
+                if draft.session != self.name if wanted is None else draft.key not in wanted:
                     continue
-                if draft.key in session.not_its_own:
+                if draft.key in self.not_its_own:
                     continue
                 known = calls.get(draft.key)
                 if known is None:
@@ -323,27 +353,22 @@ def _found(session: _Session, by_name: dict[str, _Session], summaries: list[Summ
         # What a reply's usage says of a compaction happened before it, at the same time.
         ordered = sorted(calls.values(), key=lambda one: (one[0].at_ms, one[0].kind is not CallKind.COMPACTION))
         return ImportedSession(
-            id=session.name,
-            source=shelf.source,
-            calls=tuple(draft.call(session.name, said) for draft, said in ordered),
-            own_cost=_own_cost(session, by_name),
+            id=self.name,
+            source=self.source,
+            calls=tuple(draft.call(self.name, said) for draft, said in ordered),
+            own_cost=self.own_cost,
         )
 
-    return FoundSession(
-        session.name,
-        shelf.source,
-        digest,
-        read,
-        calls=session.calls,
-        first_ms=session.first_ms,
-        last_ms=session.last_ms,
-        project=next((summaries[file].project for file in session.files if summaries[file].project), None),
-    )
+
+def _unpacked(body: bytes, types: Mapping[str, TaskType]) -> tuple[list[Draft], list[Classification | None]]:
+    try:
+        classified, calls = split(body)
+        return unpack(calls), unpack_classifications(classified, types)
+    except BROKEN:
+        return [], []
 
 
-def _without_replays(
-    calls: dict[int, tuple[Draft, list[Classification | None]]],
-) -> dict[int, tuple[Draft, list[Classification | None]]]:
+def _without_replays(calls: _Calls) -> _Calls:
     """Within a session: rows of one message where one lacks the request id, or is a side chain's copy of the other."""
     by_message: dict[str, int] = {}
     kept = dict(calls)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Deciding", "RungShare", "Three"]
 
-_MOST_KEPT = 100_000  # decisions; then they are made anew
+_MOST_KEPT = 20_000  # decisions; then they are made anew
+_MOST_NAMED = 1_000  # classifications: those of a few sessions, for as long as they are replayed
 Three = tuple[float, float, float]  # one number for each scenario
 
 
@@ -127,7 +128,7 @@ class Deciding:
             )
             said += [verdict.rule.name, verdict.role, verdict.strictest.name, verdict.unsure]
         found = self._classes.setdefault(tuple(said), len(self._classes))
-        if len(self._named) >= _MOST_KEPT:
+        if len(self._named) >= _MOST_NAMED:
             self._named.clear()
         self._named[id(classification)] = (classification, found)
         return found
