@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from functools import cached_property, partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -67,6 +68,7 @@ __all__ = [
 
 _HERE_CALLS = 6_000  # replayed in this process before others are started: that takes as long
 _BATCH_CALLS = 1_000
+_AT_ONCE = 500  # sessions that are looked up together
 _AHEAD = 2  # batches that each of the others has or gets next
 _MOST_WAYS = 3
 _BATCH_RESULTS = _MOST_WAITING = 500
@@ -272,9 +274,9 @@ def looked_at(
     """The figures of each session, in their order; after `here_calls` other processes help."""
     line = _Line(plan, readings, processes, here_calls)
     try:
-        for found in sessions:
-            line.take(found)
-            yield from line.ready()
+        coming = iter(sessions)
+        while some := list(islice(coming, _AT_ONCE)):
+            yield from line.take(some)
         yield from line.rest()
     finally:
         line.close()
@@ -348,19 +350,31 @@ class _Line:
         self._batch_calls = self._here_calls = 0
         self._elsewhere: list[_Batch] = []  # that other processes have not done yet, as far as is known
 
-    def take(self, found: FoundSession) -> None:
-        """One more. Its figures are remembered, computed now, or handed to another process."""
+    def take(self, sessions: Sequence[FoundSession]) -> Iterator[SessionFindings]:
+        """Some more; and the figures of those in front that are known by now."""
         scope = self._plan.scope
-        if not found.calls or scope.misses(found.first_ms, found.last_ms):
-            return
-        cut = scope.may_cut(found.first_ms, found.last_ms)
-        digest = f"{found.digest}:{self._plan.digest}" if found.digest and not cut else ""
-        if (known := self._remembered(found.id, digest)) is not None:
+        wanted = [
+            (found, "" if scope.may_cut(found.first_ms, found.last_ms) else found.digest)
+            for found in sessions
+            if found.calls and not scope.misses(found.first_ms, found.last_ms)
+        ]
+        named = [(found, f"{digest}:{self._plan.digest}" if digest else "") for found, digest in wanted]
+        known: dict[tuple[str, str], bytes] = {}
+        if self._readings is not None:
+            known = self._readings.results([(found.id, digest) for found, digest in named if digest])
+        for found, digest in named:
+            data = known.pop((found.id, digest), None)
+            self._take(found, digest, None if data is None else SessionFindings.from_bytes(data))
+            yield from self.ready()
+
+    def _take(self, found: FoundSession, digest: str, known: SessionFindings | None) -> None:
+        """One session. Its figures are remembered, computed now, or handed to another process."""
+        if known is not None:
             self._hand_over()
             self._waiting.append(_Waiting(known))
         elif self._pool is None and (self._processes < 2 or self._here_calls < self._most_here):
             self._here_calls += found.calls
-            session = look_at(found.read(), self._plan.lens, scope)
+            session = look_at(found.read(), self._plan.lens, self._plan.scope)
             self._keep(found.id, digest, session.to_bytes())
             self._waiting.append(_Waiting(session))
         else:
@@ -410,10 +424,6 @@ class _Line:
             self._elsewhere.append(batch)
             self._waiting.extend(_Waiting(None, digest, batch, place) for place, (_, digest) in enumerate(self._batch))
             self._batch, self._batch_calls = [], 0
-
-    def _remembered(self, session_id: str, digest: str) -> SessionFindings | None:
-        data = self._readings.result(session_id, digest) if self._readings is not None and digest else None
-        return None if data is None else SessionFindings.from_bytes(data)
 
     def _keep(self, session_id: str, digest: str, data: bytes) -> None:
         if digest:

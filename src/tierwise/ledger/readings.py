@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -25,6 +25,7 @@ __all__ = ["FileMark", "FileReading", "Readings"]
 _APPLICATION_ID = 0x74777264  # "twrd"
 _SCHEMA = 1
 _BUSY_TIMEOUT_SECONDS = 10
+_RESULTS_AT_ONCE = 500
 _RESULTS_PER_SESSION = 4  # under different policies, prices or versions
 _TABLES = (
     """
@@ -175,11 +176,23 @@ class Readings:
 
     def result(self, session: str, digest: str) -> bytes | None:
         """What was worked out of a session whose calls, and all else that `digest` covers, have not changed."""
+        return self.results([(session, digest)]).get((session, digest))
+
+    def results(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+        """What was worked out of these sessions (session, digest), as far as it is known."""
+        found = {}
         with self._reported():
-            row = self._connection.execute(
-                "SELECT result FROM results WHERE session = ? AND digest = ?", (session, digest)
-            ).fetchone()
-        return row[0] if row is not None else None
+            for begin in range(0, len(wanted), _RESULTS_AT_ONCE):
+                # In the order in which they lie in the file.
+                some = sorted(wanted[begin : begin + _RESULTS_AT_ONCE])
+                places = ", ".join(["(?, ?)"] * len(some))
+                for session, digest, result in self._connection.execute(
+                    f"WITH wanted (session, digest) AS (VALUES {places}) "  # noqa: S608  places alone
+                    "SELECT session, digest, result FROM wanted CROSS JOIN results USING (session, digest)",
+                    [text for pair in some for text in pair],
+                ):
+                    found[session, digest] = result
+        return found
 
     def put_result(self, session: str, digest: str, result: bytes) -> None:
         """Remember one result; see `put_results`, which is faster for many."""

@@ -121,6 +121,7 @@ class PriceBook:
 
 
 @cache
+@cache
 def priced_names(provider: str) -> tuple[str, ...]:
     """The models of a provider that genai-prices knows, by their names there."""
     from genai_prices import data_snapshot  # noqa: PLC0415  costs 100 ms: only when a price is asked for
