@@ -34,6 +34,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -212,6 +213,7 @@ def loads_slowly(line: bytes) -> Json:
     return value
 
 
+@cache
 def choose_loads() -> _Loads:
     """orjson where it is installed, with which a file takes a quarter less time; else the standard library."""
     try:
@@ -337,7 +339,7 @@ class TranscriptReader:
 
     def _request(self, name: str, source: str) -> None:
         """What a request is for, kept if the rows of its reply do not tell it as well."""
-        kind = next((kind for begins, kind in _QUERY_KINDS if source.startswith(begins)), CallKind.SIDE)
+        kind = _asked_by(source)
         if kind not in (CallKind.MAIN, CallKind.SUBAGENT):
             if len(self._query_kinds) >= _MOST_REQUESTS:
                 self._query_kinds.pop(next(iter(self._query_kinds)))
@@ -540,7 +542,7 @@ class TranscriptReader:
     def _seen_in(self, session: str, cwd: str) -> None:
         """Keeps where a session was begun: rows tell where its shell is by then. The directory is named for it."""
         known = self._projects.get(session)
-        if cwd and (known is None or (not self._is_named_for(known) and self._is_named_for(cwd))):
+        if cwd and cwd != known and (known is None or (not self._is_named_for(known) and self._is_named_for(cwd))):
             self._projects[session] = cwd
 
     def _is_named_for(self, cwd: str) -> bool:
@@ -674,6 +676,11 @@ class TranscriptReader:
             self._chains[session, agent] = _Chain("", *chain)
 
 
+@lru_cache(maxsize=200)
+def _asked_by(source: str) -> CallKind:
+    return next((kind for begins, kind in _QUERY_KINDS if source.startswith(begins)), CallKind.SIDE)
+
+
 class _Mistaken(Exception):
     """A row that cannot be used."""
 
@@ -725,8 +732,8 @@ def _time(value: Json) -> int | None:
 def _count(usage: JsonObject, name: str) -> int:
     """A count of tokens; a number in a string counts too."""
     value = usage.get(name)
-    if value is None:
-        return 0
+    if value is None or (type(value) is int and 0 <= value <= _MOST_TOKENS):
+        return value or 0
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         value = int(value)
     if isinstance(value, float) and value.is_integer():

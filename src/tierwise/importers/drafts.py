@@ -33,6 +33,7 @@ __all__ = [
     "phase_of",
     "unpack",
     "unpack_classifications",
+    "used",
 ]
 
 # What a call's tools did, as bits: several rows of one call add up.
@@ -70,6 +71,19 @@ class Spent:
             min(self.thinking_tokens, self.output_tokens),
             self.web_searches,
         )
+
+
+def used(spent: Sequence[Spent]) -> Usage:
+    """What several calls used together."""
+    return Usage(
+        sum([one.input_tokens for one in spent]),
+        sum([one.output_tokens for one in spent]),
+        sum([one.cache_read_tokens for one in spent]),
+        sum([one.cache_write_5m_tokens for one in spent]),
+        sum([one.cache_write_1h_tokens for one in spent]),
+        sum([min(one.thinking_tokens, one.output_tokens) for one in spent]),
+        sum([one.web_searches for one in spent]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tierwise.core.collector import calm_collector
-from tierwise.core.money import Usage
 from tierwise.importers.base import FoundSession, ImportRun, Progress, Skipped
 from tierwise.importers.claude_code import TranscriptReader
-from tierwise.importers.drafts import BROKEN, Group, pack, unpack
+from tierwise.importers.drafts import BROKEN, Draft, Group, pack, unpack, used
 from tierwise.importers.owners import Shelf, Summary, joined, sessions_of, split, summarize
 from tierwise.ledger.readings import FileMark, FileReading, Readings
 
@@ -78,7 +77,7 @@ def _read(job: _Job, now_ms: int | None, longest_line: int) -> _Read:
     try:
         # Never waits for a pipe that somebody named .jsonl.
         descriptor = os.open(job.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb", buffering=1 << 20) as file:
+        with os.fdopen(descriptor, "rb", buffering=1 << 18) as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
                 return _Read(job.path, None, why="not a regular file")
@@ -125,16 +124,27 @@ def _read(job: _Job, now_ms: int | None, longest_line: int) -> _Read:
 
 def _with_what_they_used(reader: TranscriptReader, before: int) -> tuple[Group, ...]:
     """The groups that are new, with what their calls used."""
-    used: dict[int, tuple[int, str, Usage]] = {}
+    members: dict[int, list[Draft]] = {}
     for draft in reader.drafts.values():
         if draft.group >= before:
-            at_ms, model, usage = used.get(draft.group, (draft.at_ms, draft.model, Usage()))
-            used[draft.group] = (at_ms, model, usage + draft.spent.usage())
+            members.setdefault(draft.group, []).append(draft)
     found = []
     for number, group in enumerate(reader.groups[before:], start=before):
         if group is not None:
-            at_ms, model, usage = used.get(number, (0, "", Usage()))
-            found.append(replace(group, at_ms=at_ms, model=model, usage=usage))
+            drafts = members.get(number, ())
+            first = drafts[0] if drafts else None
+            found.append(
+                Group(
+                    group.ask,
+                    group.kind,
+                    group.agent_type,
+                    group.has_images,
+                    group.json_schema,
+                    at_ms=0 if first is None else first.at_ms,
+                    model="" if first is None else first.model,
+                    usage=used([draft.spent for draft in drafts]),
+                )
+            )
     return tuple(found)
 
 
