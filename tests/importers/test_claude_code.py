@@ -30,10 +30,11 @@ from tests.importers.transcripts import (
     write,
 )
 from tierwise.core.calls import CallKind, ImportedCall, ImportedSession, OwnCost, Phase
+from tierwise.core.json import loads_slowly
 from tierwise.core.money import Conditions, Usage
 from tierwise.core.tasks import Classification, Needs, TaskType
 from tierwise.importers.base import ImportRun
-from tierwise.importers.claude_code import ClaudeCode, TranscriptReader, build, loads_slowly
+from tierwise.importers.claude_code import ClaudeCode, TranscriptReader, build
 from tierwise.importers.registry import importer, importer_names
 
 RECORDED = Path(__file__).parent / "recorded"

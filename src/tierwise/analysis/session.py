@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tierwise.analysis.findings import TokenClass
 from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
+from tierwise.core.json import choose_loads
 from tierwise.core.money import Price, PriceBand, usd_to_nanousd
 from tierwise.replay.policies import ReplayPolicy, Routed, SubagentsOn
 from tierwise.replay.pricing import RateBook
@@ -183,7 +184,8 @@ class SessionFindings:
     def from_bytes(cls, data: bytes) -> SessionFindings | None:
         """What `to_bytes` gave; None where that was another version, or is damaged."""
         try:
-            version, *found = json.loads(data)
+            told: Any = choose_loads()(data)
+            version, *found = told
             if version != FORMAT:
                 return None
             (id_, source, calls, first, last, cells, agents, kinds, phases, classes, unpriced) = found[:11]

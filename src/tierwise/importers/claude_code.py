@@ -34,12 +34,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from tierwise.core.calls import CallKind
-from tierwise.core.json import Json, JsonObject
+from tierwise.core.json import Json, JsonObject, Loads, choose_loads
 from tierwise.core.money import amount
 from tierwise.importers.base import FoundSession, ImportRun, Skipped
 from tierwise.importers.drafts import (
@@ -55,7 +55,7 @@ from tierwise.importers.drafts import (
 )
 from tierwise.wire.claude_code import is_note, said
 
-__all__ = ["NAME", "ClaudeCode", "CostRow", "TranscriptReader", "build", "choose_loads", "loads_slowly"]
+__all__ = ["NAME", "ClaudeCode", "CostRow", "TranscriptReader", "build"]
 
 NAME = "claude_code"
 _LONGEST_ASK = 20_000  # characters that are classified
@@ -199,42 +199,10 @@ class _Chain:
     replying: bool = False  # nothing was said since
 
 
-class _Loads(Protocol):
-    def __call__(self, line: bytes, /) -> Json: ...
-
-
-def _refuse(name: str) -> Json:
-    raise ValueError(f"{name} is no JSON")
-
-
-def loads_slowly(line: bytes) -> Json:
-    """As forgiving as can be: broken UTF-8 and lone surrogates in a text cost no call its tokens."""
-    value: Json = json.loads(line.decode("utf-8", "replace"), parse_constant=_refuse)
-    return value
-
-
-@cache
-def choose_loads() -> _Loads:
-    """orjson where it is installed, with which a file takes a quarter less time; else the standard library."""
-    try:
-        import orjson  # noqa: PLC0415 - comes with the extra `gateway`
-    except ImportError:
-        return loads_slowly
-
-    def loads(line: bytes) -> Json:
-        try:
-            value: Json = orjson.loads(line)
-        except ValueError:
-            return loads_slowly(line)
-        return value
-
-    return loads
-
-
 class TranscriptReader:
     """Reads the rows of one file into drafts. Goes on where another one stopped, if given its calls and state."""
 
-    def __init__(self, file: str, *, now_ms: int | None = None, loads: _Loads | None = None) -> None:
+    def __init__(self, file: str, *, now_ms: int | None = None, loads: Loads | None = None) -> None:
         self.file = file
         self.drafts: dict[int, Draft] = {}
         self.groups: list[Group | None] = []  # None: classified in an earlier run
