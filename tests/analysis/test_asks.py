@@ -77,6 +77,15 @@ def test_encodings_are_counted(classifier: Counting) -> None:
     assert classifier.whole == 6
 
 
+def test_after_a_rest_it_says_the_same(classifier: Counting) -> None:
+    """What it gave back it makes anew: the encoder is opened again, and the ask is looked at again."""
+    asks = AskClassifier(classifier, cost)
+    before = asks([call(DOUBTFUL)])
+    asks.rest()
+    assert asks([call(DOUBTFUL)]) == before
+    assert (classifier.glances, classifier.whole) == (2, 2)
+
+
 def test_nothing_asked_is_not_classified(classifier: Counting) -> None:
     """An empty ask, or one of blanks, has no type; what an importer knows already is taken as it is."""
     known = Classification(load_taxonomy()["tagging"], 1.0)

@@ -25,7 +25,7 @@ from tierwise.analysis.table import csv_lines
 from tierwise.classifier import RuleClassifier, load_taxonomy
 from tierwise.cli.output import plain as plain_json
 from tierwise.core.calls import ImportedSession
-from tierwise.importers.base import FoundSession, Progress
+from tierwise.importers.base import FoundSession, ImportRun, Progress
 from tierwise.importers.claude_code import ClaudeCode
 from tierwise.ledger.readings import Readings
 from tierwise.replay import Routed
@@ -169,6 +169,30 @@ def test_other_processes_give_the_same_in_the_same_order(here_calls: int) -> Non
     together = list(looked_at(map(FoundSession.of, many()), plan(), None, 2, here_calls=here_calls))
     assert [found.id for found in alone] == [f"s{number}" for number in range(9)]
     assert together == alone
+
+
+def test_sessions_go_to_other_processes_as_they_lie_in_the_cache(tmp_path: Path) -> None:
+    """What is made of a session's packed calls elsewhere is what is made of the session here."""
+    for number in range(6):
+        rows: list[Any] = [human(f"Say what {CANARY} {number} does")]
+        for answer in range(4):
+            at = 10 * number + answer
+            rows.append({**reply(at, answer, message={**calls_tool("Read"), "model": OPUS, "usage": USED})})
+            rows[-1]["requestId"], rows[-1]["sessionId"] = f"req_{at}", f"session-{number}"
+        write(tmp_path / "projects" / "-home-dev" / f"session-{number}.jsonl", rows)
+    with Readings(None) as readings:
+        run = ImportRun(readings=readings, task_types=TAXONOMY, classify=AskClassifier(RuleClassifier(TAXONOMY), free))
+        found = list(ClaudeCode().sessions([tmp_path / "projects"], run))
+        assert len(found) == 6
+        assert all(one.packed is not None for one in found)
+        alone = list(looked_at(found, plan()))
+        assert list(looked_at(found, plan(), None, 2, here_calls=0)) == alone
+    assert sum(one.calls for one in alone) == 24
+
+
+def free(_: object) -> int:
+    """Nothing costs anything, so that no ask is worth more than a glance."""
+    return 0
 
 
 def test_a_plan_has_the_same_digest_in_every_process() -> None:

@@ -73,6 +73,15 @@ def test_results(path: Path) -> None:
         assert readings.result("t", "d") == b"2"
 
 
+def test_many_results_at_once(path: Path) -> None:
+    """Results are found by session and digest together, however many are asked for; what is not there is left out."""
+    with Readings(path) as readings:
+        readings.put_results([(f"s{k}", "d", b"%d" % k) for k in range(0, 1_200, 2)])
+        found = readings.results([(f"s{k}", "d") for k in range(1_200)] + [("s0", "another")])
+        assert found == {(f"s{k}", "d"): b"%d" % k for k in range(0, 1_200, 2)}
+        assert readings.results([]) == {}
+
+
 def test_all_or_nothing(path: Path) -> None:
     """What is handed over at once is there as a whole, or not at all."""
 
