@@ -36,6 +36,7 @@ from tierwise.core.tasks import Classification, Needs, TaskType
 from tierwise.importers.base import ImportRun
 from tierwise.importers.claude_code import ClaudeCode, TranscriptReader, build
 from tierwise.importers.registry import importer, importer_names
+from tierwise.ledger.readings import Readings
 
 RECORDED = Path(__file__).parent / "recorded"
 TASK = TaskType("summarization", "writing", Needs.PROCESSING, recoverable=True)
@@ -391,6 +392,76 @@ def test_images_and_thinking(tmp_path: Path) -> None:
     assert found == [(False, False, False), (True, True, False), (False, False, True)]
 
 
+def refused(**row: Any) -> Row:
+    """A tool's result that is an error."""
+    return human([{"tool_use_id": "toolu_1", "type": "tool_result", "content": "No.", "is_error": True}], **row)
+
+
+LEAVES, ENTERS = calls_tool("ExitPlanMode", plan="Do it."), calls_tool("EnterPlanMode")
+PLANNED = {
+    "what a person says tells": ([human("a", permissionMode="plan"), reply(1), reply(2)], [True, True]),
+    "until it tells otherwise": (
+        [human("a", permissionMode="plan"), reply(1), human("b", permissionMode="acceptEdits"), reply(2)],
+        [True, False],
+    ),
+    "a row without a mode changes nothing": (
+        [human("a", permissionMode="plan"), reply(1), human("b"), reply(2)],
+        [True, True],
+    ),
+    "a plan that is accepted": (
+        [human("a", permissionMode="plan"), reply(1, message=LEAVES), tool_result(), reply(2), tool_result(), reply(3)],
+        [True, False, False],
+    ),
+    "a plan that is refused": (
+        [human("a", permissionMode="plan"), reply(1, message=LEAVES), refused(), reply(2), tool_result(), reply(3)],
+        [True, True, True],
+    ),
+    "asked to plan within a turn": (
+        [human("a", permissionMode="default"), reply(1, message=ENTERS), tool_result(), reply(2)],
+        [False, True],
+    ),
+    "another tool's result": (
+        [human("a", permissionMode="plan"), reply(1, message=calls_tool("Read")), tool_result(), reply(2)],
+        [True, True],
+    ),
+    "names that are none": (
+        [
+            human("a", permissionMode=["plan"]),
+            reply(1, message={"content": [{"type": "tool_use", "id": 1, "name": ["ExitPlanMode"]}, "ExitPlanMode"]}),
+        ],
+        [False],
+    ),
+}
+
+
+@pytest.mark.parametrize("planned", PLANNED)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_plan_mode(tmp_path: Path, planned: str, resumed: bool) -> None:
+    """A call is one of planning from a prompt in plan mode up to the next in another, or an accepted plan."""
+    rows, expected = PLANNED[planned]
+    file = tmp_path / "projects" / f"{SESSION}.jsonl"
+    with Readings(tmp_path / "readings.db") as readings:
+        for end in range(1, len(rows) + 1) if resumed else [len(rows)]:  # read after every row, or once
+            write(file, rows[:end])
+            found = calls(tmp_path / "projects", ImportRun(readings=readings))
+    assert [call.plan_mode for call in found] == expected
+
+
+def test_agents_plan_with_the_main_loop(tmp_path: Path) -> None:
+    """Rows of an agent tell no mode: it is in the one that the main loop was in when it was asked."""
+    agent = {"isSidechain": True, "agentId": "a0123456789abcdef"}
+    main = [human("a", permissionMode="plan"), reply(1, 1), human("b", 4, permissionMode="default"), reply(4, 5)]
+    write(tmp_path / f"{SESSION}.jsonl", main)
+    rows = [human("look", 2, **agent), reply(2, 3, **agent), reply(3, 6, **agent)]
+    write(tmp_path / SESSION / "subagents" / "agent-a0123456789abcdef.jsonl", rows)
+    assert [(call.agent is None, call.plan_mode) for call in calls(tmp_path)] == [
+        (True, True),
+        (False, True),
+        (True, False),
+        (False, False),
+    ]
+
+
 def test_what_a_request_was_for(tmp_path: Path) -> None:
     """Where a row names its request, what that was for tells the call's kind."""
 
@@ -531,14 +602,15 @@ def test_spelling_does_not_matter(tmp_path: Path, version: str) -> None:
 
 _texts = st.sampled_from(["ok", "1", '"type":"text","file":', "{", '"sessionId":"x"', "</system-reminder>", "\\", ""])
 _blocks = st.one_of(
-    st.builds(lambda text: {"tool_use_id": "t", "type": "tool_result", "content": text}, _texts),
+    st.builds(lambda text: {"tool_use_id": "toolu_1", "type": "tool_result", "content": text}, _texts),
     st.builds(
-        lambda text: {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": text}]}, _texts
+        lambda text: {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": text}]},
+        _texts,
     ),
     st.builds(lambda text: {"type": "text", "text": text}, _texts),
     st.builds(lambda text: {"text": text, "type": "text"}, _texts),
     st.just({"type": "image", "source": {}}),
-    st.just({"tool_use_id": "t", "type": "tool_result", "content": [{"type": "image"}]}),
+    st.just({"tool_use_id": "toolu_1", "type": "tool_result", "content": [{"type": "image"}]}),
 )
 _extras = st.sampled_from(
     [
@@ -548,6 +620,8 @@ _extras = st.sampled_from(
         {"toolUseResult": {"message": {"role": "user", "content": "x"}}},
         {"toolUseResult": {"type": "image"}},
         {"isMeta": True},
+        {"permissionMode": "plan"},
+        {"permissionMode": "default", "toolUseResult": {"permissionMode": "plan"}},
         {},
     ]
 )
@@ -559,7 +633,7 @@ def _user_rows(draw: st.DrawFn) -> Row:
     start: Row = {"parentUuid": None, "isSidechain": draw(st.booleans())}
     agent: Row = {"agentId": "a0123456789abcdef"} if draw(st.booleans()) else {}
     end = [draw(_extras), {"sessionId": SESSION}]
-    result = st.builds(lambda text: [{"tool_use_id": "t", "type": "tool_result", "content": text}], _texts)
+    result = st.builds(lambda text: [{"tool_use_id": "toolu_1", "type": "tool_result", "content": text}], _texts)
     content = draw(st.one_of(result, result, result, _texts, st.lists(_blocks, max_size=3)))
     said = {"type": "user", "message": {"role": "user", "content": content}}
     attached = {"attachment": {"type": "file", "content": content}, "type": "attachment"}
@@ -583,7 +657,8 @@ def test_what_is_passed_over_would_have_said_the_same(rows: list[Row]) -> None:
         for reader, text in ((compact, line(row)), (spaced, json.dumps(row).encode())):
             reader.line(text, number)
             for other, more in enumerate(({}, aside, {"isSidechain": True}, {"sessionId": OTHER})):
-                reader.line(line(reply(number * 10 + other, number, **more)), number)
+                change = {"message": calls_tool("ExitPlanMode" if number % 2 else "EnterPlanMode")}
+                reader.line(line(reply(number * 10 + other, number, **more, **change)), number)
     assert list(compact.drafts.values()) == list(spaced.drafts.values())
     assert compact.groups == spaced.groups
     assert compact.state() == spaced.state()

@@ -211,6 +211,29 @@ def test_subagents(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBoo
     assert agent.agent_type == "general-purpose"
 
 
+def test_plan_mode(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook) -> None:
+    """Calls of a run in plan mode are known as such; those of the run that goes on with the work are not.
+
+    Without a terminal there is nobody to accept a plan: the CLI refuses the tool, and goes on planning.
+    """
+    notes = claude.cwd / "notes.txt"
+    notes.write_text("storms", encoding="utf-8")
+    upstream.reply(tool("Read", {"file_path": str(notes)}, usage()))
+    upstream.reply(tool("ExitPlanMode", {"plan": "Write it."}, usage()))
+    upstream.reply(text("So be it.", usage()))
+    planned = ask(claude, upstream, ASK, "--model", "opus", "--permission-mode", "plan")["session_id"]
+    upstream.reply(text("Written.", usage()))
+    ask(claude, upstream, "Go", "--model", "opus", "--permission-mode", "acceptEdits", "--resume", planned)
+    found = session(claude)
+    assert [(call.tools, call.plan_mode) for call in found.calls] == [
+        (("Read",), True),
+        (("ExitPlanMode",), True),
+        ((), True),
+        ((), False),
+    ]
+    assert missing(book, found) == 0
+
+
 def test_resumed_on_other_models(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook) -> None:
     """A session that went on twice, each time on another model, is one, and its last total is the one that counts."""
     resumed: tuple[str, ...] = ()

@@ -42,7 +42,7 @@ from tierwise.ledger.readings import Readings
 
 TASK = TaskType("summarization", "writing", Needs.PROCESSING, recoverable=True)
 CANARY = "zz-canary-7731"
-READER = "6:"  # format and classifier
+READER = "7:"  # format and classifier
 
 
 class Watched:

@@ -23,6 +23,10 @@ not add `compaction`). Both become calls of their own.
 **Speed.** Most of a transcript's bytes are results of tools and snapshots of prompts. Rows that are certain not to
 matter by how they begin are not parsed; whatever looks otherwise, if only by a space, is: never wrong, only slow.
 
+**Plan mode.** What a person says carries the mode that it was said in (`permissionMode`), for the calls up to the next.
+Within a turn the tools `EnterPlanMode` and `ExitPlanMode` change it, if their result is no error: a refusal is one.
+Rows of agents do not tell; they follow the main loop, which only `tierwise.importers.owners` sees beside them.
+
 Observed with Claude Code 2.1.330 and 2.1.197.
 """
 
@@ -161,6 +165,7 @@ _LOOKS = re.compile(
     r"\s*(?:cd\s+\S+\s*&&\s*)?(?:ls|cat|head|tail|less|rg|grep|egrep|find|fd|tree|wc|pwd|which|file|stat|du|jq|sed\s+-n|"
     r"git\s+(?:log|status|diff|show|blame|branch|grep|ls-files))\b"
 )
+_PLANNING = {"EnterPlanMode": True, "ExitPlanMode": False}  # tools that change the mode, and whether it is to plan then
 _AGENT_ID = re.compile(r"a[0-9a-f]{8,}\Z")
 _QUERY_KINDS = (  # of `api-request`: how its `querySource` begins
     ("compact", CallKind.COMPACTION),
@@ -197,6 +202,25 @@ class _Chain:
     has_thinking: bool = False
     last_key: int = 0  # of its latest call
     replying: bool = False  # nothing was said since
+    plans: bool = False  # in plan mode
+    asked_to_change: int = (
+        0  # the call of a tool, by a hash of its id, whose success changes the mode; 0: there is none
+    )
+    will_plan: bool = False  # what the mode is then
+
+    def asks(self, content: Json) -> None:
+        """What a reply calls may change the mode, once it has a result."""
+        for block in content if isinstance(content, list) else ():
+            plans = _PLANNING.get(_text(block, "name")) if isinstance(block, dict) else None
+            if plans is not None and isinstance(block, dict) and block.get("type") == "tool_use":
+                self.asked_to_change, self.will_plan = key_of("tool", _text(block, "id")), plans
+
+    def mode_changed(self, result: JsonObject) -> None:
+        """A tool's result, which may be the one that was waited for."""
+        if self.asked_to_change and self.asked_to_change == key_of("tool", _text(result, "tool_use_id")):
+            self.asked_to_change = 0
+            if result.get("is_error") is not True:
+                self.plans = self.will_plan
 
 
 class TranscriptReader:
@@ -294,6 +318,7 @@ class TranscriptReader:
             or line.count(b'"type":"text"') != line.count(b'"type":"text","file":')
             or b'"type":"image"' in line
             or b'"type":"document"' in line
+            or b'"permissionMode":' in line
             or line.count(b'"sessionId":"') != 1
             or line.count(b'"agentId":') != before.count(b'"agentId":')
         ):
@@ -302,6 +327,8 @@ class TranscriptReader:
         if session is None or not (agent or b'"isSidechain":false' in before):
             return False
         chain = self._chain(session, agent)
+        if chain.asked_to_change:
+            return False
         chain.in_tool_loop, chain.replying = True, False
         return True
 
@@ -403,6 +430,7 @@ class TranscriptReader:
                         texts.append(_text(block, "text"))
                     case "tool_result":
                         results = True
+                        chain.mode_changed(block)
                         parts = block.get("content")
                         chain.has_images = chain.has_images or (
                             isinstance(parts, list) and any(_is_image(part) for part in parts)
@@ -410,6 +438,8 @@ class TranscriptReader:
                     case "image" | "document":
                         chain.has_images = True
         chain.in_tool_loop = results
+        if mode := _text(row, "permissionMode"):
+            chain.plans = mode == "plan"
         if row.get("isCompactSummary") is True:
             chain.after_command = False
             return
@@ -501,9 +531,11 @@ class TranscriptReader:
             draft.compacts, chain.compacts = chain.compacts, False
             draft.in_tool_loop = chain.in_tool_loop
             draft.has_images, draft.has_thinking = chain.has_images, chain.has_thinking
+            draft.plan_mode = chain.plans
             self.drafts[key] = draft
         self._seen_in(session, _text(row, "cwd", 4_000))
         chain.last_key, chain.replying = key, True
+        chain.asks(message.get("content"))
         chain.has_thinking = chain.has_thinking or thinks
         self._iterations(usage, self.drafts[key])
 
@@ -619,6 +651,9 @@ class TranscriptReader:
                     chain.has_thinking,
                     chain.last_key,
                     chain.replying,
+                    chain.plans,
+                    chain.asked_to_change,
+                    chain.will_plan,
                 ]
                 for (session, agent), chain in self._chains.items()
             ],

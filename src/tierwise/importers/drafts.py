@@ -40,7 +40,7 @@ __all__ = [
 EXPLORED, EDITED, VERIFIED, DID_OTHER, SPOKE = 1, 2, 4, 8, 16
 _KINDS = tuple(CallKind)
 _KIND_NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
-_FAILED, _COMPACTS, _TOOLS, _IMAGES, _THINKING, _LOOP, _SCHEMA, _SIDECHAIN = 1, 2, 4, 8, 16, 32, 64, 128
+_FAILED, _COMPACTS, _PLAN, _IMAGES, _THINKING, _LOOP, _SCHEMA, _SIDECHAIN = 1, 2, 4, 8, 16, 32, 64, 128
 BROKEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, zlib.error)  # what packed bytes may be
 
 
@@ -145,6 +145,7 @@ class Draft:
     in_tool_loop: bool = False
     json_schema: bool = False
     sidechain: bool = False
+    plan_mode: bool = False
 
     def merge(self, other: Draft) -> None:
         """Take in what another row or file says of the same call."""
@@ -164,6 +165,7 @@ class Draft:
         self.json_schema = self.json_schema or other.json_schema
         self.failed = self.failed and other.failed
         self.compacts = self.compacts or other.compacts
+        self.plan_mode = self.plan_mode or other.plan_mode
 
     def call(self, session: str, classifications: Sequence[Classification | None]) -> ImportedCall:
         """The call."""
@@ -193,6 +195,7 @@ class Draft:
             has_thinking=self.has_thinking,
             in_tool_loop=self.in_tool_loop,
             json_schema=self.json_schema,
+            plan_mode=self.plan_mode,
             classification=classifications[self.group] if 0 <= self.group < len(classifications) else None,
         )
 
@@ -237,6 +240,7 @@ def pack(drafts: Iterable[Draft]) -> bytes:
             | (_LOOP if draft.in_tool_loop else 0)
             | (_SCHEMA if draft.json_schema else 0)
             | (_SIDECHAIN if draft.sidechain else 0)
+            | (_PLAN if draft.plan_mode else 0)
         )
         rows.append(
             [
@@ -351,6 +355,7 @@ def unpack(packed: bytes) -> list[Draft]:
                 bool(flags & _LOOP),
                 bool(flags & _SCHEMA),
                 bool(flags & _SIDECHAIN),
+                bool(flags & _PLAN),
             )
         )
     return drafts

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import blake2b
@@ -352,6 +352,7 @@ class StoredSession:
         calls = _without_replays(calls)
         # What a reply's usage says of a compaction happened before it, at the same time.
         ordered = sorted(calls.values(), key=lambda one: (one[0].at_ms, one[0].kind is not CallKind.COMPACTION))
+        _plan_together(draft for draft, _ in ordered)
         return ImportedSession(
             id=self.name,
             source=self.source,
@@ -366,6 +367,16 @@ def _unpacked(body: bytes, types: Mapping[str, TaskType]) -> tuple[list[Draft], 
         return unpack(calls), unpack_classifications(classified, types)
     except BROKEN:
         return [], []
+
+
+def _plan_together(drafts: Iterable[Draft]) -> None:
+    """Agents are in the mode that the main loop is in when they are asked: their own rows do not tell."""
+    plans = False
+    for draft in drafts:
+        if draft.agent:
+            draft.plan_mode = plans
+        else:
+            plans = draft.plan_mode
 
 
 def _without_replays(calls: _Calls) -> _Calls:

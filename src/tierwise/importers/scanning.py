@@ -36,7 +36,7 @@ from tierwise.ledger.readings import FileMark, FileReading, Readings
 
 __all__ = ["LONGEST_LINE", "scan"]
 
-_FORMAT = 6  # of what is remembered; another one is not understood
+_FORMAT = 7  # of what is remembered; another one is not understood
 LONGEST_LINE = 64 * 1024 * 1024  # bytes; what is longer is skipped
 _ENDS = 4096  # bytes at both ends that tell whether a file is still the same
 _BATCH_BYTES, _BATCH_FILES = 8 * 1024 * 1024, 200
