@@ -124,6 +124,15 @@ def test_its_own_figure_is_held_against_the_whole_session() -> None:
     assert (found.own_usd, found.whole_nanousd, found.own_guessed) == ("0.08924", 89_240_000, False)
 
 
+def test_its_own_figure_is_held_against_list_prices() -> None:
+    """Claude Code knows of no premium at a cloud's regional endpoint; what was spent does, under the name on record."""
+    name = "us.anthropic.claude-opus-5-5-v1:0"
+    found = look(session(replace(FIRST, model=name), replace(SECOND, model=name)))
+    assert (found.nanousd, found.whole_nanousd) == (89_240_000 * 11 // 10, 89_240_000)
+    assert sum(found.token_classes.values()) == found.nanousd
+    assert [cell[2] for cell in found.cells] == [name]
+
+
 def test_a_guess_of_either_side_is_told() -> None:
     """A model that the program or we cannot price makes the comparison a guess."""
     guessed = replace(TWO, own_cost=OwnCost(Decimal(1), has_unknown_model=True))

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.replay.sessions import BOOK, HAIKU, MODELS, OPUS, SONNET, call
+from tests.replay.sessions import BOOK, HAIKU, MODELS, OPUS, SETTINGS, SONNET, call, plain, session
 from tierwise.core.catalog import Model
 from tierwise.core.money import Conditions, Price, PriceBand, Usage, usd_to_nanousd
 from tierwise.prices import PriceBook
-from tierwise.replay import RateBook, actual_nanousd
+from tierwise.replay import AllOn, RateBook, actual_nanousd, replay_session
 from tierwise.replay.pricing import Rates, canonical_id
 
 RATE = st.decimals(0, 200, places=6, allow_nan=False)
@@ -108,13 +108,75 @@ def test_a_model_that_costs_by_the_hour_costs_the_time_that_it_takes() -> None:
         ("claude-haiku-4-5@20251001", "claude-haiku-4-5"),
         ("claude-opus-5-5[1m]", "claude-opus-5-5"),
         ("claude-sonnet-5", "claude-sonnet-5"),
+        ("claude-haiku-4-5@default", "claude-haiku-4-5"),
+        ("us.anthropic.claude-opus-4-5-20251101-v1:0", "claude-opus-4-5"),
+        ("global.anthropic.claude-sonnet-5-5", "claude-sonnet-5-5"),
+        ("us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0:200k", "claude-sonnet-4-5"),
+        ("anthropic.claude-opus-5-5-v1:0[1m]", "claude-opus-5-5"),
+        ("bedrock/converse/eu.anthropic.claude-haiku-5-5-v1:0", "claude-haiku-5-5"),
+        (
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-haiku-4-5-20251001-v1:0",
+            "claude-haiku-4-5",
+        ),
+        ("vertex_ai/claude-3-5-sonnet-v2@20241022", "claude-3-5-sonnet"),
+        ("anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5-sonnet"),
         ("gpt-4o-2024-08-06", "gpt-4o-2024-08-06"),
+        ("my-claude-opus-5-5", "my-claude-opus-5-5"),
         ("<synthetic>", "<synthetic>"),
     ],
 )
 def test_a_snapshot_is_its_model(told: str, name: str) -> None:
-    """The day of a snapshot and a longer context are no part of a Claude model's name."""
+    """A snapshot's day, a longer context, and who serves it where, are no part of a Claude model's name."""
     assert canonical_id(told) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "percent"),
+    [
+        ("claude-opus-4-5", 100),
+        ("claude-opus-4-5-20251101", 100),
+        ("claude-opus-4-5@20251101", 100),
+        ("global.anthropic.claude-opus-4-5-20251101-v1:0", 100),
+        ("us.anthropic.claude-opus-4-5-20251101-v1:0", 110),
+        ("anthropic.claude-opus-4-5-20251101-v1:0", 110),
+    ],
+)
+@pytest.mark.parametrize("provider", ["anthropic", "bedrock"])
+def test_a_regional_endpoint_of_bedrock_costs_a_tenth_more(name: str, percent: int, provider: str) -> None:
+    """Every spelling is priced as its model; where the name tells a region, at the region's price."""
+    if provider == "bedrock" and "anthropic." not in name:
+        provider = "vertex"
+    used = Usage(1_000, 2_000, 30_000, 4_000, 5_000)
+    one = replace(call(model=name, provider=provider), usage=used)
+    book = RateBook(BOOK, MODELS)
+    plain = book.nanousd(replace(call(model="claude-opus-4-5"), usage=used))
+    assert plain is not None
+    assert book.nanousd(one) == actual_nanousd(one, BOOK) == plain * percent // 100
+    assert book.nanousd(one, listed=True) == plain
+    known = book.model(name)
+    assert known is not None
+    assert known.id == "claude-opus-4-5"
+
+
+def test_a_region_told_by_the_request() -> None:
+    """Bedrock answers with the model's plain name; what was asked for still says where."""
+    answered = call(model="claude-opus-5-5", requested_model="eu.anthropic.claude-opus-5-5", input_tokens=1_000)
+    assert RateBook(BOOK, MODELS).nanousd(answered) == 4_400_000
+
+
+def test_earlier_models_cost_the_same_at_every_endpoint() -> None:
+    """The premium began with the models of 4.5."""
+    earlier = [
+        call(model=f"{place}anthropic.claude-sonnet-4-20250514-v1:0", input_tokens=1_000) for place in ("us.", "")
+    ]
+    assert {actual_nanousd(one, BOOK) for one in earlier} == {3_000_000}
+
+
+def test_what_moves_stays_at_its_endpoint() -> None:
+    """Another model in the same region costs a tenth more too."""
+    here = call(model="us.anthropic.claude-opus-5-5-v1:0", input_tokens=1_000)
+    moved = replay_session(session(here), AllOn(settings=SETTINGS, tier="sonnet"), plain())
+    assert (moved.actual_nanousd, moved.expected_nanousd) == (4_400_000, 2_200_000)
 
 
 def test_a_snapshot_costs_what_its_model_costs() -> None:

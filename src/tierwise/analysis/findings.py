@@ -177,7 +177,7 @@ class Reconciled:
     sessions: Annotated[int, "that have its own figure, for known models"]
     agreeing: Annotated[int, "to the micro-dollar"]
     claude_code_usd: Annotated[Decimal, "its own figures, added up"]
-    ours_usd: Annotated[Decimal, "the calls in the same sessions' transcripts, added up"]
+    ours_usd: Annotated[Decimal, "the calls in the same sessions' transcripts, added up at list prices, as it does"]
     not_in_transcript_usd: Annotated[Decimal, "what its figures hold beyond the transcripts, session by session"]
     beyond_claude_code_usd: Annotated[Decimal, "what the transcripts hold beyond its figures, session by session"]
     unknown_model_sessions: Annotated[int, "that have its own figure and a model that it, or tierwise, has no price of"]

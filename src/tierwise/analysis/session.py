@@ -147,7 +147,7 @@ class SessionFindings:
     levers: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # saved, calls
     own_usd: str | None = None  # the program's own figure, of the whole session
     own_guessed: bool = False  # it, or tierwise, has no price for one of its models
-    whole_nanousd: int = 0  # ours, of the whole session
+    whole_nanousd: int = 0  # ours, of the whole session, at list prices
 
     @property
     def nanousd(self) -> int:
@@ -221,7 +221,8 @@ def look_at(session: ImportedSession, lens: Lens, scope: Scope) -> SessionFindin
     """
     counted = tuple(call for call in session.calls if scope.counts(call))
     spent = [lens.rates.nanousd(call) for call in session.calls]
-    whole = sum(nanousd or 0 for nanousd in spent)
+    # Claude Code counts at list prices, so what is compared with its figure does too.
+    whole = sum(lens.rates.nanousd(call, listed=True) or 0 for call in session.calls)
     own = session.own_cost
     guessed = own is not None and (own.has_unknown_model or any(nanousd is None for nanousd in spent))
     if not counted:

@@ -181,6 +181,7 @@ class Conditions:
     batch: bool = False
     inference_geo: str | None = None
     fast: bool = False
+    regional: bool = False  # through a cloud's endpoint that keeps requests in a region
 
 
 def ceil_tokens(tokens: Decimal) -> int:

@@ -131,22 +131,27 @@ def priced_names(provider: str) -> tuple[str, ...]:
 
 
 @cache
-def _multipliers() -> tuple[Decimal, Mapping[str, Decimal]]:
+def _multipliers() -> tuple[Decimal, Decimal, Mapping[str, Decimal]]:
+    """Of a batch, of a regional endpoint, and of each geography."""
     table = tomllib.loads((files("tierwise") / "data" / "prices.toml").read_text("utf-8"))["multipliers"]
-    return Decimal(table["batch"]), {geo: Decimal(factor) for geo, factor in table["inference_geo"].items()}
+    geos = {geo: Decimal(factor) for geo, factor in table["inference_geo"].items()}
+    return Decimal(table["batch"]), Decimal(table["regional"]["claude"]), geos
 
 
 def _apply(price: Price, conditions: Conditions, *, batch_priced: bool) -> Price:
     """Multiplies a standard price by what the conditions say, and notes them on it."""
     factor = Decimal(1)
     notes = []
-    batch, geos = _multipliers()
+    batch, regional, geos = _multipliers()
     if conditions.batch:
         notes.append("batch")
         if not batch_priced:
             factor *= batch
     if conditions.fast:
         notes.append("fast")
+    if conditions.regional and "claude" in price.model:
+        factor *= regional
+        notes.append("regional")
     if conditions.inference_geo is not None:
         geo = geos.get(conditions.inference_geo)
         if geo is None:

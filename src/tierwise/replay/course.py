@@ -32,7 +32,7 @@ from tierwise.replay.cache import TTL_1H_MS, TTL_5M_MS, Ask, Held, cut, ratio, s
 from tierwise.replay.costs import Cost, cost_of
 from tierwise.replay.deciding import RungShare, Three
 from tierwise.replay.policies import Actual, AllOn, OpusPlan, ReplayPolicy, Routed, SubagentsOn
-from tierwise.replay.pricing import MS_PER_DAY, Rates
+from tierwise.replay.pricing import MS_PER_DAY, Rates, terms
 from tierwise.replay.values import Assumption, CallOutcome, Scenario, SessionReplay, Why
 from tierwise.replay.world import ReplayWorld
 
@@ -247,14 +247,15 @@ class _Course:
         if model.id == asked.model.id:
             return asked.rates
         call = asked.call
-        of = (call.at_ms // MS_PER_DAY, call.conditions)
+        conditions = terms(call)
+        of = (call.at_ms // MS_PER_DAY, conditions)
         if of != self._priced_of:
             self._priced_of = of
             self._priced.clear()
         try:
             return self._priced[model.id]
         except KeyError:
-            found = self._priced[model.id] = self._world.rates.rates(model, call.at_ms, call.conditions)
+            found = self._priced[model.id] = self._world.rates.rates(model, call.at_ms, conditions)
             return found
 
     # ------------------------------------------------------------------ policies that name one model

@@ -14,7 +14,7 @@ from tierwise.core.calls import CallKind, ImportedSession
 from tierwise.core.tasks import Needs
 from tierwise.replay.asked import Asked
 from tierwise.replay.cache import TTL_1H_MS, Held
-from tierwise.replay.pricing import Prompt, RateBook
+from tierwise.replay.pricing import Prompt, RateBook, terms
 from tierwise.replay.values import Lever, LeverValue
 from tierwise.replay.world import ReplayWorld
 
@@ -124,7 +124,7 @@ def _batch(steps: list[_Step], rates: RateBook) -> Iterable[int]:
     )
     if not deferrable:
         return
-    batch = rates.rates(step.model, call.at_ms, replace(call.conditions, batch=True))
+    batch = rates.rates(step.model, call.at_ms, replace(terms(call), batch=True))
     if batch is not None:
         yield step.nanousd - batch.nanousd(Prompt(step.ask.prompt), step.ask.output, call.usage.web_searches)
 

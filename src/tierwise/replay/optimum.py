@@ -15,6 +15,7 @@ from tierwise.core.catalog import Model
 from tierwise.policy.switching import History, can_take
 from tierwise.replay.asked import Asked, LeftAlone
 from tierwise.replay.cache import Held, ratio, scaled, sent
+from tierwise.replay.pricing import terms
 from tierwise.replay.world import ReplayWorld
 
 __all__ = ["optimum_nanousd"]
@@ -80,7 +81,7 @@ class _Plans:
 
     def _takes(self, model: Model, asked: Asked) -> bool:
         call, rates = asked.call, self._world.rates
-        if rates.rates(model, call.at_ms, call.conditions) is None:
+        if rates.rates(model, call.at_ms, terms(call)) is None:
             return False
         if model.id == asked.model.id:
             return True
@@ -98,7 +99,7 @@ class _Plans:
         total = 0
         for one in self._calls[first:end]:
             call, ask = one.call, one.ask
-            rates = self._world.rates.rates(model, call.at_ms, call.conditions)
+            rates = self._world.rates.rates(model, call.at_ms, terms(call))
             if rates is None:  # never: `_takes` has seen to it
                 continue
             same, by = model.id == one.model.id, ratio(model, one.model)

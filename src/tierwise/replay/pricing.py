@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -20,20 +21,52 @@ from tierwise.core.errors import UnpricedModel
 from tierwise.core.money import EXACT, NANOUSD_PER_USD, Conditions, Price, PriceBand, Usage, usd_to_nanousd
 from tierwise.prices import PriceBook
 
-__all__ = ["MS_PER_DAY", "Prompt", "RateBook", "Rates", "actual_nanousd", "canonical_id", "prompt_of"]
+__all__ = ["MS_PER_DAY", "Prompt", "RateBook", "Rates", "actual_nanousd", "canonical_id", "prompt_of", "terms"]
 
 MS_PER_DAY = 86_400_000
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _STANDARD = Conditions()
 _FINE = Decimal(1).scaleb(-12)  # of a dollar for a million tokens
-# What follows the name of a Claude model in some records: the day of a snapshot, a longer context.
-_SUFFIX = re.compile(r"^(?P<name>claude-[a-z0-9-]*?[a-z0-9])(?:[-@]20\d{6})?(?:\[1m\])?$")
+# What stands around the name of a Claude model in some records: who serves it and where (Bedrock, LiteLLM), the day of
+# a snapshot (Vertex has `@`), its revision there, a longer context.
+_SPELLED = re.compile(
+    r"""(?:[\w.:-]+/)*(?:(?:(?P<where>[a-z-]+)\.)?(?P<bedrock>anthropic\.))?
+    (?P<name>claude-[a-z0-9-]*?[a-z0-9])
+    (?:-v\d)?(?:[-@]20\d{6}|@default|@latest)?(?:-v\d+)?(?::\d+k?)*(?:\[1m\])?""",
+    re.VERBOSE,
+)
+_CLAUDE = re.compile(r"claude-[a-z]+-(\d+)(?:-(\d+))?$")
+_FIRST_WITH_ENDPOINTS = (4, 5)  # earlier models cost the same at every endpoint of Bedrock
 
 
 def canonical_id(model_id: str) -> str:
-    """A model's id without what names one snapshot of it."""
-    found = _SUFFIX.match(model_id)
+    """A Claude model's id without what names one snapshot of it, or who serves it."""
+    found = _SPELLED.fullmatch(model_id)
     return model_id if found is None else found["name"]
+
+
+def terms(call: ImportedCall) -> Conditions:
+    """What a call's price depends on, what its model's name tells of the endpoint included.
+
+    Bedrock's names tell: `global.` costs what Anthropic's API does, any other place, and none, a region's premium.
+    Vertex has one name for all of its endpoints: such a call is taken for one at the global one.
+    """
+    if not any("anthropic." in name for name in (call.model, call.requested_model or "")):
+        return call.conditions
+    return _terms(call.model, call.requested_model or "", call.conditions)
+
+
+@lru_cache(4_096)
+def _terms(model_id: str, requested: str, conditions: Conditions) -> Conditions:
+    for name in (model_id, requested):
+        found = _SPELLED.fullmatch(name)
+        if found is None or found["bedrock"] is None:
+            continue
+        version = _CLAUDE.match(found["name"])
+        told = (0, 0) if version is None else (int(version[1]), int(version[2] or 0))
+        regional = found["where"] != "global" and told >= _FIRST_WITH_ENDPOINTS
+        return replace(conditions, regional=True) if regional else conditions
+    return conditions
 
 
 _Band = tuple[int, int, int, int, int]
@@ -174,25 +207,29 @@ class RateBook:
             found = self._known[key] = None if price is None else Rates(_with_time(price, model))
             return found
 
-    def of(self, call: ImportedCall) -> tuple[Model | None, Rates | None]:
-        """The model that answered, if it is a known one, and its rates for that call, if anybody knows them."""
-        key = (call.provider, call.model, call.at_ms // MS_PER_DAY, call.conditions)
+    def of(self, call: ImportedCall, *, listed: bool = False) -> tuple[Model | None, Rates | None]:
+        """The model that answered, if it is a known one, and its rates for that call, if anybody knows them.
+
+        `listed`: as Anthropic lists them, whatever a cloud's regional endpoint adds.
+        """
+        conditions = call.conditions if listed else terms(call)
+        key = (call.provider, call.model, call.at_ms // MS_PER_DAY, conditions)
         found = self._of_call.get(key)
         if found is None:
             model = self.model(call.model)
             rates = None
             for asked in (model,) if model is not None else _by_name(call):
-                price = None if rates is not None else self._price(asked, self.day(call.at_ms), call.conditions)
+                price = None if rates is not None else self._price(asked, self.day(call.at_ms), conditions)
                 rates = rates if price is None else Rates(price)
             found = self._of_call[key] = (model, rates)
         return found
 
-    def nanousd(self, call: ImportedCall) -> int | None:
-        """What a call really used, at the prices of this book. None: unpriced."""
+    def nanousd(self, call: ImportedCall, *, listed: bool = False) -> int | None:
+        """What a call really used, at the prices of this book, or as Anthropic lists them. None: unpriced."""
         usage = call.usage
         if not (usage.input_tokens or usage.output_tokens or usage.prompt_tokens or usage.web_searches):
             return call.cost_nanousd or 0
-        rates = self.of(call)[1]
+        rates = self.of(call, listed=listed)[1]
         return call.cost_nanousd if rates is None else rates.usage_nanousd(usage, call.band_prompt_tokens)
 
     def _price(self, model: Model, on: date, conditions: Conditions) -> Price | None:
@@ -226,8 +263,11 @@ def _with_time(price: Price, model: Model) -> Price:
 
 
 def _by_name(call: ImportedCall) -> Iterable[Model]:
-    for name in dict.fromkeys((canonical_id(call.model), call.model)):
-        yield Model(id=name, provider=call.provider, context_tokens=0, max_output_tokens=0)
+    name = canonical_id(call.model)
+    # A Claude model of Bedrock's is Anthropic's, at its price: what the endpoint adds is among the terms.
+    provider = "anthropic" if name != call.model and "anthropic." in call.model else call.provider
+    for model_id, of in dict.fromkeys(((name, provider), (call.model, call.provider))):
+        yield Model(id=model_id, provider=of, context_tokens=0, max_output_tokens=0)
 
 
 def actual_nanousd(call: ImportedCall, prices: PriceBook) -> int | None:
@@ -237,7 +277,7 @@ def actual_nanousd(call: ImportedCall, prices: PriceBook) -> int | None:
         return call.cost_nanousd or 0
     for model in _by_name(call):
         try:
-            price = prices.price(model, call.day, call.conditions)
+            price = prices.price(model, call.day, terms(call))
             return usd_to_nanousd(price.cost_usd(usage, band_prompt_tokens=call.band_prompt_tokens))
         except UnpricedModel:
             continue
