@@ -195,6 +195,46 @@ def free(_: object) -> int:
     return 0
 
 
+def test_killed_in_the_middle(tmp_path: Path) -> None:
+    """However an analysis ends, the processes that replay for it end with it."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    program = """
+import itertools
+import multiprocessing
+from dataclasses import replace
+from tests.analysis.sessions import plan
+from tests.replay.sessions import grown, session
+from tierwise.analysis.gather import looked_at
+from tierwise.importers.base import FoundSession
+
+def without_end():
+    calls = grown([(k, 900, 90) for k in range(400)])
+    for number in itertools.count():
+        yield FoundSession.of(replace(session(*calls), id=f"s{number}"))
+
+if __name__ == "__main__":
+    for found in looked_at(without_end(), plan(), None, 2, here_calls=0):
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+"""
+    file = tmp_path / "program.py"
+    file.write_text(program, encoding="utf-8")
+    top = str(Path(__file__).parents[2])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((os.environ.get("PYTHONPATH", ""), top)).strip(os.pathsep),
+    }
+    with subprocess.Popen([sys.executable, str(file)], env=environment, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        children = running.stdout.readline().split()
+        assert len(children) == 2
+        running.send_signal(signal.SIGKILL)
+        running.communicate(timeout=60)  # ends when nobody holds its output any more: the children are gone
+
+
 def test_a_plan_has_the_same_digest_in_every_process() -> None:
     """What is kept under it is found again; another policy, day or program is another digest."""
     import os
