@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +188,24 @@ def test_a_damaged_file_is_refused(copied: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ConfigError, match=r"ngrams.npz is damaged.*reinstall"):
         load_artifact(copied)
+
+
+def test_nothing_is_told_to_anybody(tmp_path: Path) -> None:
+    """onnxruntime writes no id of this machine below the home directory, and has nothing to send."""
+    code = (
+        "from tierwise.classifier.artifact import load_artifact, open_encoder, shipped_folder;"
+        "import os; open_encoder(load_artifact(shipped_folder())); print('ORT_DISABLE_TELEMETRY' in os.environ)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (ran.stdout, ran.stderr) == ("False\n", "")
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_damaged_encoder_is_refused(copied: Path) -> None:

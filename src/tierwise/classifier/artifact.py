@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -111,7 +112,7 @@ def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
     model = _checked(artifact.folder, "encoder.onnx", artifact.digests)
     vocabulary = _checked(artifact.folder, "vocab.txt", artifact.digests)
     try:
-        import onnxruntime  # noqa: PLC0415  50 ms and 20 MB: only for texts that need it
+        onnxruntime = _onnxruntime()
     except ImportError as error:
         raise ConfigError(f"the classifier needs {error.name}: pip install {error.name}") from None
     options = onnxruntime.SessionOptions()
@@ -121,6 +122,27 @@ def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
     # From its path: handed over as bytes, the model would stay in memory twice.
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return session, WordPiece(_lines(vocabulary))
+
+
+def _onnxruntime() -> Any:
+    """onnxruntime, kept from telling its makers of its use: nothing leaves this machine, and nothing is left on it.
+
+    Since 1.32 it looks for a variable when it is imported, then writes an id of the machine below the home directory.
+    The variable is for this import only: who runs us may want another thing. Where it was imported before us, what it
+    would send is at least turned off.
+    """
+    name = "ORT_DISABLE_TELEMETRY"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        import onnxruntime  # noqa: PLC0415  50 ms and 20 MB: only for texts that need it
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 def _three(values: Any) -> tuple[float, float, float]:
