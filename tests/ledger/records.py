@@ -21,7 +21,8 @@ PRICE = Price(
     valid_from=date(2026, 10, 7),
     conditions=("batch",),
 )
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 START_MS = 20_000 * DAY_MS
 
 
@@ -108,6 +109,7 @@ calls = st.builds(
     tags=st.dictionaries(texts, texts, max_size=2).map(lambda d: tuple(d.items())),
     reasons=st.lists(st.builds(Reason, texts, texts), max_size=2).map(tuple),
     error=st.none() | texts,
+    key_id=st.none() | st.sampled_from(["k", "l"]),
 )
 attempts = st.builds(
     AttemptRecord,

@@ -50,9 +50,9 @@ def damage(path: Path, start: int, length: int) -> bytes:
 def test_sound_ledger_is_recovered_whole(opened: Opener) -> None:
     """Nothing is lost where nothing is damaged, and the old file is kept as it was."""
     ledger = filled(opened)
-    before = ledger.path.read_bytes()
     expected = list(ledger.calls())
     ledger.close()
+    before = ledger.path.read_bytes()
     report = recover(ledger.path, now_ms=1_790_000_000_000)
     assert (report.calls, report.attempts, report.unreadable_rows) == (COUNT, COUNT, 0)
     assert report.kept_as.name == "ledger.db.corrupt-20260921T141320"

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.ledger import records
-from tests.ledger.records import DAY_MS, PRICE, START_MS, attempt, call
+from tests.ledger.records import DAY_MS, HOUR_MS, PRICE, START_MS, attempt, call
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
-from tierwise.core.money import Usage
-from tierwise.ledger import Filter, Ledger, ModelSpeed, StoredCall, Totals
+from tierwise.core.money import Usage, usd_to_nanousd
+from tierwise.ledger import Dimension, Filter, Ledger, ModelSpeed, StoredCall, Totals
 from tierwise.ledger.codec import entry_from_line, entry_to_line, price_from_text, price_to_text
+from tierwise.ledger.sums import Stretches, read_sums, scan_sums, widened
 
-KEYS = ("day", "project", "task_type", "tier", "model")
+KEYS: tuple[Dimension, ...] = ("day", "project", "key_id", "task_type", "tier", "model")
 
 
 def total(ledger: Ledger) -> Totals:
@@ -293,9 +294,14 @@ def model(entries: list[tuple[CallRecord | None, tuple[AttemptRecord, ...]]]) ->
             a.cost_nanousd is None for a in mine if a.outcome is not OutcomeKind.NOT_RUN
         )
         day = str(one.started_at_ms // DAY_MS + 1).zfill(2)
-        row = sums[f"1970-01-{day}", one.project or "", one.task_type, one.tier, one.model]
+        row = sums[f"1970-01-{day}", one.project or "", one.key_id or "", one.task_type, one.tier, one.model]
         row["calls"] += 1
         row["answered_calls"] += answered
+        row["failed_calls"] += one.status is CallStatus.FAILED
+        row["cancelled_calls"] += one.status is CallStatus.CANCELLED
+        row["abstained_calls"] += one.abstained
+        row["climbed_calls"] += len({a.model for a in mine if a.number and a.outcome is not OutcomeKind.NOT_RUN}) > 1
+        row["confidence_millionths"] += int(one.confidence * 1_000_000)
         row["open_calls"] += one.status is CallStatus.OPEN
         row["unpriced_calls"] += unpriced
         row["baseline_nanousd"] += (one.baseline_nanousd or 0) * answered
@@ -303,8 +309,10 @@ def model(entries: list[tuple[CallRecord | None, tuple[AttemptRecord, ...]]]) ->
         row["timed_calls"] += one.latency_ms is not None
         row["latency_ms"] += one.latency_ms or 0
         for a in mine:
-            row = sums[f"1970-01-{day}", one.project or "", one.task_type, a.tier, a.model]
+            row = sums[f"1970-01-{day}", one.project or "", one.key_id or "", one.task_type, a.tier, a.model]
             row["attempts"] += 1
+            row["accepted_attempts"] += a.outcome is OutcomeKind.ACCEPTED
+            row["rejected_attempts"] += a.outcome.is_rejection
             if a.outcome is OutcomeKind.OPEN:
                 row["open_attempts"] += 1
                 row["open_cost_nanousd"] += a.cost_nanousd or 0
@@ -314,6 +322,7 @@ def model(entries: list[tuple[CallRecord | None, tuple[AttemptRecord, ...]]]) ->
                 row["failed_attempts"] += a.outcome is not OutcomeKind.ACCEPTED
                 row["estimated_attempts"] += a.usage.estimated
                 row["cost_nanousd"] += a.cost_nanousd or 0
+                row["cache_saved_nanousd"] += usd_to_nanousd(a.price.cache_saved_usd(a.usage)) if a.price else 0
                 row["compared_cost_nanousd"] += (a.cost_nanousd or 0) * (not unpriced)
                 for name in Usage.__dataclass_fields__:
                     if name != "estimated":
@@ -324,10 +333,14 @@ def model(entries: list[tuple[CallRecord | None, tuple[AttemptRecord, ...]]]) ->
 class AnyOrder(RuleBasedStateMachine):
     """Records of three calls, in any order, any number of times, through every way of writing."""
 
+    days_later = 100  # so that sums are kept by the day alone
+
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
-        self.ledger = Ledger(Path(self.directory.name) / "ledger.db", spool_dirs=())
+        self.ledger = Ledger(
+            Path(self.directory.name) / "ledger.db", spool_dirs=(), clock_ms=lambda: self.days_later * DAY_MS
+        )
         self.entries: list[tuple[CallRecord | None, tuple[AttemptRecord, ...]]] = []
         self.begun: set[str] = set()
 
@@ -368,6 +381,39 @@ class AnyOrder(RuleBasedStateMachine):
     def rebuild(self) -> None:
         self.ledger.rebuild_rollup()
 
+    @rule()
+    def fold(self) -> None:
+        self.ledger.fold()
+
+    @rule(
+        by=st.lists(st.sampled_from(KEYS), unique=True),
+        hours=st.tuples(st.integers(0, 80), st.integers(0, 80)),
+        where=st.builds(
+            Filter,
+            project=st.sampled_from([None, "", "p"]),
+            key_id=st.sampled_from([None, "", "k"]),
+            task_type=st.sampled_from([None, "tagging"]),
+            tier=st.sampled_from([None, "haiku"]),
+            model=st.sampled_from([None, "haiku"]),
+        ),
+        step=st.integers(1, 30),
+    )
+    def any_view_is_the_sum_of_its_rows(
+        self, by: list[Dimension], hours: tuple[int, int], where: Filter, step: int
+    ) -> None:
+        """Grouped and filtered in any way, over any hours, along time: roll-up and rows agree."""
+        where = replace(where, since_ms=min(hours) * HOUR_MS, until_ms=max(hours) * HOUR_MS)
+        with self.ledger._reading() as connection:
+            span = widened(connection, where.since_ms, where.until_ms)
+            assert span.since is not None
+            assert span.until is not None
+            exact = replace(where, since_ms=span.since * HOUR_MS, until_ms=span.until * HOUR_MS)
+            if self.days_later > 40:
+                step *= 24
+            stretches = Stretches(span.since, step)
+            summed = read_sums(connection, by, where, stretches=stretches, counts=True)
+            assert summed == scan_sums(connection, by, exact, stretches=stretches, counts=True)
+
     @invariant()
     def rollup_is_the_sum_of_the_rows(self) -> None:
         assert self.ledger.healthy
@@ -376,8 +422,16 @@ class AnyOrder(RuleBasedStateMachine):
         assert {key: {f.name: getattr(t, f.name) for f in fields(t)} for key, t in summed} == model(self.entries)
 
 
+class AnyOrderByTheHour(AnyOrder):
+    """The same while sums by the hour are still kept."""
+
+    days_later = 3
+
+
 TestRollup = AnyOrder.TestCase
 TestRollup.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+TestHourlyRollup = AnyOrderByTheHour.TestCase
+TestHourlyRollup.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
 
 
 def test_lengths_of_sessions_are_told(ledger: Ledger) -> None:

@@ -255,6 +255,7 @@ class CallRecord:
     tags: tuple[tuple[str, str], ...] = ()
     reasons: tuple[Reason, ...] = ()
     error: str | None = None
+    key_id: str | None = None  # the key that a client of the gateway came with
     captured_text: str | None = None  # what the classifier saw; only where the user chose to keep it. Write-only
 
     def ended(
@@ -288,5 +289,6 @@ class CallRecord:
             tags=self.tags,
             reasons=self.reasons,
             error=error,
+            key_id=self.key_id,
             captured_text=self.captured_text,
         )

@@ -162,6 +162,19 @@ class Price:
             total = EXACT.add(total, EXACT.divide(EXACT.multiply(self.usd_per_hour, seconds), Decimal(3600)))
         return total
 
+    def cache_saved_usd(self, usage: Usage) -> Decimal:
+        """What a request's cache saved in US$ against the same tokens sent fresh; negative where writing cost more."""
+        band = self.bands[0] if len(self.bands) == 1 else self.band_for(usage.prompt_tokens)
+        saved = Decimal(0)
+        for tokens, rate in (
+            (usage.cache_read_tokens, band.cache_read),
+            (usage.cache_write_5m_tokens, band.cache_write_5m),
+            (usage.cache_write_1h_tokens, band.cache_write_1h),
+        ):
+            if tokens:
+                saved = EXACT.add(saved, EXACT.multiply(EXACT.subtract(band.input, rate), tokens))
+        return EXACT.scaleb(saved, -6)
+
     @property
     def is_free(self) -> bool:
         """True where no token, search or hour costs anything."""

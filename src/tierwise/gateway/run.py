@@ -177,6 +177,7 @@ class Run:
                 project=plan.project,
                 tags=_tags(plan.kind, incoming.directions.tags),
                 reasons=plan.reasons,
+                key_id=None if incoming.key is None else incoming.key.key_id,
             ),
         )
         self._reply = Reply(send, incoming, self.log, plan.target)
@@ -398,7 +399,7 @@ class Run:
         if desk is None:
             return None
         now_ms = time.time_ns() // 1_000_000
-        key_id = self.incoming.key.key_id if self.incoming.key is not None else None
+        key_id = self.log.call.key_id
         try:
             applying = desk.budgets.applying(now_ms, key_id=key_id, project=self.plan.project)
             if not applying:

@@ -7,10 +7,11 @@ docs/reference/ledger.md.
 from __future__ import annotations
 
 from tierwise.ledger.feedback import Feedback, FeedbackCounts, Judgement
+from tierwise.ledger.filter import Dimension, Filter
 from tierwise.ledger.ids import new_call_id
 from tierwise.ledger.recovery import RecoveryReport, recover
 from tierwise.ledger.rollup import Totals
-from tierwise.ledger.store import Abandoned, Dimension, Filter, Ledger, ModelSpeed, StoredCall
+from tierwise.ledger.store import Abandoned, Ledger, ModelSpeed, StoredCall
 
 __all__ = [
     "Abandoned",

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
 from tierwise.core.json import Json, JsonObject
-from tierwise.core.money import Price, PriceBand, Usage
+from tierwise.core.money import Price, PriceBand, Usage, usd_to_nanousd
 from tierwise.ledger.rollup import AttemptFacts, CallFacts
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "attempt_facts",
     "attempt_from_row",
     "attempt_row",
+    "cache_saved_nanousd",
     "call_facts",
     "call_from_row",
     "call_row",
@@ -61,6 +62,7 @@ CALL_COLUMNS = (
     "reasons",
     "error",
     "writer",
+    "key_id",
 )
 ATTEMPT_COLUMNS = (
     "call_id",
@@ -86,6 +88,7 @@ ATTEMPT_COLUMNS = (
     "wait_ms",
     "request_id",
     "reported_model",
+    "cache_saved_nanousd",
 )
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -198,6 +201,7 @@ def call_row(call: CallRecord, writer: str | None) -> tuple[Cell, ...]:
         _reasons_text(call.reasons) if call.reasons else "[]",
         call.error,
         writer,
+        call.key_id,
     )
 
 
@@ -228,7 +232,21 @@ def attempt_row(attempt: AttemptRecord, price: str | None) -> tuple[Cell, ...]:
         attempt.wait_ms,
         attempt.request_id,
         attempt.reported_model,
+        None if attempt.price is None else _cache_saved_nanousd(attempt.price, usage),
     )
+
+
+def _cache_saved_nanousd(price: Price, usage: Usage) -> int:
+    """What the cache saved, or cost (negative), against sending the same tokens without one."""
+    if not (usage.cache_read_tokens or usage.cache_write_5m_tokens or usage.cache_write_1h_tokens):
+        return 0
+    return usd_to_nanousd(price.cache_saved_usd(usage))
+
+
+def cache_saved_nanousd(price: str, fresh: int, read: int, write_5m: int, write_1h: int) -> int:
+    """The same of a row's columns and its price's text: for a ledger that was written without it."""
+    usage = Usage(fresh, cache_read_tokens=read, cache_write_5m_tokens=write_5m, cache_write_1h_tokens=write_1h)
+    return _cache_saved_nanousd(price_from_text(price), usage)
 
 
 # A row as the database gives it; which column has which type is the schema's (STRICT) promise.
@@ -237,12 +255,12 @@ Row: TypeAlias = Sequence[Any]
 
 def call_facts(row: Row) -> CallFacts:
     """What the roll-up needs of a row of `calls`."""
-    return CallFacts(row[1], row[2], row[15], row[3], row[8], row[9], row[12], row[13])
+    return CallFacts(row[1], row[2], row[15], row[20], row[3], row[8], row[9], row[12], row[13], row[6], row[7])
 
 
 def attempt_facts(row: Row) -> AttemptFacts:
     """What the roll-up needs of a row of `attempts`."""
-    return AttemptFacts(row[2], row[3], row[6], row[17], row[15], *row[8:15])
+    return AttemptFacts(row[1], row[2], row[3], row[6], row[17], row[23], row[15], *row[8:15])
 
 
 def call_from_row(row: Row) -> CallRecord:
@@ -267,6 +285,7 @@ def call_from_row(row: Row) -> CallRecord:
         tags=tuple(json.loads(row[16]).items()),
         reasons=tuple(Reason(step, text) for step, text in json.loads(row[17])),
         error=row[18],
+        key_id=row[20],
     )
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerTooNew, LedgerUnavailable
-from tierwise.ledger.rollup import KEY, SCAN, SUMS
+from tierwise.ledger import codec, counts
+from tierwise.ledger.folding import rebuild
 from tierwise.ledger.schema import APPLICATION_ID, MIGRATIONS, Migration
 
-__all__ = ["connect_read_only", "explain", "open_database", "rebuild", "transaction_failed"]
+__all__ = ["connect_read_only", "explain", "open_database", "transaction_failed"]
 
 # Opening and closing a file drops every POSIX lock that this process holds on it, SQLite's included. So the file is
 # created under this lock, and only when it does not exist, before any connection to it.
@@ -79,6 +80,8 @@ def open_database(
         connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=busy_timeout_ms / 1000, cached_statements=64
         )
+        counts.register(connection)
+        connection.create_function("cache_saved_nanousd", 5, codec.cache_saved_nanousd, deterministic=True)
         _check_owner(connection, path, migrations)
         _set_up(connection, synchronous, busy_timeout_ms)
         _migrate(connection, path, migrations)
@@ -151,8 +154,8 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
                 "INSERT INTO migrations (number, why, applied_at_ms) VALUES (?, ?, ?)",
                 (migration.number, migration.why, time.time_ns() // 1_000_000),
             )
-        if any(m.rebuild for m in missing):
-            rebuild(connection)
+        if any(m.rebuild for m in missing) and migrations[-1].number == MIGRATIONS[-1].number:
+            rebuild(connection, time.time_ns() // 1_000_000)
         if missing:
             connection.execute(f"PRAGMA user_version = {missing[-1].number}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -162,18 +165,6 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
         raise
 
 
-def rebuild(connection: sqlite3.Connection) -> None:
-    """Fill the roll-up anew from the rows, inside the caller's transaction."""
-    connection.execute("DELETE FROM rollup")
-    sums = ", ".join(f"sum({name})" for name in SUMS)
-    keys = ", ".join(KEY)
-    names = ", ".join(SUMS)
-    connection.execute(
-        f"INSERT INTO rollup ({keys}, {names}) SELECT {keys}, {sums} FROM ({SCAN.format(where='1')}) "  # noqa: S608 column names only
-        f"GROUP BY {keys}"
-    )
-
-
 def connect_read_only(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
     """A connection that cannot write.
 
@@ -181,4 +172,8 @@ def connect_read_only(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:
         sqlite3.Error: it cannot be opened.
     """
     uri = path.absolute().as_uri() + "?mode=ro"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_timeout_ms / 1000)
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_timeout_ms / 1000
+    )
+    counts.register(connection)
+    return connection

@@ -5,8 +5,8 @@ reads it, and then page by page (`tierwise.ledger.pages`) for what SQLite no lon
 ordinary way of writing into a fresh file, so that its roll-up is right, and only a complete fresh file takes the
 place of the old one.
 
-Keys and budgets are kept as far as SQLite still reads them. They are not looked for in pages: an older state of one
-might bring a key back that was revoked.
+Keys and budgets are kept as far as SQLite still reads them, and so are the sums of calls that were pruned. They are
+not looked for in pages: an older state of one might bring a key back that was revoked.
 
 Stop other processes that use the ledger first: they may hold the old file open.
 """
@@ -27,9 +27,10 @@ from tierwise.core.errors import LedgerTooNew, LedgerUnavailable
 from tierwise.core.money import Price
 from tierwise.ledger import codec
 from tierwise.ledger.budgets import rebuild_state
-from tierwise.ledger.connection import connect_read_only, open_database
+from tierwise.ledger.connection import connect_read_only, open_database, transaction_failed
 from tierwise.ledger.feedback import FEEDBACK_COLUMNS, feedback_from_row
 from tierwise.ledger.pages import rows_on_pages
+from tierwise.ledger.rollup import MS_PER_HOUR
 from tierwise.ledger.schema import APPLICATION_ID, LATEST
 from tierwise.ledger.store import Ledger
 
@@ -151,6 +152,7 @@ def _copy_rows(ledger: Path, damaged: Path, fresh: Path, problems: list[str]) ->
         unreadable += _copy_feedback(target, found["feedback"].values())
     connection = open_database(fresh, synchronous="full", busy_timeout_ms=1000)
     _copy_access(damaged, connection, problems)
+    _copy_pruned(damaged, connection, problems)
     # Back into one file: the -wal would be left behind.
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
@@ -178,6 +180,33 @@ def _copy_access(damaged: Path, target: sqlite3.Connection, problems: list[str])
         source.close()
 
 
+def _copy_pruned(damaged: Path, target: sqlite3.Connection, problems: list[str]) -> None:
+    """The sums of the time of which calls were pruned: no row tells them any more."""
+    source = sqlite3.connect(damaged, isolation_level=None)
+    target.execute("BEGIN IMMEDIATE")
+    try:
+        pruned_before_ms, hours_since = source.execute(
+            "SELECT pruned_before_ms, hours_since FROM rollup_state"
+        ).fetchone() or (0, 0)
+        if pruned_before_ms:
+            hour = pruned_before_ms // MS_PER_HOUR
+            for table in ("rollup", "rollup_recent"):
+                target.execute(f"DELETE FROM {table} WHERE hour < ?", (hour,))  # noqa: S608 names of the schema
+                for row in source.execute(f"SELECT * FROM {table} WHERE hour < ?", (hour,)):  # noqa: S608 as above
+                    target.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 as above
+            target.execute(
+                "UPDATE rollup_state SET pruned_before_ms = ?, hours_since = max(hours_since, ?)",
+                (pruned_before_ms, hours_since),
+            )
+        target.execute("COMMIT")
+    except (sqlite3.Error, UnicodeError) as error:
+        transaction_failed(target)
+        if "no such table" not in str(error):  # a ledger from before there was any
+            problems.append(f"sums of pruned calls: {error}")
+    finally:
+        source.close()
+
+
 def _copy_feedback(target: Ledger, rows: Iterable[Sequence[Any]]) -> int:
     """Writes what was said of calls; how many rows say nothing that is known."""
     unreadable = 0
@@ -194,20 +223,21 @@ def _copy_feedback(target: Ledger, rows: Iterable[Sequence[Any]]) -> int:
 # What a cell of each column may be: Text, Integer, Real; a small letter where it may be empty.
 _SHAPES = {
     "prices": "TTT",
-    "calls": "TITTTTRITTTTiittTTtt",
-    "attempts": "TITTTITTIIIIIIIItiiiItt",
+    "calls": "TITTTTRITTTTiittTTttt",
+    "attempts": "TITTTITTIIIIIIIItiiiItti",
     "feedback": "TIttT",
     "captured": "TIT",
 }
+_ADDED = {"calls": 1, "attempts": 1}  # columns that rows of older ledgers end without
 _KINDS: dict[str, type | tuple[type, ...]] = {"T": str, "I": int, "R": (int, float)}
 
 
 def _table_of(row: Sequence[object]) -> str | None:
     """Which table a row without a name is of: they differ in the number of columns and in what these hold."""
     for table, shape in _SHAPES.items():
-        if len(row) == len(shape) and all(
+        if 0 <= len(shape) - len(row) <= _ADDED.get(table, 0) and all(
             (value is None and kind.islower()) or isinstance(value, _KINDS[kind.upper()])
-            for value, kind in zip(row, shape, strict=True)
+            for value, kind in zip(row, shape, strict=False)
         ):
             return table
     return None
@@ -229,7 +259,9 @@ def _salvage(damaged: Path, problems: list[str]) -> dict[str, dict[Any, Sequence
     try:
         for table, names in columns.items():
             try:
-                for row in connection.execute(f"SELECT {', '.join(names)} FROM {table}"):  # noqa: S608 names out of this module
+                there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")} or {*names}
+                cells = [name if name in there else "NULL" for name in names]  # what an older ledger does not have
+                for row in connection.execute(f"SELECT {', '.join(cells)} FROM {table}"):  # noqa: S608 names out of this module
                     if _table_of(row) == table:
                         found[table][_key(table, row)] = row
             except (sqlite3.Error, UnicodeError) as error:
@@ -242,10 +274,11 @@ def _salvage(damaged: Path, problems: list[str]) -> dict[str, dict[Any, Sequence
         for row in rows_on_pages(pages, log_pages):
             name = _table_of(row)
             if name is not None:
-                old = found[name].setdefault(_key(name, row), row)
+                padded = (*row, *[None] * (len(columns[name]) - len(row)))
+                old = found[name].setdefault(_key(name, row), padded)
                 state = {"calls": 2, "attempts": 6}.get(name, 0)
                 if old[state] == "open" != row[state]:
-                    found[name][_key(name, row)] = row  # an older state of the page had it still open
+                    found[name][_key(name, row)] = padded  # an older state of the page had it still open
     return found
 
 

@@ -24,10 +24,9 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from operator import add
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, get_args
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
 from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerTooNew, LedgerUnavailable
@@ -35,31 +34,20 @@ from tierwise.core.money import Price
 from tierwise.ledger import codec
 from tierwise.ledger.budgets import settle_what_is_left
 from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
-from tierwise.ledger.connection import connect_read_only, explain, open_database, rebuild, transaction_failed
+from tierwise.ledger.connection import connect_read_only, explain, open_database, transaction_failed
 from tierwise.ledger.feedback import FEEDBACK_COLUMNS, Feedback, FeedbackCounts, feedback_from_row, feedback_row
+from tierwise.ledger.filter import Dimension, Filter, condition
+from tierwise.ledger.folding import MOST_RECENT, fold, rebuild, wants_folding
 from tierwise.ledger.process import is_alive, this_process
-from tierwise.ledger.rollup import (
-    ADD,
-    DROP_IF_EMPTY,
-    KEY,
-    MS_PER_DAY,
-    SCAN,
-    SUMS,
-    Key,
-    Sums,
-    Totals,
-    contributions,
-    difference,
-)
+from tierwise.ledger.rollup import ADD, Key, Sums, Totals, add_up, contributions, difference
 from tierwise.ledger.schema import LATEST
 from tierwise.ledger.spool import append_line, candidate_paths, claim, default_spool_dirs, spool_files
+from tierwise.ledger.sums import is_whole, read_sums, scan_sums
 
 if TYPE_CHECKING:
     from tierwise.core.settings import LedgerSettings
 
 __all__ = ["Abandoned", "Dimension", "Filter", "Ledger", "ModelSpeed", "StoredCall"]
-
-Dimension = Literal["day", "project", "task_type", "tier", "model"]
 
 _SELECT_CALL = f"SELECT {', '.join(CALL_COLUMNS)} FROM calls WHERE call_id = ?"  # noqa: S608 column names only
 _SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE call_id = ?"  # noqa: S608 column names only
@@ -94,8 +82,7 @@ _PUT_SPEED = (
     + ", samples = samples + excluded.samples"
 )
 _Row: TypeAlias = tuple[Any, ...]
-# Of a call, and of its attempts by number; and what they add to the roll-up.
-_Rows: TypeAlias = tuple[_Row, dict[int, _Row], dict[Key, Sums]]
+_Rows: TypeAlias = tuple[_Row, dict[int, _Row]]  # of a call, and of its attempts by number
 _Speed: TypeAlias = tuple[float, float, float, float, int]  # the columns of `speeds`
 _NO_SPEED: _Speed = (0.0, 0.0, 0.0, 0.0, 0)
 _IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
@@ -113,20 +100,6 @@ _UNFIT = (
     sqlite3.DataError,
 )
 _INHERITED: list[sqlite3.Connection] = []  # of the parent process: must be neither used nor closed here
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which calls: all conditions given must hold. Times are Unix milliseconds, `until_ms` is exclusive."""
-
-    since_ms: int | None = None
-    until_ms: int | None = None
-    project: str | None = None  # "" for calls without one
-    task_type: str | None = None
-    tier: str | None = None
-    model: str | None = None
-    session: str | None = None
-    status: CallStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +205,7 @@ class Ledger:
         self._waits_ms = busy_timeout_ms  # what the connection is set to
         self._open_calls: dict[str, _Rows] = {}  # as this connection wrote them: nobody has to read them back
         self._data_version = -1  # of when that was so
+        self._moved_rows = 0  # of the roll-up, since it was folded
         self._problem: str | None = None
         self._problem_kind: type[LedgerError] = LedgerUnavailable
         self._told: set[str] = set()
@@ -329,6 +303,8 @@ class Ledger:
             self._connection, self._waits_ms = connection, self._busy_timeout_ms
             self._bury_the_dead(connection)
             self._catch_up(connection)
+            if wants_folding(connection, self._clock_ms()):
+                self._fold(connection)
             settle_what_is_left(connection, self._clock_ms())  # after the spools: they may tell what a call cost
         except (sqlite3.Error, OSError) as error:
             self._drop_connection()
@@ -443,6 +419,9 @@ class Ledger:
             if self._diverted or self._problem is not None:
                 with suppress(LedgerError, sqlite3.Error, OSError):
                     self._catch_up(connection)
+            if self._moved_rows > MOST_RECENT:
+                with suppress(LedgerError):  # the next write says what is wrong
+                    self.fold()
 
     def _failed(self, entries: list[Entry], error: sqlite3.Error | OSError) -> None:
         explained = explain(error, self.path)
@@ -461,7 +440,7 @@ class Ledger:
                 self._open_calls.clear()  # another connection has written: who knows what
             for call, attempts in entries:
                 self._apply(execute, call, attempts, gathered)
-            gathered.write(execute)
+            self._moved_rows += gathered.write(execute)
             execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
@@ -502,7 +481,7 @@ class Ledger:
         old_call: _Row | None
         old_attempts: dict[int, _Row] = {}
         if known is not None:
-            old_call, old_attempts, _ = known
+            old_call, old_attempts = known
         else:
             old_call = None if is_new else execute(_SELECT_CALL, (call_id,)).fetchone()
             if old_call is not None:
@@ -539,10 +518,9 @@ class Ledger:
         if call is not None and call.captured_text is not None:
             execute(_PUT_TEXT, (call_id, call.started_at_ms, call.captured_text))
 
-        before = known[2] if known is not None else {} if old_call is None else _contributions(old_call, old_attempts)
-        after = _contributions(new_call, new_attempts)
-        gathered.move(difference(before, after))
-        gathered.calls[call_id] = new_call, new_attempts, after
+        before = {} if old_call is None else _contributions(old_call, old_attempts)
+        gathered.move(difference(before, _contributions(new_call, new_attempts)))
+        gathered.calls[call_id] = new_call, new_attempts
 
     def _row(self, call: CallRecord) -> tuple[Any, ...]:
         return codec.call_row(call, self._this_writer if call.status is CallStatus.OPEN else None)
@@ -779,9 +757,9 @@ class Ledger:
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        condition, values = _condition(where)
+        chosen, values = condition(where)
         with self._reading() as connection:
-            yield from self._read(connection, condition, values)
+            yield from self._read(connection, chosen, values)
 
     def get(self, call_id: str) -> StoredCall | None:
         """One call, or None.
@@ -818,50 +796,26 @@ class Ledger:
     ) -> list[tuple[tuple[str, ...], Totals]]:
         """Sums by the given dimensions, ordered by them. A day is `YYYY-MM-DD` (UTC); no project is "".
 
-        From the roll-up where the filter allows it (no session, no status, times on whole UTC days), else from the
-        rows; `scan` forces one or the other. `tier` and `model` filter attempts by their own, calls by the call's.
+        From the roll-up where the filter allows it (no session, no status, times on whole hours, or on whole UTC days
+        more than five weeks ago), else from the rows; `scan` forces one or the other. `tier` and `model` filter
+        attempts by their own, calls by the call's.
 
         Raises:
             LedgerError: the ledger cannot be read.
             ValueError: an unknown dimension, or the roll-up is asked for and cannot answer.
         """
-        for name in by:
-            if name not in KEY:
-                raise ValueError(f"unknown dimension {name!r}; use one of {', '.join(KEY)}")
-        whole_days = all(t is None or t % MS_PER_DAY == 0 for t in (where.since_ms, where.until_ms))
-        summed = whole_days and where.session is None and where.status is None
-        if scan is False and not summed:
-            raise ValueError("the roll-up knows whole UTC days, and neither sessions nor states of calls")
-        conditions: list[str] = []
-        values: list[object] = []
-        if scan or not summed:
-            inner, values = _condition(replace(where, tier=None, model=None))
-            source = f"({SCAN.format(where=inner)})"
-        else:
-            source = "rollup"
-            for text, value in (
-                ("day >= ?", where.since_ms and where.since_ms // MS_PER_DAY),
-                ("day < ?", where.until_ms // MS_PER_DAY if where.until_ms is not None else None),
-                ("project = ?", where.project),
-                ("task_type = ?", where.task_type),
-            ):
-                if value is not None:
-                    conditions.append(text)
-                    values.append(value)
-        for text, value in (("tier = ?", where.tier), ("model = ?", where.model)):
-            if value is not None:
-                conditions.append(text)
-                values.append(value)
-        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in SUMS)
-        keys = ", ".join("date(day * 86400, 'unixepoch')" if name == "day" else name for name in by)
-        sql = f"SELECT {f'{keys}, ' if keys else ''}{sums} FROM {source}"  # noqa: S608 column names only
-        if conditions:
-            sql += f" WHERE {' AND '.join(conditions)}"
-        if by:
-            sql += f" GROUP BY {', '.join(by)} ORDER BY {', '.join(by)}"
+        unknown = [name for name in by if name not in get_args(Dimension)]
+        if unknown:
+            raise ValueError(f"unknown dimension {unknown[0]!r}; use one of {', '.join(get_args(Dimension))}")
         with self._reading() as connection:
-            rows = connection.execute(sql, values).fetchall()
-        return [(row[: len(by)], Totals(**dict(zip(SUMS, row[len(by) :], strict=True)))) for row in rows]
+            summed = is_whole(connection, where)
+            if scan is False and not summed:
+                raise ValueError(
+                    "the roll-up knows whole hours of the last weeks and whole UTC days before that, and neither "
+                    "sessions nor states of calls"
+                )
+            read = scan_sums if scan or not summed else read_sums
+            return [(found.key, found.totals) for found in read(connection, by, where)]
 
     def model_speeds(self) -> Mapping[str, ModelSpeed]:
         """Measured speeds by model id, from recent accepted attempts.
@@ -936,12 +890,12 @@ class Ledger:
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        condition, values = _condition(where)
+        chosen, values = condition(where)
         with self._reading() as connection:
             row = connection.execute(
                 "SELECT coalesce(sum(verdict = 'good'), 0), coalesce(sum(verdict = 'bad'), 0), count(right_type) FROM "  # noqa: S608 column names only
                 "(SELECT call_id, verdict, task_type AS right_type FROM feedback) CROSS JOIN calls USING (call_id) "
-                f"WHERE {condition}",
+                f"WHERE {chosen}",
                 values,
             ).fetchone()
         return FeedbackCounts(*row)
@@ -961,13 +915,37 @@ class Ledger:
     # Care
 
     def rebuild_rollup(self) -> None:
-        """Compute the roll-up anew from the rows.
+        """Compute the roll-up anew from the rows; the sums of calls that were pruned stay.
 
         Raises:
             LedgerError: the ledger cannot be written.
         """
         with self._transaction() as connection:
-            rebuild(connection)
+            rebuild(connection, self._clock_ms())
+
+    def fold(self) -> bool:
+        """Folds what has gathered of the roll-up where it is time to; whether it was. See `tierwise.ledger.folding`.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        self._moved_rows = 0
+        with self._lock:
+            if not wants_folding(self._open(), self._clock_ms()):
+                return False
+            with self._transaction() as connection:
+                fold(connection, self._clock_ms())
+        return True
+
+    def _fold(self, connection: sqlite3.Connection) -> None:
+        """For a ledger that is being opened."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            fold(connection, self._clock_ms())
+            connection.execute("COMMIT")
+        except BaseException:
+            transaction_failed(connection)
+            raise
 
     def check(self, *, quick: bool = False) -> list[str]:
         """What is wrong with the database; empty when nothing is. Reads all of it; `quick` leaves the indexes out.
@@ -1002,6 +980,8 @@ class _Reading:
 
 
 def _contributions(call: _Row, attempts: Mapping[int, _Row]) -> dict[Key, Sums]:
+    if call[2] == "open":
+        return {}  # what is open is few, and read from its rows
     return contributions(codec.call_facts(call), [codec.attempt_facts(row) for row in attempts.values()])
 
 
@@ -1045,7 +1025,7 @@ class _Gathered:
         """Takes what an entry adds to the roll-up."""
         for key, delta in changes.items():
             known = self._sums.get(key)
-            self._sums[key] = delta if known is None else list(map(add, known, delta))
+            self._sums[key] = delta if known is None else add_up(known, delta)
 
     def note_speed(self, attempt: AttemptRecord) -> None:
         """Takes how fast a model answered."""
@@ -1066,32 +1046,13 @@ class _Gathered:
             samples + 1,
         )
 
-    def write(self, execute: Callable[..., sqlite3.Cursor]) -> None:
-        """Writes all of it."""
+    def write(self, execute: Callable[..., sqlite3.Cursor]) -> int:
+        """Writes all of it. Returns how many rows of the roll-up it moved."""
+        moved = 0
         for key, delta in self._sums.items():
-            if not any(delta):
-                continue  # added by one entry and taken off by another: there may be no such row
-            execute(ADD, (*key, *delta))
-            if delta[0] < 0 or delta[8] < 0:  # calls, attempts
-                execute(DROP_IF_EMPTY, key)
+            if any(delta):  # otherwise added by one entry and taken off by another
+                execute(ADD, (*key, *delta[:-1], delta[-1].text()))
+                moved += 1
         for model, speed in self._speeds.items():
             execute(_PUT_SPEED, (model, *speed, _FADE ** speed[4]))
-
-
-def _condition(where: Filter) -> tuple[str, list[object]]:
-    conditions: list[str] = []
-    values: list[object] = []
-    for text, value in (
-        ("started_at_ms >= ?", where.since_ms),
-        ("started_at_ms < ?", where.until_ms),
-        ("coalesce(project, '') = ?", where.project),
-        ("task_type = ?", where.task_type),
-        ("tier = ?", where.tier),
-        ("model = ?", where.model),
-        ("session = ?", where.session),
-        ("status = ?", where.status.value if where.status is not None else None),
-    ):
-        if value is not None:
-            conditions.append(text)
-            values.append(value)
-    return " AND ".join(conditions) or "1", values
+        return moved

@@ -163,6 +163,8 @@ class LedgerWriter:
                     loop.call_soon_threadsafe(_resolve, done)
             if checkpoint:
                 with suppress(LedgerError):  # the next write says what is wrong
+                    with self._turnstile or nullcontext():
+                        self.ledger.fold()
                     self.ledger.checkpoint()
 
 

@@ -1,4 +1,4 @@
-"""Every figure that is shown anywhere, defined once: the page, `tierwise report`, `/metrics` and exports read them here.
+"""Every figure that is shown anywhere, defined once; the page, `tierwise report` and the API read them here.
 
 `Measures` are the figures of a group of calls; `Figures` reads them from a ledger for a `Scope`, by roll-ups, so that
 a year of millions of calls is answered at once. What is defined by a rule is written down where it is computed.
