@@ -154,7 +154,8 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
                 "INSERT INTO migrations (number, why, applied_at_ms) VALUES (?, ?, ?)",
                 (migration.number, migration.why, time.time_ns() // 1_000_000),
             )
-        if any(m.rebuild for m in missing) and migrations[-1].number == MIGRATIONS[-1].number:
+        has_calls = connection.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is not None
+        if has_calls and any(m.rebuild for m in missing) and migrations[-1].number == MIGRATIONS[-1].number:
             rebuild(connection, time.time_ns() // 1_000_000)
         if missing:
             connection.execute(f"PRAGMA user_version = {missing[-1].number}")

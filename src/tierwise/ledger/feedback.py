@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["FEEDBACK_COLUMNS", "Feedback", "FeedbackCounts", "Judgement", "feedback_from_row", "feedback_row"]
+from tierwise.ledger.filter import Filter, condition
+
+__all__ = [
+    "FEEDBACK_COLUMNS",
+    "Feedback",
+    "FeedbackCounts",
+    "Judged",
+    "Judgement",
+    "feedback_from_row",
+    "feedback_row",
+    "read_judgements",
+]
 
 FEEDBACK_COLUMNS = ("call_id", "at_ms", "verdict", "task_type", "source")
 
@@ -37,6 +49,27 @@ class FeedbackCounts:
     good: int = 0
     bad: int = 0
     typed: int = 0
+
+
+class Judged(NamedTuple):
+    """A call with feedback: what the classifier took it for, and what was said of it."""
+
+    task_type: str
+    confidence: float
+    verdict: str | None
+    right_type: str | None
+
+
+def read_judgements(connection: sqlite3.Connection, where: Filter) -> list[Judged]:
+    """What was said of the calls of the filter."""
+    chosen, values = condition(where)
+    rows = connection.execute(
+        "SELECT task_type, confidence, verdict, right_type FROM "  # noqa: S608 column names only
+        "(SELECT call_id, verdict, task_type AS right_type FROM feedback) CROSS JOIN calls USING (call_id) "
+        f"WHERE {chosen} ORDER BY call_id",
+        values,
+    )
+    return [Judged(*row) for row in rows]
 
 
 def feedback_row(feedback: Feedback) -> tuple[str | int | None, ...]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tierwise.ledger.counts import NO_COUNTS, Counts
 from tierwise.ledger.filter import Dimension, Filter, condition
@@ -21,7 +22,22 @@ from tierwise.ledger.rollup import KEY, MS_PER_HOUR, SCAN, SUMS, Totals
 if TYPE_CHECKING:
     from tierwise.ledger.store import Ledger
 
-__all__ = ["Span", "Stretches", "Sum", "extent", "is_whole", "read_sums", "scan_sums", "sums", "values_of", "widened"]
+__all__ = [
+    "Snapshot",
+    "Span",
+    "Stretches",
+    "Sum",
+    "extent",
+    "is_by_day",
+    "is_whole",
+    "read_sums",
+    "scan_sums",
+    "snapshot",
+    "values_of",
+    "widened",
+]
+
+Snapshot: TypeAlias = sqlite3.Connection  # for the functions of this package alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +80,13 @@ def widened(connection: sqlite3.Connection, since_ms: int | None, until_ms: int 
     return Span(whole(since_ms, up=False), whole(until_ms, up=True))
 
 
-def sums(
-    ledger: Ledger,
-    by: Sequence[Dimension],
-    where: Filter = Filter(),
-    *,
-    stretches: Stretches | None = None,
-    columns: Collection[str] = SUMS,
-    counts: bool = False,
-) -> list[Sum]:
-    """Sums of the filter's calls (times widened) by these dimensions and stretches, ordered by them.
-
-    Only the named `columns` are read; the others are 0.
+def snapshot(ledger: Ledger) -> AbstractContextManager[Snapshot]:
+    """The ledger as it is now, for several readings.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    with ledger._reading() as connection:
-        return read_sums(connection, by, where, stretches=stretches, columns=columns, counts=counts)
+    return ledger._reading()
 
 
 def read_sums(
@@ -93,7 +98,10 @@ def read_sums(
     columns: Collection[str] = SUMS,
     counts: bool = False,
 ) -> list[Sum]:
-    """The same, on a connection that is there."""
+    """Sums of the filter's calls (times widened) by these dimensions and stretches, ordered by them.
+
+    Only the named `columns` are read; the others are 0.
+    """
     span = widened(connection, where.since_ms, where.until_ms)
     if where.session is not None or where.status is not None:
         exact = replace(
@@ -124,10 +132,32 @@ def scan_sums(
 
 
 def extent(connection: sqlite3.Connection, where: Filter = Filter()) -> Span:
-    """The hours in which the filter's calls begin: from, and up to but not including. None where there are none."""
-    source, values = _source(connection, (), where, widened(connection, where.since_ms, where.until_ms), ("calls",))
-    first, last = connection.execute(f"SELECT min(hour), max(hour) FROM {source}", values).fetchone()  # noqa: S608 names of this module
-    return Span(None, None) if first is None else Span(first, last + 1)
+    """The hours in which the filter's calls begin: from, and up to but not including. None where there are none.
+
+    Of long ago, whole days.
+    """
+    span = widened(connection, where.since_ms, where.until_ms)
+    first, last = _first_and_last(connection, where, span, by_hours=False)
+    if first is None or last is None:
+        return Span(None, None)
+    # The days are known; within the first and the last one the hours may be.
+    hours_since = _hours_since(connection)
+    if first >= hours_since:
+        day = Span(max(first, span.since or 0), first // DAY * DAY + DAY)
+        first = _first_and_last(connection, where, day, by_hours=True)[0] or first
+    if last >= hours_since and last // DAY * DAY >= hours_since:
+        day = Span(last // DAY * DAY, last + 1)
+        last = _first_and_last(connection, where, day, by_hours=True)[1] or last
+    return Span(first, last + 1)
+
+
+def _first_and_last(
+    connection: sqlite3.Connection, where: Filter, span: Span, *, by_hours: bool
+) -> tuple[int | None, int | None]:
+    source, values = _source(connection, (), where, span, ("calls",), by_hours=by_hours)
+    sql = f"SELECT min(hour), max(last) FROM {source} WHERE calls > 0"  # noqa: S608 names of this module
+    found: tuple[int | None, int | None] = connection.execute(sql, values).fetchone()
+    return found
 
 
 def values_of(connection: sqlite3.Connection, dimension: Dimension) -> list[str]:
@@ -141,6 +171,11 @@ def values_of(connection: sqlite3.Connection, dimension: Dimension) -> list[str]
         found = [row[0] for row in rows]
     recent = connection.execute(f"SELECT DISTINCT {dimension} FROM rollup_recent")  # noqa: S608 as above
     return sorted({*found, *(row[0] for row in recent)})
+
+
+def is_by_day(connection: sqlite3.Connection, hour: int) -> bool:
+    """Whether so long ago only whole days are known."""
+    return hour < _hours_since(connection)
 
 
 def _hours_since(connection: sqlite3.Connection) -> int:
@@ -177,6 +212,7 @@ def _source(
     """A subquery with the rows to be added up, and its values."""
     kept = {name for name in CUTS if name in by or getattr(where, name) is not None}
     names = ", ".join((*KEY, *(name for name in SUMS if name in columns), "counts"))
+    last = "hour + span_hours - 1 AS last"
     conditions = [f"span_hours = ? AND cut = {cut_of(kept)}"]
     values: list[object] = []
     for name in CUTS:
@@ -204,10 +240,10 @@ def _source(
         all_values.extend(given)
 
     for hours, since, until in _pieces(span, _hours_since(connection), by_hours=by_hours):
-        text = f"SELECT {names} FROM rollup WHERE {' AND '.join(conditions)}"  # noqa: S608 names of this module
+        text = f"SELECT {names}, {last} FROM rollup WHERE {' AND '.join(conditions)}"  # noqa: S608 names of this module
         add(text, [hours, *values], since, until)
     exact = [(name, getattr(where, name)) for name in (*CUTS, "tier", "model") if getattr(where, name) is not None]
-    text = f"SELECT {names} FROM rollup_recent WHERE 1{''.join(f' AND {name} = ?' for name, _ in exact)}"  # noqa: S608 as above
+    text = f"SELECT {names}, hour FROM rollup_recent WHERE 1{''.join(f' AND {name} = ?' for name, _ in exact)}"  # noqa: S608 as above
     add(text, [value for _, value in exact], span.since, span.until)
     parts.append(_open_calls(names, exact, span))
     all_values.extend(value for _, value in exact)
@@ -221,7 +257,8 @@ def _open_calls(names: str, exact: Sequence[tuple[str, str]], span: Span) -> str
     for operator, hour in ((">=", span.since), ("<", span.until)):
         if hour is not None:  # + keeps SQLite from looking through the whole time instead
             where += f" AND +started_at_ms {operator} {hour * MS_PER_HOUR}"
-    text = f"SELECT {names.removesuffix('counts')}iif(counted IS NULL, '{{}}', json_object(CAST(counted AS TEXT), 1)) "
+    counts = "iif(counted IS NULL, '{}', json_object(CAST(counted AS TEXT), 1))"
+    text = f"SELECT {names.removesuffix('counts')}{counts}, hour "
     text += f"FROM ({SCAN.format(where=where)}) WHERE 1"
     return text + "".join(f" AND {name} = ?" for name, _ in exact if name not in CUTS)
 

@@ -6,13 +6,23 @@ a year of millions of calls is answered at once. What is defined by a rule is wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
+from math import sqrt
+from typing import NamedTuple, TypeAlias, assert_never
 
-from tierwise.core.decisions import CallStatus
-from tierwise.ledger import FeedbackCounts, Ledger, StoredCall, Totals
+from tierwise.core.calls import CallKind
+from tierwise.core.decisions import CallStatus, OutcomeKind
+from tierwise.core.money import EXACT, nanousd_to_usd, usd_to_nanousd
+from tierwise.ledger import Dimension, FeedbackCounts, Filter, Judgement, Ledger, StoredCall, Totals
+from tierwise.ledger.counts import percentile_ms
+from tierwise.ledger.feedback import Judged, read_judgements
+from tierwise.ledger.keys import Keys
+from tierwise.ledger.listing import CallPage, CallSummary, list_calls, recent_sessions, session_calls
+from tierwise.ledger.rollup import MS_PER_HOUR, SUMS
+from tierwise.ledger.sums import Snapshot, Stretches, Sum, extent, is_by_day, read_sums, snapshot, values_of, widened
 
 __all__ = [
     "Acceptance",
@@ -89,17 +99,138 @@ class By(StrEnum):
     KEY = "key"
 
 
+Value: TypeAlias = int | Decimal | None
+
+
 @dataclass(frozen=True, slots=True)
 class Measures:
     """The figures of a group of calls. A rate or a percentile is None where there is nothing to tell it from."""
 
     totals: Totals
-    latencies: Mapping[int, int]  # calls by latency bucket; see `tierwise.ledger.counts`
-    failures: Mapping[str, int]  # attempts by outcome, accepted ones and those without an end left out
+    latencies: Mapping[int, int] = field(default_factory=dict)  # calls by bucket; see `tierwise.ledger.counts`
+    failures: Mapping[str, int] = field(default_factory=dict)  # attempts by outcome, where that is not accepted
 
-    # Properties, all of them: spent_usd, open_usd, baseline_usd, saved_usd (signed), saved_percent, calls,
-    # escalation_rate, acceptance_rate, mean_latency_ms, p50_latency_ms, p95_latency_ms, cache_hit_share,
-    # cache_saved_usd (signed), prompt_tokens, tokens, mean_confidence.
+    @property
+    def calls(self) -> int:
+        """All calls, those that run too."""
+        return self.totals.calls
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """Everything spent whose price is known: failed attempts, and what asked a model what the task is, included."""
+        return nanousd_to_usd(self.totals.cost_nanousd)
+
+    @property
+    def open_usd(self) -> Decimal:
+        """Estimate for attempts that are still open, or were when their process died."""
+        return nanousd_to_usd(self.totals.open_cost_nanousd)
+
+    @property
+    def baseline_usd(self) -> Decimal:
+        """What the baseline model would have cost for the calls that were answered."""
+        return nanousd_to_usd(self.totals.baseline_nanousd)
+
+    @property
+    def saved_usd(self) -> Decimal:
+        """Baseline minus spent, over the calls where both are known. Negative: a loss."""
+        return nanousd_to_usd(self.totals.compared_baseline_nanousd - self.totals.compared_cost_nanousd)
+
+    @property
+    def saved_percent(self) -> Decimal | None:
+        """The saving in percent of the baseline, to a tenth; None where there is no baseline to compare with."""
+        baseline = self.totals.compared_baseline_nanousd
+        if baseline == 0:
+            return None
+        saved = baseline - self.totals.compared_cost_nanousd
+        return EXACT.divide(Decimal(100 * saved), Decimal(baseline)).quantize(Decimal("0.1"), context=EXACT)
+
+    @property
+    def escalation_rate(self) -> Decimal | None:
+        """Of the calls that were sent and ended, those for which more than one model was tried."""
+        ended = self.totals.answered_calls + self.totals.failed_calls + self.totals.cancelled_calls
+        return _share(self.totals.climbed_calls, ended)
+
+    @property
+    def acceptance_rate(self) -> Decimal | None:
+        """Of the replies that came, those that stood: not rejected by a check, not refused, not cut off."""
+        return _share(self.totals.accepted_attempts, self.totals.accepted_attempts + self.totals.rejected_attempts)
+
+    @property
+    def mean_latency_ms(self) -> int | None:
+        """Mean latency of a call."""
+        return round(self.totals.latency_ms / self.totals.timed_calls) if self.totals.timed_calls else None
+
+    @property
+    def p50_latency_ms(self) -> int | None:
+        """What half of the calls took at most, to a sixteenth."""
+        return percentile_ms(self.latencies, 0.5)
+
+    @property
+    def p95_latency_ms(self) -> int | None:
+        """What 95 of 100 calls took at most, to a sixteenth."""
+        return percentile_ms(self.latencies, 0.95)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens of prompts: fresh, read from the cache, written to it."""
+        totals = self.totals
+        written = totals.cache_write_5m_tokens + totals.cache_write_1h_tokens
+        return totals.input_tokens + totals.cache_read_tokens + written
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts and replies."""
+        return self.prompt_tokens + self.totals.output_tokens
+
+    @property
+    def cache_hit_share(self) -> Decimal | None:
+        """Of the tokens of prompts, those that were read from the cache."""
+        return _share(self.totals.cache_read_tokens, self.prompt_tokens)
+
+    @property
+    def cache_saved_usd(self) -> Decimal:
+        """What the cache saved against sending the same tokens fresh. Negative: writing cost more than that."""
+        return nanousd_to_usd(self.totals.cache_saved_nanousd)
+
+    @property
+    def mean_confidence(self) -> float | None:
+        """How sure the classifier was of a call, 0 to 1."""
+        return self.totals.confidence_millionths / self.totals.calls / 1e6 if self.totals.calls else None
+
+    def value(self, measure: Measure) -> Value:  # noqa: PLR0912 one branch a measure
+        """One of the figures, by its name."""
+        match measure:
+            case Measure.CALLS:
+                return self.calls
+            case Measure.ATTEMPTS:
+                return self.totals.attempts
+            case Measure.TOKENS:
+                return self.tokens
+            case Measure.SPENT:
+                return self.spent_usd
+            case Measure.BASELINE:
+                return self.baseline_usd
+            case Measure.SAVED:
+                return self.saved_usd
+            case Measure.CACHE_SAVED:
+                return self.cache_saved_usd
+            case Measure.ESCALATION_RATE:
+                return self.escalation_rate
+            case Measure.ACCEPTANCE_RATE:
+                return self.acceptance_rate
+            case Measure.CACHE_HIT_SHARE:
+                return self.cache_hit_share
+            case Measure.P50_LATENCY_MS:
+                return self.p50_latency_ms
+            case Measure.P95_LATENCY_MS:
+                return self.p95_latency_ms
+            case _:
+                assert_never(measure)
+
+
+def _share(part: int, whole: int) -> Decimal | None:
+    """To a ten-thousandth; None of nothing."""
+    return EXACT.divide(Decimal(part), Decimal(whole)).quantize(Decimal("0.0001"), context=EXACT) if whole else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +251,6 @@ class Overview:
     before: Measures | None  # None where the scope has no beginning
     step_ms: int
     points: tuple[Point, ...]
-
-
-Value = int | Decimal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,44 +290,6 @@ class TaskTypeFigures:
     measures: Measures
     tiers: tuple[TierFigures, ...]  # by name
     feedback: FeedbackCounts
-
-
-@dataclass(frozen=True, slots=True)
-class CallSummary:
-    """A call in a list, with what its attempts come to."""
-
-    call_id: str
-    started_at_ms: int
-    status: CallStatus
-    task_type: str
-    confidence: float
-    abstained: bool
-    tier: str
-    model: str
-    planned_tier: str
-    project: str | None
-    session: str | None
-    key_id: str | None
-    kind: str | None  # main, subagent, title, …: `tierwise.core.calls.CallKind`
-    latency_ms: int | None
-    attempts: int
-    models: int  # that were tried: more than one is an escalation
-    cost_nanousd: int | None  # None: an attempt is unpriced
-    baseline_nanousd: int | None
-    tokens_in: int
-    tokens_out: int
-    error: str | None
-    feedback: str | None  # good, bad
-    feedback_type: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class CallPage:
-    """Calls, the latest first. A search looks at so many calls a page at most, so a page may be short or empty."""
-
-    calls: tuple[CallSummary, ...]
-    cursor: str | None  # hand it in for what follows; None: there is no more
-    searched_to_ms: int | None  # back to when this page has looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +354,6 @@ class Thread:
 
     kind: str
     calls: tuple[CallSummary, ...]
-    measures: Measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +409,8 @@ class Choices:
 class Figures:
     """Reads figures from a ledger.
 
-    Every method raises `LedgerError` where the ledger cannot be read.
+    Every method raises `LedgerError` where the ledger cannot be read, and `ValueError` for a time that ends before it
+    begins.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -328,48 +418,347 @@ class Figures:
 
     def measures(self, scope: Scope = Scope()) -> Measures:
         """All figures of the scope."""
-        raise NotImplementedError
+        with snapshot(self._ledger) as connection:
+            return _of(read_sums(connection, (), _filter(scope), counts=True)[0])
 
     def overview(self, scope: Scope = Scope(), *, points: int = 30) -> Overview:
         """Figures, those of the time before, and about so many points between."""
-        raise NotImplementedError
+        where = _filter(scope)
+        with snapshot(self._ledger) as connection:
+            time = _time(connection, where, points)
+            within = _stretch_sums(connection, (), where, time, counts=True)
+            before = None
+            if scope.since_ms is not None:
+                earlier = replace(
+                    where,
+                    since_ms=(2 * time.since - time.until) * MS_PER_HOUR,
+                    until_ms=time.since * MS_PER_HOUR,
+                )
+                before = _of(read_sums(connection, (), earlier, counts=True)[0])
+        found = {one.stretch: _of(one) for one in within}
+        return Overview(
+            time.since * MS_PER_HOUR,
+            time.until * MS_PER_HOUR,
+            _together(found.values()),
+            before,
+            time.step * MS_PER_HOUR,
+            tuple(Point(time.start_ms(n), found.get(n, _NOTHING)) for n in range(time.stretches)),
+        )
 
     def series(self, scope: Scope, measure: Measure, by: By = By.TOTAL, *, points: int = 60) -> Series:
         """A measure over time, in about so many points."""
-        raise NotImplementedError
+        with snapshot(self._ledger) as connection:
+            return _series(connection, _filter(scope), measure, by, points)
 
     def task_types(self, scope: Scope = Scope()) -> tuple[TaskTypeFigures, ...]:
         """All task types that occur, dearest first."""
-        raise NotImplementedError
+        with snapshot(self._ledger) as connection:
+            return _task_types(connection, _filter(scope))
 
     def task_type(self, scope: Scope, name: str, *, points: int = 60, examples: int = 20) -> TaskTypeDetail | None:
         """One task type; None where no call of the scope is of it."""
-        raise NotImplementedError
+        chosen = replace(scope, task_type=name)
+        where = _filter(chosen)
+        with snapshot(self._ledger) as connection:
+            found = _task_types(connection, where)
+            if not found:
+                return None
+            spent = _series(connection, where, Measure.SPENT, By.TIER, points)
+            calls = _series(connection, where, Measure.CALLS, By.TIER, points)
+        return TaskTypeDetail(found[0], spent, calls, self.calls(chosen, limit=examples).calls)
 
     def quality(self, scope: Scope = Scope()) -> Quality:
         """How good routing is."""
-        raise NotImplementedError
+        where = _filter(scope)
+        with snapshot(self._ledger) as connection:
+            tiers = [(one.key[0], _of(one)) for one in read_sums(connection, ("tier",), where, counts=True)]
+            judged = ("calls", "attempts", "accepted_attempts", "rejected_attempts")
+            replies = read_sums(connection, ("task_type", "tier"), where, columns=judged)
+            said = read_judgements(connection, where)
+        left = [Left(tier, kind, count) for tier, one in tiers for kind, count in one.failures.items()]
+        whole = _together(one for _, one in tiers)
+        return Quality(
+            whole,
+            _reliability(said),
+            tuple(_acceptance(one.key[0], one.key[1], one.totals) for one in replies if _replies(one.totals)),
+            tuple(sorted(left, key=lambda one: (-one.attempts, one.tier, one.outcome))),
+            whole.failures.get(OutcomeKind.REFUSED.value, 0),
+            whole.failures.get(OutcomeKind.TRUNCATED.value, 0),
+            _counted(said),
+        )
 
-    def calls(self, scope: Scope = Scope(), *, text: str = "", cursor: str | None = None, limit: int = 50) -> CallPage:
-        """The latest calls, which hold `text` somewhere.
+    def calls(
+        self,
+        scope: Scope = Scope(),
+        *,
+        text: str = "",
+        least_usd: Decimal | None = None,
+        most_usd: Decimal | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> CallPage:
+        """The latest calls, which hold `text` in one of their fields and cost so much. Times are taken as they are.
 
         Raises:
             ValueError: a cursor that is none.
         """
-        raise NotImplementedError
+        return list_calls(
+            self._ledger,
+            replace(_filter(scope), status=scope.status),
+            text=text,
+            least_nanousd=None if least_usd is None else usd_to_nanousd(least_usd),
+            most_nanousd=None if most_usd is None else usd_to_nanousd(most_usd),
+            cursor=cursor,
+            limit=limit,
+        )
 
     def call(self, call_id: str) -> StoredCall | None:
         """One call with its attempts, reasons and feedback."""
-        raise NotImplementedError
+        return self._ledger.get(call_id)
 
     def conversation(self, session: str, *, most: int = 2000) -> Conversation | None:
-        """A session's calls as a tree; None where there are none."""
-        raise NotImplementedError
+        """A session's calls by what they were for; None where there are none."""
+        calls, is_whole = session_calls(self._ledger, session, most=most)
+        if not calls:
+            return None
+        threads: dict[str, list[CallSummary]] = {}
+        for call in calls:
+            threads.setdefault(call.kind or CallKind.MAIN.value, []).append(call)
+        order = [kind.value for kind in CallKind]
+        names = sorted(threads, key=lambda name: (order.index(name) if name in order else len(order), name))
+        return Conversation(
+            session,
+            self.measures(Scope(session=session)),
+            tuple(Thread(name, tuple(threads[name])) for name in names),
+            is_whole,
+        )
 
     def cache(self, scope: Scope = Scope(), *, points: int = 60) -> Cache:
         """What the prompt cache did."""
-        raise NotImplementedError
+        where = _filter(scope)
+        with snapshot(self._ledger) as connection:
+            models = [CacheLine(one.key[0], _of(one)) for one in read_sums(connection, ("model",), where)]
+            hit_share = _series(connection, where, Measure.CACHE_HIT_SHARE, By.TOTAL, points)
+            saved = _series(connection, where, Measure.CACHE_SAVED, By.TOTAL, points)
+        models.sort(key=lambda line: (-line.measures.prompt_tokens, line.model))
+        return Cache(_together(line.measures for line in models), tuple(models), hit_share, saved)
 
     def choices(self) -> Choices:
         """What there is to filter by."""
-        raise NotImplementedError
+        names = {key.key_id: key.name for key in Keys(self._ledger).all()}
+        with snapshot(self._ledger) as connection:
+            found = {name: tuple(values_of(connection, name)) for name in _CHOICES}
+            span = extent(connection)
+            sessions = recent_sessions(connection, _MOST_SESSIONS)
+        return Choices(
+            projects=found["project"],
+            keys=tuple(KeyChoice(key_id, names.get(key_id)) for key_id in found["key_id"]),
+            tiers=found["tier"],
+            models=found["model"],
+            task_types=found["task_type"],
+            sessions=tuple(sessions),
+            first_ms=None if span.since is None else span.since * MS_PER_HOUR,
+            last_ms=None if span.until is None else span.until * MS_PER_HOUR,
+        )
+
+
+_NOTHING = Measures(Totals())
+_MOST_SESSIONS = 50
+_CHOICES: tuple[Dimension, ...] = ("project", "key_id", "tier", "model", "task_type")
+_STEPS = (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, 7 * 24, 14 * 24, 28 * 24, 84 * 24, 364 * 24)  # hours of a stretch
+_LONGEST_HOURS = 200 * 365 * 24  # whatever somebody asks for
+_DIMENSIONS: Mapping[By, Dimension] = {
+    By.TIER: "tier",
+    By.MODEL: "model",
+    By.TASK_TYPE: "task_type",
+    By.PROJECT: "project",
+    By.KEY: "key_id",
+}
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
+_ENDED = ("answered_calls", "failed_calls", "cancelled_calls")
+# What a measure is made of: reading the rest would take thrice as long.
+_COLUMNS: Mapping[Measure, tuple[str, ...]] = {
+    Measure.CALLS: (),
+    Measure.ATTEMPTS: (),
+    Measure.TOKENS: _TOKENS,
+    Measure.SPENT: ("cost_nanousd",),
+    Measure.BASELINE: ("baseline_nanousd",),
+    Measure.SAVED: ("compared_baseline_nanousd", "compared_cost_nanousd"),
+    Measure.CACHE_SAVED: ("cache_saved_nanousd",),
+    Measure.ESCALATION_RATE: ("climbed_calls", *_ENDED),
+    Measure.ACCEPTANCE_RATE: ("accepted_attempts", "rejected_attempts"),
+    Measure.CACHE_HIT_SHARE: _TOKENS,
+    Measure.P50_LATENCY_MS: (),
+    Measure.P95_LATENCY_MS: (),
+}
+_RATES = frozenset({measure for measure in Measure if Measures(Totals()).value(measure) is None})  # say nothing of size
+_BANDS = 10
+
+
+class _Time(NamedTuple):
+    """A time in hours since 1970, and the stretches it is shown in."""
+
+    since: int
+    until: int
+    step: int
+
+    @property
+    def stretches(self) -> int:
+        return -(-(self.until - self.since) // self.step)
+
+    def start_ms(self, number: int) -> int:
+        return (self.since + number * self.step) * MS_PER_HOUR
+
+
+def _filter(scope: Scope) -> Filter:
+    if scope.since_ms is not None and scope.until_ms is not None and scope.until_ms < scope.since_ms:
+        raise ValueError(f"until ({scope.until_ms}) is before since ({scope.since_ms}); exchange them")
+    return Filter(
+        since_ms=scope.since_ms,
+        until_ms=scope.until_ms,
+        project=scope.project,
+        key_id=scope.key,
+        task_type=scope.task_type,
+        tier=scope.tier,
+        model=scope.model,
+        session=scope.session,
+    )
+
+
+def _time(connection: Snapshot, where: Filter, points: int) -> _Time:
+    """The time of a filter as it is shown: where it is open, from the first call to the last."""
+    since, until = widened(connection, where.since_ms, where.until_ms)
+    if since is None or until is None:
+        found = extent(connection, replace(where, session=None, status=None))
+        since = since if since is not None else found.since if found.since is not None else (until or 1) - 1
+        until = until if until is not None else max(found.until or 0, since + 1)
+    until = min(max(until, since + 1), since + _LONGEST_HOURS)
+    least = (until - since) / max(1, points)
+    step = next((step for step in _STEPS if step >= least), _STEPS[-1])
+    whole = widened(connection, since * MS_PER_HOUR, None).since
+    if step % 24 and where.session is None and is_by_day(connection, since):
+        step = 24
+    return _Time(since if whole is None else whole, until, step)
+
+
+def _stretch_sums(
+    connection: Snapshot,
+    by: tuple[Dimension, ...],
+    where: Filter,
+    time: _Time,
+    *,
+    columns: Collection[str] = SUMS,
+    counts: bool = False,
+) -> list[Sum]:
+    exact = replace(where, since_ms=time.since * MS_PER_HOUR, until_ms=time.until * MS_PER_HOUR)
+    return read_sums(connection, by, exact, stretches=Stretches(time.since, time.step), columns=columns, counts=counts)
+
+
+def _series(connection: Snapshot, where: Filter, measure: Measure, by: By, points: int) -> Series:
+    time = _time(connection, where, points)
+    dimensions = () if by is By.TOTAL else (_DIMENSIONS[by],)
+    counts = measure in (Measure.P50_LATENCY_MS, Measure.P95_LATENCY_MS)
+    columns = ("calls", "attempts", *_COLUMNS[measure])
+    found: dict[str, dict[int, Value]] = {}
+    weights: dict[str, Decimal] = {}
+    for one in _stretch_sums(connection, dimensions, where, time, columns=columns, counts=counts):
+        name = one.key[0] if one.key else ""
+        value = _of(one).value(measure)
+        found.setdefault(name, {})[one.stretch] = value
+        weight = Decimal(one.totals.calls if value is None or measure in _RATES else value).copy_abs()
+        weights[name] = weights.get(name, Decimal(0)) + weight
+    empty = _NOTHING.value(measure)
+    if by is By.TOTAL and not found:
+        found[""] = {}
+    lines = [
+        Line(name, tuple(found[name].get(n, empty) for n in range(time.stretches)))
+        for name in sorted(found, key=lambda name: (-weights.get(name, Decimal(0)), name))
+    ]
+    return Series(
+        measure,
+        by,
+        time.since * MS_PER_HOUR,
+        time.until * MS_PER_HOUR,
+        time.step * MS_PER_HOUR,
+        tuple(time.start_ms(n) for n in range(time.stretches)),
+        tuple(lines),
+    )
+
+
+def _task_types(connection: Snapshot, where: Filter) -> tuple[TaskTypeFigures, ...]:
+    tiers: dict[str, list[TierFigures]] = {}
+    for one in read_sums(connection, ("task_type", "tier"), where):
+        tiers.setdefault(one.key[0], []).append(TierFigures(one.key[1], _of(one)))
+    said: dict[str, list[Judged]] = {}
+    for judged in read_judgements(connection, where):
+        said.setdefault(judged.task_type, []).append(judged)
+    found = [
+        TaskTypeFigures(name, _together(one.measures for one in parts), tuple(parts), _counted(said.get(name, ())))
+        for name, parts in tiers.items()
+    ]
+    found.sort(key=lambda one: (-one.measures.totals.cost_nanousd, -one.measures.calls, one.task_type))
+    return tuple(found)
+
+
+def _of(one: Sum) -> Measures:
+    return Measures(one.totals, one.counts.latencies, one.counts.failures)
+
+
+def _together(parts: Iterable[Measures]) -> Measures:
+    """The figures of several groups as one."""
+    totals = dict.fromkeys(SUMS, 0)
+    latencies: dict[int, int] = {}
+    failures: dict[str, int] = {}
+    for part in parts:
+        for name in SUMS:
+            totals[name] += getattr(part.totals, name)
+        for bucket, count in part.latencies.items():
+            latencies[bucket] = latencies.get(bucket, 0) + count
+        for kind, count in part.failures.items():
+            failures[kind] = failures.get(kind, 0) + count
+    return Measures(Totals(**totals), latencies, failures)
+
+
+def _replies(totals: Totals) -> int:
+    return totals.accepted_attempts + totals.rejected_attempts
+
+
+def _acceptance(task_type: str, tier: str, totals: Totals) -> Acceptance:
+    accepted, replies = totals.accepted_attempts, _replies(totals)
+    low, high = _wilson(accepted, replies)
+    return Acceptance(task_type, tier, accepted, totals.rejected_attempts, accepted / replies, low, high)
+
+
+def _wilson(hits: int, of: int) -> tuple[float, float]:
+    """The interval in which a rate lies with 95 %, of so many hits."""
+    z = 1.959964
+    rate, spread = hits / of, z * z / of
+    middle = (rate + spread / 2) / (1 + spread)
+    half = z * sqrt(rate * (1 - rate) / of + spread / (4 * of)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _reliability(said: Iterable[Judged]) -> tuple[Reliability, ...]:
+    bands: dict[int, list[Judged]] = {}
+    for judged in said:
+        if judged.right_type is not None:
+            bands.setdefault(min(_BANDS - 1, int(judged.confidence * _BANDS)), []).append(judged)
+    return tuple(
+        Reliability(
+            band / _BANDS,
+            (band + 1) / _BANDS,
+            len(found),
+            sum(judged.right_type == judged.task_type for judged in found),
+            sum(judged.confidence for judged in found) / len(found),
+        )
+        for band, found in sorted(bands.items())
+    )
+
+
+def _counted(said: Iterable[Judged]) -> FeedbackCounts:
+    good = bad = typed = 0
+    for judged in said:
+        good += judged.verdict == Judgement.GOOD
+        bad += judged.verdict == Judgement.BAD
+        typed += judged.right_type is not None
+    return FeedbackCounts(good, bad, typed)

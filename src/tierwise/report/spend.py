@@ -7,6 +7,8 @@ attempt still open may have cost is shown apart (`open_cost_usd`), because nobod
 
 By model or by tier, a call's baseline stands in the row of the model that answered, and each attempt's cost in the
 row of the model that caused it: a cheap model whose replies keep being rejected shows a loss, which is the point.
+
+The figures themselves are those of `tierwise.report.figures`.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from tierwise.core.decisions import CallStatus
-from tierwise.core.money import EXACT, nanousd_to_usd
 from tierwise.ledger import Dimension, Filter, Ledger, Totals
+from tierwise.report.figures import Measures
 
 __all__ = ["Report", "ReportRow", "moment_ms", "period", "spend"]
 
@@ -33,36 +35,32 @@ class ReportRow:
     @property
     def cost_usd(self) -> Decimal:
         """Everything spent whose price is known, failed attempts included."""
-        return nanousd_to_usd(self.totals.cost_nanousd)
+        return Measures(self.totals).spent_usd
 
     @property
     def open_cost_usd(self) -> Decimal:
         """Estimate for attempts that are still open, or were when their process died."""
-        return nanousd_to_usd(self.totals.open_cost_nanousd)
+        return Measures(self.totals).open_usd
 
     @property
     def baseline_cost_usd(self) -> Decimal:
         """What the baseline model would have cost for the calls that were answered."""
-        return nanousd_to_usd(self.totals.baseline_nanousd)
+        return Measures(self.totals).baseline_usd
 
     @property
     def saved_usd(self) -> Decimal:
         """Baseline minus spent, over the calls where both are known. Negative: a loss."""
-        return nanousd_to_usd(self.totals.compared_baseline_nanousd - self.totals.compared_cost_nanousd)
+        return Measures(self.totals).saved_usd
 
     @property
     def saved_percent(self) -> Decimal | None:
         """The saving in percent of the baseline, to a tenth; None where there is no baseline to compare with."""
-        baseline = self.totals.compared_baseline_nanousd
-        if baseline == 0:
-            return None
-        saved = baseline - self.totals.compared_cost_nanousd
-        return EXACT.divide(Decimal(100 * saved), Decimal(baseline)).quantize(Decimal("0.1"), context=EXACT)
+        return Measures(self.totals).saved_percent
 
     @property
     def mean_latency_ms(self) -> int | None:
         """Mean latency of a call; None where none was measured."""
-        return round(self.totals.latency_ms / self.totals.timed_calls) if self.totals.timed_calls else None
+        return Measures(self.totals).mean_latency_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,8 @@ def spend(
 ) -> Report:
     """What was spent and saved. `until` is exclusive; a day means its midnight UTC; `project=""` calls without one.
 
-    Comes out of the roll-up, in milliseconds, unless a session, a status or a time within a day is asked for.
+    Comes out of the roll-up, in milliseconds, unless a session, a status or a time within an hour is asked for (of long
+    ago: within a day).
 
     Raises:
         LedgerError: the ledger cannot be read.
