@@ -346,6 +346,33 @@ SHAPES: dict[str, Any] = {
     "budgets set": STANDING,
     "budgets list": {"ledger": "/home/ana/.local/share/tierwise/ledger.db", "budgets": [STANDING]},
     "budgets remove": BUDGET,
+    "ledger size": {
+        "path": "/home/ana/.local/share/tierwise/ledger.db",
+        "database_bytes": 48_259_072,
+        "log_bytes": 4_120_032,
+        "free_bytes": 0,
+        "calls": 81_204,
+        "attempts": 93_411,
+        "pruned_calls": 0,
+        "pruned_before_ms": None,
+        "first_ms": 1_788_220_800_000,
+        "last_ms": 1_795_849_200_000,
+        "waiting": [],
+        "bytes": 52_379_104,
+    },
+    "ledger verify": {"ledger": "/home/ana/.local/share/tierwise/ledger.db", "faults": []},
+    "ledger rebuild": {"ledger": "/home/ana/.local/share/tierwise/ledger.db", "calls": 81_204, "attempts": 93_411},
+    "ledger prune": {
+        "before_ms": 1_788_220_800_000,
+        "calls": 12_804,
+        "attempts": 14_001,
+        "kept_rollups": True,
+    },
+    "ledger backup": {
+        "ledger": "/home/ana/.local/share/tierwise/ledger.db",
+        "file": "ledger-copy.db",
+        "bytes": 48_259_072,
+    },
     "init": {
         "config": "/home/ana/project/tierwise.toml",
         "written": True,
@@ -406,6 +433,11 @@ why and the document has `error`, `kind`, `call_id`, `attempts` and `decision`: 
     "prices": "Prices are US$ per million tokens. An unpriced model has `priced: false` and says why in `problem`.",
     "keys create": "Without `--json`, the secret is all that is on stdout. It cannot be shown again.",
     "budgets list": "`resets_at_ms` is null where a budget never begins anew. `subject` is empty where all count.",
+    "ledger size": """\
+Times are those of the first and last call, to the hour; of long ago to the day (UTC). `calls` and `attempts` have rows;
+`pruned_calls` are in the sums alone.""",
+    "ledger verify": "`faults` are sentences. Exit code 1 where there is one.",
+    "ledger prune": "With `--json` nothing is asked.",
     "init": "`status` of the weights is `present`, `installed`, `skipped` or `failed` (exit code 2).",
     "doctor": """\
 `status` is `ok`, `note`, `warning` or `broken`. `facts` depend on the area (`program`, `configuration`, `keys`,

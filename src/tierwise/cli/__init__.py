@@ -3,7 +3,7 @@
 Exit codes (documented in docs/reference/cli.md, checked by a test):
 
     0    done
-    1    the task was tried and has no acceptable answer; doctor: something is broken; train: it would not help
+    1    the task was tried and has no acceptable answer; doctor, ledger: something is broken; train: it would not help
     2    the command, the input or the configuration cannot be used
     3    not run: no API key, or no model reachable
     4    stopped at a cost ceiling or a deadline
@@ -45,6 +45,7 @@ VERBS = {
     "prices": "Show the prices that apply on a day.",
     "keys": "Make, list and revoke keys for the gateway's clients.",
     "budgets": "Set, list and remove limits of what may be spent.",
+    "ledger": "Look after the ledger: size, verify, backup, prune, rebuild.",
     "init": "Write a first tierwise.toml and install the embedded local model.",
     "doctor": "Check keys, local models, prices, ledger and configuration.",
 }

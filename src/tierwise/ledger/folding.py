@@ -18,8 +18,10 @@ Sums by the hour are kept for five weeks (`hours_since` in `rollup_state`), by t
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection, Mapping
 
-from tierwise.ledger.rollup import COLUMNS, KEY, MS_PER_HOUR, SCAN, SUMS
+from tierwise.ledger.filter import Dimension
+from tierwise.ledger.rollup import COLUMNS, KEY, MS_PER_DAY, MS_PER_HOUR, SCAN, SUMS
 
 __all__ = [
     "CUTS",
@@ -34,34 +36,45 @@ __all__ = [
 ]
 
 HOUR, DAY = 1, 24  # what `span_hours` may be
-CUTS = {"project": 1, "key_id": 2, "task_type": 4}
+CUTS: Mapping[Dimension, int] = {"project": 1, "key_id": 2, "task_type": 4}
 MOST_RECENT = 4000  # rows that may gather: what is read with every view, and how long a fold takes
 _HOURS_KEPT = 35 * 24
+_PIECE_MS = 7 * MS_PER_DAY
 _NAMES = ", ".join(("span_hours", "cut", "project", "key_id", "task_type", "hour", "tier", "model", *SUMS, "counts"))
 
 
-def cut_of(dimensions: set[str]) -> int:
+def cut_of(dimensions: Collection[str]) -> int:
     """The cut in which these are told apart, and no others."""
     return sum(bit for name, bit in CUTS.items() if name in dimensions)
 
 
-def _fold_into(span_hours: int, cut: int) -> str:
-    kept = [f"hour - hour % {span_hours} AS start", *(name for name, bit in CUTS.items() if cut & bit)]
-    cells = [name if cut & bit else "''" for name, bit in CUTS.items()]
-    groups = ", ".join(["start", *kept[1:], "tier", "model"])
-    sums = ", ".join(f"sum({name})" for name in SUMS)
+_ALL = ", ".join(COLUMNS)
+_SUMMED = ", ".join([*(f"sum({name})" for name in SUMS), "sum_counts(counts)"])
+
+
+def _fold_into(source: str, span_hours: int, cut: int) -> str:
+    kept = [name for name, bit in CUTS.items() if cut & bit]
+    cells = ", ".join(name if cut & bit else "''" for name, bit in CUTS.items())
     changes = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
     return (
-        f"INSERT INTO rollup ({_NAMES}) "  # noqa: S608 names and numbers of this module
-        f"SELECT {span_hours}, {cut}, {', '.join(cells)}, {kept[0]}, tier, model, {sums}, sum_counts(counts) "
-        f"FROM rollup_recent WHERE hour >= ? GROUP BY {groups} "
+        f"INSERT INTO rollup ({_NAMES}) SELECT {span_hours}, {cut}, {cells}, hour, tier, model, {_SUMMED} "  # noqa: S608 names and numbers of this module
+        f"FROM {source} WHERE hour >= ? GROUP BY {', '.join(['hour', *kept, 'tier', 'model'])} "
         f"ON CONFLICT DO UPDATE SET {changes}, counts = CASE '{{}}' WHEN excluded.counts THEN counts "
         "WHEN counts THEN excluded.counts ELSE add_counts(counts, excluded.counts) END"
     )
 
 
-_FOLDS = [(span, _fold_into(span, cut)) for span in (HOUR, DAY) for cut in range(sum(CUTS.values()) + 1)]
-_ENDED = "status <> 'open' AND started_at_ms >= ?"
+_BY_HOUR, _BY_DAY = (
+    [_fold_into(source, span, cut) for cut in range(sum(CUTS.values()) + 1)]
+    for source, span in (("rollup_recent", HOUR), ("temp.folding", DAY))
+)
+_BEGIN_DAYS = f"CREATE TEMP TABLE IF NOT EXISTS folding AS SELECT {_ALL} FROM rollup_recent WHERE 0"  # noqa: S608 as above
+# The days' sums are made once, and then cut: of a day with many calls that is a tenth of the work.
+_GATHER_DAYS = (
+    f"INSERT INTO temp.folding SELECT hour - hour % {DAY} AS day, {', '.join(KEY[1:])}, {_SUMMED} FROM rollup_recent "  # noqa: S608 as above
+    f"GROUP BY day, {', '.join(KEY[1:])}"
+)
+_ENDED = "status <> 'open' AND started_at_ms >= ? AND started_at_ms < ?"
 _GATHER = (
     f"INSERT INTO rollup_recent ({', '.join(COLUMNS)}) SELECT {', '.join(KEY)}, "  # noqa: S608 column names only
     f"{', '.join(f'sum({name})' for name in SUMS)}, count_names(counted) "
@@ -82,8 +95,13 @@ def fold(connection: sqlite3.Connection, now_ms: int) -> None:
     (since,) = connection.execute("SELECT hours_since FROM rollup_state").fetchone()
     day = now_ms // MS_PER_HOUR // DAY * DAY
     hours_since = max(since, day - _HOURS_KEPT)
-    for span, statement in _FOLDS:
-        connection.execute(statement, (hours_since if span == HOUR else 0,))
+    connection.execute(_BEGIN_DAYS)
+    connection.execute(_GATHER_DAYS)
+    for statement in _BY_HOUR:
+        connection.execute(statement, (hours_since,))
+    for statement in _BY_DAY:
+        connection.execute(statement, (0,))
+    connection.execute("DELETE FROM temp.folding")
     connection.execute("DELETE FROM rollup_recent")
     if hours_since > since:
         connection.execute("UPDATE rollup_state SET hours_since = ?", (hours_since,))
@@ -95,8 +113,14 @@ def rebuild(connection: sqlite3.Connection, now_ms: int) -> None:
     fold(connection, now_ms)
     (pruned_before_ms,) = connection.execute("SELECT pruned_before_ms FROM rollup_state").fetchone()
     connection.execute("DELETE FROM rollup WHERE hour >= ?", (pruned_before_ms // MS_PER_HOUR,))
-    connection.execute(_GATHER, (pruned_before_ms,))
-    fold(connection, now_ms)
+    first, last = connection.execute("SELECT min(started_at_ms), max(started_at_ms) FROM calls").fetchone()
+    if first is None:
+        return
+    # A piece at a time: what is sorted and gathered stays in memory.
+    for since_ms in range(max(first // MS_PER_DAY * MS_PER_DAY, pruned_before_ms), last + 1, _PIECE_MS):
+        connection.execute(_GATHER, (since_ms, since_ms + _PIECE_MS))
+        if connection.execute("SELECT 1 FROM rollup_recent LIMIT 1").fetchone():
+            fold(connection, now_ms)
 
 
 def forget_before(connection: sqlite3.Connection, before_ms: int, now_ms: int) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CallPage", "CallSummary", "list_calls", "recent_sessions", "session_calls"]
 
-_MOST_LOOKED_AT = 10_000  # calls a page
+_MOST_LOOKED_AT = 4_000  # calls a page
 _LOOKED_AT_ONCE = 500
 _MOST_SESSIONS_OF = 2_000  # of so many of the latest calls
 _TEXTS = ("call_id", "task_type", "tier", "model", "project", "session", "key_id", "error", "tags", "reasons")
@@ -163,8 +163,9 @@ def _looked_at(
         values += position
     marked, marks = condition(replace(where, since_ms=None, until_ms=None, session=None))
     if text:
-        marked += f" AND ({' OR '.join(f'instr(lower({name}), ?)' for name in _TEXTS)})"
-        marks += ["".join(c.lower() if c.isascii() else c for c in text)] * len(_TEXTS)  # as SQLite's lower does
+        whole = " || char(10) || ".join(f"coalesce({name}, '')" for name in _TEXTS)
+        marked += f" AND instr(lower({whole}), ?) > 0"
+        marks.append("".join(c.lower() if c.isascii() else c for c in text))  # as SQLite's lower does
     return connection.execute(
         f"SELECT started_at_ms, call_id, {marked} FROM calls WHERE {chosen} "  # noqa: S608 names of this package
         "ORDER BY started_at_ms DESC, call_id DESC LIMIT ?",

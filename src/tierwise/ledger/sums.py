@@ -183,7 +183,7 @@ def _hours_since(connection: sqlite3.Connection) -> int:
     return found
 
 
-def _known(connection: sqlite3.Connection, dimension: str) -> list[str]:
+def _known(connection: sqlite3.Connection, dimension: Dimension) -> list[str]:
     """What occurs in a dimension, of what is folded: one look into the index for each, not a scan."""
     where = f"span_hours = {DAY} AND cut = {CUTS[dimension]}"
     where += "".join(f" AND {name} = ''" for name in CUTS if name != dimension and _before(name, dimension))
@@ -195,7 +195,7 @@ def _known(connection: sqlite3.Connection, dimension: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _before(one: str, other: str) -> bool:
+def _before(one: Dimension, other: Dimension) -> bool:
     names = list(CUTS)
     return names.index(one) < names.index(other)
 

@@ -41,6 +41,7 @@ _CALL: Mapping[str, Callable[[StoredCall], Cell]] = {
     "latency_ms": lambda s: s.call.latency_ms,
     "session": lambda s: s.call.session,
     "project": lambda s: s.call.project,
+    "key_id": lambda s: s.call.key_id,
     "tags": lambda s: json.dumps(dict(s.call.tags)),
     "reasons": lambda s: "; ".join(reason.text for reason in s.call.reasons),
     "error": lambda s: s.call.error,
