@@ -452,9 +452,15 @@ def test_a_client_that_does_not_read_its_answer_is_let_go(serve: Serve, upstream
 def test_a_header_does_not_take_a_call_out_of_its_keys_project(
     serve: Serve, upstream: StandInUpstream, own: Settings
 ) -> None:
-    """Budgets are by project: a key that has one keeps it, and only a key without one may name its own."""
+    """Budgets are by project: a key that has one keeps it, and only a key without one may name its own.
+
+    Each call is on record with the key that it came with.
+    """
     gateway = serve(upstream, settings=own)
+    ids = []
     for name, project in (("bound", "search"), ("free", None)):
-        secret, _ = key(gateway, name, project=project)
+        secret, made = key(gateway, name, project=project)
+        ids.append(made.key_id)
         assert send(gateway, secret, x_tierwise_project="elsewhere").status_code == 200
     assert [found.call.project for found in gateway.calls()] == ["search", "elsewhere"]
+    assert [found.call.key_id for found in gateway.calls()] == ids

@@ -594,12 +594,14 @@ def test_a_new_budget_counts_what_was_spent_in_its_period(ledger: Ledger) -> Non
     assert_sums_are_those_of_the_calls(budgets, ledger)
 
 
-def test_of_a_key_what_was_spent_before_is_not_known(ledger: Ledger) -> None:
-    """Calls do not record it: its budget counts from now on."""
-    gateway_call(ledger, "a", 100)
+def test_a_new_budget_of_a_key_counts_what_its_calls_have_cost(ledger: Ledger) -> None:
+    """Calls record the key that they came with; those that came with another, or without one, are not of it."""
+    gateway_call(ledger, "a", 100, key_id="k")
+    gateway_call(ledger, "b", 20, key_id="l")
+    gateway_call(ledger, "c", 3)
     budgets = Budgets(ledger)
     budgets.set(BudgetScope.KEY, "k", BudgetPeriod.DAY, 150, NOW)
-    assert used(budgets) == [(0, 0)]
+    assert used(budgets) == [(100, 0)]
 
 
 def test_a_budget_that_is_changed_counts_nothing_twice(ledger: Ledger) -> None:

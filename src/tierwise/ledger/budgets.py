@@ -319,8 +319,8 @@ class Budgets:
     ) -> Budget:
         """Makes a budget, or changes the limit of the one that is there; what is spent of that stays spent.
 
-        A new budget of a project or of everything begins with what the ledger says that the gateway's calls have cost
-        in its period. Calls do not record their key, so one of a key counts from now on. What runs just now counts with
+        A new budget begins with what the ledger says that the gateway's calls have cost in its period; calls of older
+        versions did not record their key, and those that were pruned are gone. What runs just now counts with
         what it has cost by now.
 
         Raises:
@@ -474,9 +474,13 @@ _SELECT_OLDEST = (
 # Calls of the gateway have a kind; those of the library count in no budget.
 _SELECT_SPENT = (
     "SELECT coalesce(sum(cost_nanousd), 0) FROM calls JOIN attempts USING (call_id) "
-    "WHERE calls.started_at_ms >= ? AND (? = '' OR project = ?) AND json_extract(tags, '$.kind') IS NOT NULL "
-    "AND outcome <> 'open'"
+    "WHERE calls.started_at_ms >= ? AND json_extract(tags, '$.kind') IS NOT NULL AND outcome <> 'open'"
 )
+_OF_SCOPE = {
+    BudgetScope.ALL: "",
+    BudgetScope.PROJECT: " AND project = ?",
+    BudgetScope.KEY: " AND key_id = ?",
+}
 
 
 def _usd(nanousd: int) -> str:
@@ -539,9 +543,8 @@ def _release(connection: sqlite3.Connection, call_id: str) -> None:
 
 def _spent_since(connection: sqlite3.Connection, scope: BudgetScope, subject: str, start_ms: int) -> int:
     """What the gateway's calls of a scope have cost since then, as far as the ledger can tell."""
-    if scope is BudgetScope.KEY:
-        return 0
-    (spent,) = connection.execute(_SELECT_SPENT, (start_ms, subject, subject)).fetchone()
+    values = (start_ms,) if scope is BudgetScope.ALL else (start_ms, subject)
+    (spent,) = connection.execute(_SELECT_SPENT + _OF_SCOPE[scope], values).fetchone()
     return min(int(spent), MOST_NANOUSD)
 
 
