@@ -32,6 +32,7 @@ unit: $(VENV)/.dev $(VENV)/.claude ## pytest: unit, Hypothesis, the embedded mod
 
 docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match the code
 	$(BIN)/python docs/build_analysis_reference.py --check
+	$(BIN)/python docs/build_api_reference.py --check
 	$(BIN)/python docs/build_cli_reference.py --check
 	$(BIN)/python docs/build_client_support.py --check
 	$(BIN)/python docs/build_config_reference.py --check

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCOPES", "command", "existing_ledger", "key_named"]
 
-SCOPES = ("calls", "receipts", "metrics")  # those of `KeyScope`, which a test compares
+SCOPES = ("calls", "receipts", "metrics", "manage")  # those of `KeyScope`, which a test compares
 
 
 @click.group("keys")

@@ -24,7 +24,7 @@ from tierwise.importers.base import FoundSession, Importer, ImportRun, Progress
 if TYPE_CHECKING:
     from tierwise.ledger import StoredCall
 
-__all__ = ["LedgerCalls", "build"]
+__all__ = ["LedgerCalls", "build", "sessions_of"]
 
 NAME = "ledger"
 _LEFT_OUT = frozenset({OutcomeKind.NOT_RUN, OutcomeKind.OPEN})
@@ -115,6 +115,20 @@ def _read(path: Path, name: str, seen: _Seen, task_types: Mapping[str, TaskType]
         _imported(one.call, attempt, _classification(one.call, task_types)) for one in stored for attempt in _sent(one)
     ]
     return ImportedSession(id=name, source=NAME, calls=tuple(sorted(calls, key=lambda call: (call.at_ms, call.id))))
+
+
+def sessions_of(calls: Iterable[StoredCall], task_types: Mapping[str, TaskType]) -> list[ImportedSession]:
+    """Calls that were read already, by session, as the importer would bring them."""
+    found: dict[str, list[ImportedCall]] = {}
+    for one in calls:
+        said = _classification(one.call, task_types)
+        sent = [_imported(one.call, attempt, said) for attempt in _sent(one)]
+        if sent:
+            found.setdefault(_session(one.call), []).extend(sent)
+    return [
+        ImportedSession(id=name, source=NAME, calls=tuple(sorted(session, key=lambda call: (call.at_ms, call.id))))
+        for name, session in found.items()
+    ]
 
 
 _ALONE = "call "

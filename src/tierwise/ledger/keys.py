@@ -40,7 +40,8 @@ class KeyScope(StrEnum):
 
     CALLS = "calls"  # sending calls, counting tokens, listing models
     RECEIPTS = "receipts"  # reading what a call cost
-    METRICS = "metrics"  # reading the gateway's metrics
+    METRICS = "metrics"  # reading the gateway's metrics, and the dashboard's figures
+    MANAGE = "manage"  # giving feedback and setting budgets in the dashboard
 
 
 DEFAULT_SCOPES = frozenset({KeyScope.CALLS, KeyScope.RECEIPTS})

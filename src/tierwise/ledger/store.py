@@ -912,6 +912,16 @@ class Ledger:
                 "ORDER BY call_id"
             ).fetchall()
 
+    def captured_text(self, call_id: str) -> str | None:
+        """What was kept of a call's text; None where nothing was, as is usual.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._reading() as connection:
+            row = connection.execute("SELECT text FROM captured WHERE call_id = ?", (call_id,)).fetchone()
+        return None if row is None else row[0]
+
     # Care
 
     def rebuild_rollup(self) -> None:

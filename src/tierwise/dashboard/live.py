@@ -1,0 +1,145 @@
+"""What happens, as it happens: server-sent events of new calls and of the day's figures.
+
+Theory of operation. Nobody tells the dashboard of a call: it asks the ledger, once a second and once for everybody who
+listens, and not at all while nobody does. So recording a call costs nothing more, and the events are the same whether
+the calls go through this process, another worker or another program. A call is told when it is new and again when it
+has changed: it begins as `open`. Whoever listens too slowly misses events, and is told so (`missed`): the page then
+reads anew what it shows.
+
+    event: calls    LiveCalls     new or changed calls, oldest first
+    event: totals   LiveTotals    the figures since midnight UTC, where they changed
+    event: missed                 events were left out: read anew
+    : comment                     every 15 s, so that nothing on the way takes the connection for dead
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from functools import partial
+
+from pydantic import BaseModel
+
+from tierwise.dashboard.api import Api
+from tierwise.dashboard.models import LiveCalls, LiveTotals, moment
+from tierwise.dashboard.refusals import Refused
+from tierwise.ledger.rollup import MS_PER_DAY
+from tierwise.report.figures import CallSummary, Scope
+
+__all__ = ["Live"]
+
+_log = logging.getLogger("tierwise.dashboard")
+_MOST_LISTENERS = 64
+_MOST_WAITING = 32  # events of one listener
+_LOOKS_BACK_MS = 10 * 60_000  # a call that began before that and goes on is seen in the log, not here
+_MOST_CALLS = 200
+_TOTALS_EVERY = 2  # looks
+_COMMENT_EVERY = 15.0
+
+
+class Live:
+    """All who listen. For one event loop.
+
+    Args:
+        api: what answers.
+        every_seconds: how often it looks.
+    """
+
+    def __init__(self, api: Api, *, every_seconds: float = 1.0) -> None:
+        self._api = api
+        self._every = every_seconds
+        self._listeners: set[asyncio.Queue[bytes | None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._told: dict[str, CallSummary] = {}
+        self._totals: str = ""
+
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """The events, for one who listens; ends when the process stops.
+
+        Raises:
+            Refused: too many listen.
+        """
+        if len(self._listeners) >= _MOST_LISTENERS:
+            raise Refused(
+                503, f"{_MOST_LISTENERS} pages listen already", where="/api/v1/live", do="close one, or ask again later"
+            )
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING + 2)
+        self._listeners.add(queue)
+        if self._task is None:
+            self._task = asyncio.create_task(self._look())
+        try:
+            yield b"retry: 2000\n: tierwise\n\n"
+            while True:
+                try:
+                    async with asyncio.timeout(_COMMENT_EVERY):
+                        event = await queue.get()
+                except TimeoutError:
+                    event = b": still here\n\n"
+                if event is None:
+                    return
+                yield event
+        finally:
+            self._listeners.discard(queue)
+            if not self._listeners and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    def close(self) -> None:
+        """Sends all who listen away."""
+        for queue in self._listeners:
+            with contextlib.suppress(asyncio.QueueFull):
+                queue.put_nowait(None)
+
+    async def _look(self) -> None:
+        """Looks again and again, for as long as somebody listens."""
+        self._told, self._totals = {}, ""
+        since_ms = self._api.now_ms()
+        looks = 0
+        while not self._api.runtime.stopping:
+            try:
+                await self._tell_calls(since_ms)
+                if looks % _TOTALS_EVERY == 0:
+                    await self._tell_totals()
+            except Refused as refused:  # the ledger is in trouble: the page's own questions say so
+                _log.info("nothing to tell to who listens: %s", refused.what)
+            except Exception as error:  # noqa: BLE001  a fault of ours must not leave who listens waiting for ever
+                _log.error("a fault in looking for what is new: %s", type(error).__name__)
+            looks += 1
+            await asyncio.sleep(self._every)
+        self.close()
+
+    async def _tell_calls(self, since_ms: int) -> None:
+        now = self._api.now_ms()
+        scope = Scope(since_ms=max(since_ms, now - _LOOKS_BACK_MS) - 60_000, until_ms=now + 60_000)
+        page = await self._api.read(partial(self._api.figures.calls, scope, limit=_MOST_CALLS))
+        known, self._told = self._told, {one.call_id: one for one in page.calls}
+        changed = [one for one in reversed(page.calls) if known.get(one.call_id) != one]
+        fresh = [one for one in changed if one.call_id in known or one.started_at_ms >= since_ms]
+        if fresh:
+            view = self._api.view
+            self._tell("calls", LiveCalls(items=[view.summary(one) for one in fresh]))
+
+    async def _tell_totals(self) -> None:
+        midnight = self._api.now_ms() // MS_PER_DAY * MS_PER_DAY
+        scope = Scope(since_ms=midnight, until_ms=midnight + MS_PER_DAY)
+        found = await self._api.read(partial(self._api.figures.measures, scope))
+        totals = LiveTotals(since=moment(midnight), now=self._api.view.totals(found))
+        text = totals.model_dump_json()
+        if text != self._totals:
+            self._totals = text
+            self._tell("totals", totals)
+
+    def _tell(self, name: str, value: BaseModel) -> None:
+        event = f"event: {name}\ndata: {value.model_dump_json()}\n\n".encode()
+        for queue in self._listeners:
+            if queue.qsize() < _MOST_WAITING:
+                queue.put_nowait(event)
+            elif queue.qsize() == _MOST_WAITING:
+                queue.put_nowait(b"event: missed\ndata: {}\n\n")

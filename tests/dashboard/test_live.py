@@ -1,0 +1,98 @@
+"""Live events: calls as they are recorded, for whoever listens; nothing while nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from tests.dashboard.conftest import NOW_MS, Asked
+from tests.ledger.records import attempt, call
+from tierwise.core.decisions import CallStatus, OutcomeKind
+from tierwise.dashboard.live import Live
+from tierwise.dashboard.models import LiveCalls
+from tierwise.dashboard.refusals import Refused
+
+
+async def until(events: AsyncGenerator[bytes], name: str) -> Any:
+    """What the next event of that name carries."""
+    async with asyncio.timeout(20):
+        async for event in events:
+            head, _, data = event.decode().strip().partition("\n")
+            if head == f"event: {name}":
+                return json.loads(data.removeprefix("data: "))
+    raise AssertionError(f"no event {name}")
+
+
+def quick(asked: Asked) -> Live:
+    return Live(asked.dashboard.api, every_seconds=0.01)
+
+
+async def test_a_call_is_told_when_it_begins_and_when_it_ends(empty: Asked) -> None:
+    """First as open, then with what became of it; calls of before are not told."""
+    asked = empty
+    asked.ledger.record(call("before", started_at_ms=NOW_MS - 50_000), [attempt("before")])
+    events = quick(asked).events()
+    assert (await until(events, "totals"))["now"]["calls"] == 1
+    opened = call("new", started_at_ms=NOW_MS + 1, status=CallStatus.OPEN, latency_ms=None)
+    asked.ledger.start(opened, attempt("new", started_at_ms=NOW_MS + 1, outcome=OutcomeKind.OPEN))
+    (told,) = (await until(events, "calls"))["items"]
+    assert (told["call_id"], told["status"]) == ("new", "open")
+    asked.ledger.end(attempt("new", started_at_ms=NOW_MS + 1), call("new", started_at_ms=NOW_MS + 1))
+    (told,) = (await until(events, "calls"))["items"]
+    assert (told["call_id"], told["status"]) == ("new", "answered")
+    assert (await until(events, "totals"))["now"]["answered_calls"] == 2
+    await events.aclose()
+
+
+async def test_nobody_looks_while_nobody_listens(asked: Asked) -> None:
+    """The ledger is read once for all who listen, and not at all after the last has gone."""
+    live = quick(asked)
+    first, second = live.events(), live.events()
+    await anext(first)
+    await anext(second)
+    assert live.listeners == 2
+    task = live._task
+    await first.aclose()
+    assert live._task is task
+    await second.aclose()
+    assert live._task is None
+    assert live.listeners == 0
+
+
+async def test_whoever_is_too_slow_is_told_so(asked: Asked) -> None:
+    """Events are left out rather than kept without end."""
+    live = quick(asked)
+    events = live.events()
+    await anext(events)
+    for _ in range(100):
+        live._tell("calls", LiveCalls(items=[]))
+    found = [await anext(events) for _ in range(33)]
+    assert found[-1].startswith(b"event: missed")
+    await events.aclose()
+
+
+async def test_listeners_are_counted(asked: Asked) -> None:
+    """So many pages at most; the next is told to close one."""
+    live = quick(asked)
+    listening = [live.events() for _ in range(64)]
+    for events in listening:
+        await anext(events)
+    with pytest.raises(Refused, match="listen already"):
+        await anext(live.events())
+    for events in listening:
+        await events.aclose()
+
+
+async def test_all_are_sent_away_when_it_ends(asked: Asked) -> None:
+    """A page that listens does not hold the process up."""
+    live = quick(asked)
+    events = live.events()
+    await anext(events)
+    asked.runtime.stopping = True
+    async with asyncio.timeout(20):
+        async for _ in events:
+            continue
