@@ -149,6 +149,10 @@ SHAPES: dict[str, Any] = {
         "routed_models": ["claude-tierwise-auto"],
         "upstream": "anthropic",
     },
+    "dashboard": {
+        "url": "http://127.0.0.1:8485/dashboard/",
+        "ledger": "/home/ana/.local/share/tierwise/ledger.db",
+    },
     "demo": {
         "steps": [
             {
@@ -408,6 +412,7 @@ Ctrl-C and SIGTERM let running calls finish; SIGHUP, or a change of a file, read
     "claude": """\
 Its own options come before the verb: `tierwise --config FILE claude -p "…"`. Exit code: that of `claude`; 2 where
 there is none, or the gateway cannot be started.""",
+    "dashboard": "More: [the dashboard](../how-to/dashboard.md).",
     "classify": """\
 One line for each line of input, in order; `id` comes back where the input has one. `tier` is null where no model takes
 so long a text. A line that cannot be used gives `{"error": "line 7: …", "line": 7}`.

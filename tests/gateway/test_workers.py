@@ -148,6 +148,11 @@ def test_a_limit_holds_over_all_workers(run_two: Callable[..., Process], upstrea
     assert [one.status_code for one in answered].count(200) == 4
     refused = [one for one in answered if one.status_code != 200]
     assert {one.status_code for one in refused} == {429}
+    with httpx2.Client(timeout=30.0) as client:
+        limits = client.get(f"{gateway.url}/api/v1/limits").json()
+    assert "headroom" in limits, limits
+    (requests,) = (one for one in limits["headroom"] if one["measure"] == "requests")
+    assert (requests["family"], requests["limit_per_minute"]) == ("haiku", 4)
     assert all(0 < int(one.headers["retry-after"]) <= 15 for one in refused)
 
 

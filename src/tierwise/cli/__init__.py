@@ -41,6 +41,7 @@ VERBS = {
     "replay": "The same calls under other policies, prices or models, side by side.",
     "estimate": "What a workload costs a day and a month, before and after routing.",
     "report": "What was spent and saved, from the ledger.",
+    "dashboard": "See money, quality and routing in a browser, from the ledger.",
     "export": "Write the ledger out as JSON Lines or CSV.",
     "prices": "Show the prices that apply on a day.",
     "keys": "Make, list and revoke keys for the gateway's clients.",

@@ -35,9 +35,9 @@ from typing import Protocol
 from tierwise.core.errors import TierwiseError
 from tierwise.core.money import Usage
 from tierwise.core.settings import RateLimit
-from tierwise.policy.ratelimits import NOTHING, Family, Limits, Load, Taken
+from tierwise.policy.ratelimits import NOTHING, Family, Headroom, Limits, Load, Taken
 
-__all__ = ["Admission", "Admits", "Clock", "Ticket", "Timer", "WouldWait"]
+__all__ = ["Admission", "Admits", "Clock", "Standing", "Ticket", "Timer", "WouldWait"]
 
 _BACKGROUND_WEIGHT = 1 / 8  # of all sessions with background work together, where one with interactive work has 1
 _UNKNOWN_SIZE = 0.001  # of a request to a family that is closed and has no known limit
@@ -100,6 +100,15 @@ class Ticket:
             self._admission._settle(taken, used)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand, for whoever shows it."""
+
+    headroom: tuple[Headroom, ...]
+    waiting: int
+    running: int | None = None  # calls, at all workers; None where there are no others
+
+
 class Admits(Protocol):
     """Who gives leave to send: an `Admission`, or one that lives in another process (`tierwise.gateway.shared`)."""
 
@@ -137,6 +146,9 @@ class Admits(Protocol):
 
     def learn(self, family: Family, headers: Mapping[str, str], *, status: int = 200) -> None:
         """See `Admission.learn`."""
+
+    async def standing(self) -> Standing:
+        """See `Admission.standing`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -409,6 +421,14 @@ class Admission:
         self._limits.learn(family, headers, self._clock.time(), status=status)
         if self._lines:
             self._move(family)
+
+    def headroom(self) -> tuple[Headroom, ...]:
+        """What is left of every limit that is known."""
+        return self._limits.headroom(self._clock.time())
+
+    async def standing(self) -> Standing:
+        """What is left of limits, and how many requests wait."""
+        return Standing(self.headroom(), self.waiting)
 
     def _settle(self, taken: Taken, used: Load) -> None:
         if (use := self._uses.get(taken.family)) is not None and use.running:

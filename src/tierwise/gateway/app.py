@@ -6,6 +6,7 @@
     POST /v1/chat/completions         OpenAI's dialect, JSON and SSE
     GET  /tierwise/calls/{id}         the receipt of a call
     GET  /healthz /readyz /metrics    for whoever operates it
+    GET  /dashboard /api/v1/…         what a person looks at, and what that asks (tierwise.dashboard)
     HEAD / /api/hello                 Claude Code asks whether somebody is there
 
 Upstreams are configuration, never a request's choice. Nothing of a request's text is logged.
@@ -49,6 +50,7 @@ from tierwise.gateway.asgi import (
 from tierwise.gateway.bounds import ceiling_by_name
 from tierwise.gateway.connections import CONNECTION
 from tierwise.gateway.conversations import Conversations
+from tierwise.gateway.hosting import Hosted, is_dashboards
 from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_incoming
 from tierwise.gateway.metrics import Gauge, Metrics, Over
 from tierwise.gateway.outlook import Outlook
@@ -125,6 +127,7 @@ class Gateway:
         self.version = importlib.metadata.version("tierwise")
         self.running = 0
         self.draining = False
+        self.dashboard = Hosted(self)
         self._endpoints: dict[str, Endpoint] = {}
         self._retired: set[Planning] = set()  # of configurations before, of which calls still run
         self._retiring: set[asyncio.Future[None]] = set()
@@ -157,7 +160,10 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+            if is_dashboards(scope["path"]):
+                await self.dashboard(scope, receive, send)
+            else:
+                await self._http(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -215,6 +221,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Closes what it holds; every record is written first."""
+        self.dashboard.close()
         await self.upstream.aclose()
         for planning in (*self._retired, self.planning):
             await self._retire(planning)

@@ -19,6 +19,7 @@ rate limit stays taken: they may well have reached the provider, and buckets ref
     circuit, model, outcome                                  (goes on to all other workers, as does the next)
     broke, what it said, kind, until
     workers, id                                              id, how many serve
+    standing, id                                             id, running calls, waiting ones, what is left of limits
 """
 
 from __future__ import annotations
@@ -31,13 +32,23 @@ from dataclasses import dataclass
 from tierwise.core.json import Json
 from tierwise.core.money import Usage
 from tierwise.core.settings import GatewaySettings
-from tierwise.gateway.admission import Admission, Ticket, WouldWait
+from tierwise.gateway.admission import Admission, Standing, Ticket, WouldWait
 from tierwise.gateway.conversations import Conversation, Conversations
 from tierwise.gateway.line import Frame, Line
-from tierwise.policy.ratelimits import Family, Limits, Load
+from tierwise.policy.ratelimits import Family, Headroom, Limits, Load, Measure
 from tierwise.policy.switching import Warmth
 
-__all__ = ["Commons", "Member", "conversation_frame", "conversation_from", "usage_frame"]
+__all__ = [
+    "Commons",
+    "Member",
+    "conversation_frame",
+    "conversation_from",
+    "standing_frame",
+    "standing_from",
+    "usage_frame",
+]
+
+_LONG_SECONDS = 1e9  # stands for what has no end, which JSON cannot say
 
 
 class Member:
@@ -133,6 +144,9 @@ class Commons:
             case ["settle", int(number), int(requests), int(put), int(out)]:
                 if (ticket := member.tickets.pop(number, None)) is not None:
                     ticket.close(Load(requests, put, out))
+            case ["standing", int(number)]:
+                admission = self.admission
+                member.tell(number, *standing_frame(Standing(admission.headroom(), admission.waiting, self.running)))
             case ["learn", str(pool), str(name), dict(headers), int(status)]:
                 told: Mapping[str, str] = {name: text for name, text in headers.items() if isinstance(text, str)}
                 self.admission.learn(Family(pool, name), told, status=status)
@@ -267,6 +281,41 @@ def conversation_from(frame: Json) -> Conversation | None:
             )
         case _:
             return None
+
+
+def standing_frame(standing: Standing) -> Frame:
+    """How things stand, as it travels between processes."""
+    rows: list[Json] = [
+        [
+            *one.family,
+            one.measure.value,
+            one.limit_per_minute,
+            one.left,
+            min(one.full_in_seconds, _LONG_SECONDS),
+            min(one.closed_seconds, _LONG_SECONDS),
+        ]
+        for one in standing.headroom
+    ]
+    return [standing.running, standing.waiting, rows]
+
+
+def standing_from(frame: Frame) -> Standing:
+    """What `standing_frame` sent; what cannot be read of it is left out."""
+    found = []
+    match frame:
+        case [running, int(waiting), list(rows)]:
+            for row in rows:
+                match row:
+                    case [str(pool), str(name), str(measure), int(limit), int(left), full, closed] if isinstance(
+                        full, int | float
+                    ) and isinstance(closed, int | float):
+                        family = Family(pool, name)
+                        found.append(Headroom(family, Measure(measure), limit, left, float(full), float(closed)))
+                    case _:
+                        continue
+            return Standing(tuple(found), waiting, running if isinstance(running, int) else None)
+        case _:
+            return Standing((), 0)
 
 
 def _warmth(frame: Json) -> Warmth | None:

@@ -18,9 +18,9 @@ from tierwise.core.json import Json
 from tierwise.core.money import Usage
 from tierwise.core.settings import LimitSettings, RateLimit
 from tierwise.engine.circuits import Circuits
-from tierwise.gateway.admission import Ticket, WouldWait
+from tierwise.gateway.admission import Standing, Ticket, WouldWait
 from tierwise.gateway.broken import BrokenStreams
-from tierwise.gateway.commons import conversation_from, usage_frame
+from tierwise.gateway.commons import conversation_from, standing_from, usage_frame
 from tierwise.gateway.conversations import Conversation, ConversationKey, Conversations
 from tierwise.gateway.line import Frame, Line, LineEnded
 from tierwise.gateway.metrics import Sample, samples_from
@@ -213,6 +213,11 @@ class SharedAdmission:
         else:
             self._refused.discard(family)
         self._shared.tell("learn", *family, told, status)
+
+    async def standing(self) -> Standing:
+        """See `Admission.standing`."""
+        _, answer = self._shared.ask("standing")
+        return standing_from((await answer)[1:])
 
 
 class _SharedTicket(Ticket):
