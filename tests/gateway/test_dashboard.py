@@ -6,11 +6,13 @@ import asyncio
 import json
 import threading
 import time
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
 import httpx2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway.conftest import HTTP, Serve, Served
 from tests.gateway.test_access import key, message
@@ -18,8 +20,11 @@ from tierwise.core.settings import RateLimit
 from tierwise.gateway.admission import Standing
 from tierwise.gateway.app import Gateway
 from tierwise.gateway.commons import standing_frame, standing_from
+from tierwise.ledger import Ledger
 from tierwise.ledger.keys import KeyScope
 from tierwise.policy.ratelimits import Family, Headroom, Measure
+from tierwise.report.export import export_rows
+from tierwise.report.spend import spend
 from tierwise.testing import StandInUpstream
 
 CHANGE = {"x-tierwise-request": "1"}
@@ -45,6 +50,36 @@ def test_what_went_through_the_gateway_is_seen(serve: Serve, upstream: StandInUp
     found = get(served, f"/api/v1/calls/{stored.call.call_id}").json()
     assert found["summary"]["model"] == stored.call.model
     assert found["captured_text"] is None
+
+
+def test_page_report_metrics_and_export_agree(serve: Serve, upstream: StandInUpstream) -> None:
+    """Spent, baseline, saved, calls and attempts are the same, whoever is asked, after calls of several kinds."""
+    served = serve(upstream)
+    for name, text in (
+        ("claude-tierwise-auto", "Summarise: it burns"),
+        ("claude-opus-5-5", "Prove that it halts"),
+        ("claude-haiku-5-5", "Translate: it burns"),
+    ):
+        assert served.post(json.dumps(message(name, text))).status_code == 200
+    with Ledger(served.ledger_path) as ledger:
+        report = spend(ledger, "tier").total
+        exported = [json.loads(line) for line in export_rows(ledger, "jsonl", what="attempts")]
+        calls = [json.loads(line) for line in export_rows(ledger, "jsonl", what="calls")]
+    now = get(served, "/api/v1/overview").json()["now"]
+    told: Counter[str] = Counter()
+    for family in text_string_to_metric_families(get(served, "/metrics").text):
+        for sample in family.samples:
+            told[sample.name] += round(sample.value * 1_000_000_000)
+    cost, baseline = Decimal(now["cost_usd"]), Decimal(now["baseline_usd"])
+    assert cost == report.cost_usd == sum(Decimal(str(one["cost_usd"])) for one in exported) > 0
+    assert told["tierwise_cost_usd_total"] == cost * 1_000_000_000
+    assert baseline == report.baseline_cost_usd
+    assert told["tierwise_baseline_usd_total"] == baseline * 1_000_000_000
+    assert Decimal(now["saved_usd"]) == report.saved_usd == baseline - cost
+    assert now["calls"] == report.totals.calls == len(calls) == told["tierwise_calls_total"] // 1_000_000_000 == 3
+    assert now["attempts"] == len(exported) == told["tierwise_attempts_total"] // 1_000_000_000
+    sums = sum(Decimal(one["cost_usd"]) for one in get(served, "/api/v1/task-types").json()["items"])
+    assert sums == cost
 
 
 def test_calls_are_told_while_they_flow(serve: Serve, upstream: StandInUpstream) -> None:
