@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -197,11 +201,6 @@ def free(_: object) -> int:
 
 def test_killed_in_the_middle(tmp_path: Path) -> None:
     """However an analysis ends, the processes that replay for it end with it."""
-    import os
-    import signal
-    import subprocess
-    import sys
-
     program = """
 import itertools
 import multiprocessing
@@ -220,14 +219,7 @@ if __name__ == "__main__":
     for found in looked_at(without_end(), plan(), None, 2, here_calls=0):
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 """
-    file = tmp_path / "program.py"
-    file.write_text(program, encoding="utf-8")
-    top = str(Path(__file__).parents[2])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((os.environ.get("PYTHONPATH", ""), top)).strip(os.pathsep),
-    }
-    with subprocess.Popen([sys.executable, str(file)], env=environment, stdout=subprocess.PIPE) as running:
+    with _started(tmp_path, program) as running:
         assert running.stdout is not None
         children = running.stdout.readline().split()
         assert children
@@ -235,12 +227,61 @@ if __name__ == "__main__":
         running.communicate(timeout=60)  # ends when nobody holds its output any more: the children are gone
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there is no such thing here")
+def test_interrupted_while_processes_start(tmp_path: Path) -> None:
+    """Ctrl-C goes to all of them; only the one that was started by a person takes it, and the others say nothing."""
+    program = """
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from tests.analysis.sessions import plan
+from tests.replay.sessions import grown, session
+from tierwise.analysis.gather import looked_at
+from tierwise.importers.base import FoundSession
+
+def interrupt():
+    while not multiprocessing.active_children():
+        time.sleep(0.001)
+    for _ in range(40):  # while they import, and later
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGINT)
+        time.sleep(0.025)
+    os.kill(os.getpid(), signal.SIGINT)
+
+if __name__ == "__main__":
+    calls = grown([(k, 900, 90) for k in range(400)])
+    sessions = (FoundSession.of(replace(session(*calls), id=f"s{number}")) for number in itertools.count())
+    threading.Thread(target=interrupt).start()
+    try:
+        for found in looked_at(sessions, plan(), None, 2, here_calls=0):
+            pass
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    with _started(tmp_path, program) as running:
+        try:
+            out, err = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert (out, err) == (b"interrupted\n", b"")
+
+
+def _started(folder: Path, program: str) -> subprocess.Popen[bytes]:
+    """A program of its own, which can import these tests."""
+    file = folder / "program.py"
+    file.write_text(program, encoding="utf-8")
+    paths = [path for path in (os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])) if path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, str(file)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def test_a_plan_has_the_same_digest_in_every_process() -> None:
     """What is kept under it is found again; another policy, day or program is another digest."""
-    import os
-    import subprocess
-    import sys
-
     code = (
         "from tests.analysis.sessions import plan; from tests.replay.sessions import SETTINGS;"
         "from tierwise.analysis.asks import classifier_id; print(plan().digest, classifier_id(SETTINGS))"

@@ -34,7 +34,7 @@ from tierwise.core.catalog import Model
 from tierwise.core.settings import Settings
 from tierwise.core.tasks import TaskType
 from tierwise.importers.base import FoundSession, Importer, ImportRun, Progress, Skipped
-from tierwise.importers.scanning import serve_parent
+from tierwise.importers.scanning import interrupts_wait, serve_parent
 from tierwise.ledger.readings import Readings
 from tierwise.prices import PriceBook
 from tierwise.prices.book import priced_names
@@ -310,7 +310,7 @@ class _Batch:
         self._results = _looked_at(sessions, plan) if pool is None else None
         self._future: Future[list[bytes]] | None = None
         if pool is not None:
-            with suppress(BrokenProcessPool):
+            with suppress(BrokenProcessPool), interrupts_wait():
                 self._future = pool.submit(_work, sessions)
 
     @property

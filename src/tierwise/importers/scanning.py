@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from multiprocessing import get_context, parent_process
@@ -351,6 +352,22 @@ def _read_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """A process that is started in here leaves Ctrl-C to this one from its first moment, imports included.
+
+    It inherits the mask. An interrupt that comes meanwhile is taken afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def serve_parent() -> None:
     """For a process that reads for another one: it ends with that one, however that ends, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -370,7 +387,8 @@ def _submitted(
     pool: ProcessPoolExecutor, batch: list[_Job], now_ms: int | None, longest_line: int
 ) -> Future[list[_Read]]:
     try:
-        return pool.submit(read_files, batch, now_ms, longest_line)
+        with interrupts_wait():
+            return pool.submit(read_files, batch, now_ms, longest_line)
     except BrokenProcessPool as error:
         failed: Future[list[_Read]] = Future()
         failed.set_exception(error)
