@@ -168,6 +168,12 @@ def test_projects_are_told_apart_by_as_little_as_it_takes() -> None:
     assert printable("a\x1b[1m\u202eb") == "a·[1m·b"
 
 
+def test_nothing_of_a_home_directory_is_in_a_projects_name() -> None:
+    """Below it a path begins with a tilde, as does a directory's name that stands for such a path; others are kept."""
+    names = short_names(["/home/ana", "/home/ana/shop", "/srv/shop", "-home-ana-till", "/home/anan/x"], "/home/ana/")
+    assert list(names.values()) == ["~", "~/shop", "srv/shop", "till", "x"]
+
+
 # ------------------------------------------------------------------ the page
 
 
@@ -208,6 +214,14 @@ def test_its_policy_allows_its_own_style_alone(made: Totals) -> None:
     style = text[text.index("<style>") + 7 : text.index("</style>")]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}'" in text
+
+
+def test_a_page_to_send_on_tells_no_home() -> None:
+    """Whoever gets it does not learn what its maker's account is called."""
+    cells = [("2026-11-02", project, "claude-opus-5-5", "tagging") for project in ("/home/ana", "/home/ana/shop")]
+    text = page(totals_of([session_of(k, cell=cell) for k, cell in enumerate(cells)]), "/home/ana")
+    assert "shop" in text
+    assert "ana" not in re.findall(r"\w+", text)
 
 
 def test_every_chart_has_a_title_and_its_figures_as_a_table(made: Totals) -> None:

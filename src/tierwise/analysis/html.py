@@ -92,9 +92,9 @@ h2{break-after:avoid}figure,li,tr{break-inside:avoid}details:not([open]){display
 """
 
 
-def page(totals: Totals) -> str:
-    """The whole page."""
-    return "".join(_Page(totals).parts())
+def page(totals: Totals, home: str = "") -> str:
+    """The whole page. Of projects it has the ends of their paths, and nothing of `home`, which may bear a name."""
+    return "".join(_Page(totals, home).parts())
 
 
 def escape(text: str) -> str:
@@ -107,11 +107,11 @@ def _hash_of_style() -> str:
 
 
 class _Page:
-    def __init__(self, totals: Totals) -> None:
+    def __init__(self, totals: Totals, home: str) -> None:
         self._found = totals.findings
         self._cells = totals.cells
         self._places = 2 if self._found.actual_usd >= 10 else 4
-        self._projects = short_names(row.project for row in self._found.by_project)
+        self._projects = short_names((row.project for row in self._found.by_project), home)
 
     def parts(self) -> Iterator[str]:
         found = self._found

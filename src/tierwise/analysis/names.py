@@ -16,9 +16,22 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "·" for char in text)
 
 
-def short_names(projects: Iterable[str]) -> Mapping[str, str]:
-    """As much of the end of each path as tells them apart, one part at least."""
-    parts = {project: [part for part in _SEPARATORS.split(project) if part] for project in projects}
+def _parts(project: str, home: str) -> list[str]:
+    dashed = re.sub(r"[^A-Za-z0-9]", "-", home)
+    for begins, ends in ((home, "/\\"), (dashed, "-")):
+        if home and project.startswith(begins) and project[len(begins) : len(begins) + 1] in ("", *ends):
+            rest = project[len(begins) :].lstrip(ends)
+            return ["~", *(part for part in _SEPARATORS.split(rest) if part)]
+    return [part for part in _SEPARATORS.split(project) if part]
+
+
+def short_names(projects: Iterable[str], home: str = "") -> Mapping[str, str]:
+    """As much of the end of each path as tells them apart, one part at least.
+
+    Below `home` a path begins with `~`, so that nobody's name is told; so does the name that Claude Code makes of such
+    a path for a directory of its own, where nothing else is known.
+    """
+    parts = {project: _parts(project, home.rstrip("/\\")) for project in projects}
     found: dict[str, str] = {}
     for project, own in parts.items():
         others = [other for name, other in parts.items() if name != project]

@@ -103,7 +103,7 @@ def command(
     if html is not None:
         from tierwise.analysis.html import page
 
-        _write(html, page(totals))
+        _write(html, page(totals, str(Path.home())))
     if csv is not None:
         from tierwise.analysis.table import csv_lines
 
