@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
 from decimal import Decimal
@@ -100,6 +101,22 @@ def test_files_hold_figures_and_no_text(tierwise: Tierwise, projects: Path, home
     assert any(path.name == "readings.db" for path in kept)
     assert all(CANARY.encode() not in path.read_bytes() for path in kept)
     assert CANARY not in done.out
+
+
+def test_a_cache_that_fails_in_the_middle_costs_nothing_but_time(
+    tierwise: Tierwise, projects: Path, home: Path
+) -> None:
+    """What could be opened and then not written is done without, and said."""
+    first = tierwise("analyze")
+    (store,) = home.parent.rglob("readings.db")
+    with sqlite3.connect(store) as connection:
+        connection.execute("DELETE FROM files")
+        connection.execute("CREATE TRIGGER full BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    connection.close()
+    done = tierwise("analyze")
+    assert (done.code, done.out) == (0, first.out)
+    assert "cannot be used now (disk is full)" in done.err
+    assert "nothing is remembered this time" in done.err
 
 
 def test_nothing_found_says_where_it_looked(tierwise: Tierwise, home: Path) -> None:

@@ -93,24 +93,29 @@ def found_totals(plan: Plan, sources: Sources, settings: Settings, *, fresh: boo
     taxonomy = load_taxonomy().with_user_types(settings.task_types)
     classifier = choose_classifier(taxonomy, settings.classifier, settings.taught)
     store = None if fresh else settings.ledger.path.with_name("readings.db")
-    try:
-        readings = Readings(store)
-    except LedgerUnavailable as error:
-        click.echo(f"tierwise: {error}; nothing is remembered this time", err=True)
-        readings = Readings(None)
+
+    def found(store: Path | None) -> Totals:
+        with Readings(store) as readings, _watched() as watch:
+            return analyse(
+                plan,
+                sources,
+                classifier,
+                taxonomy,
+                classifier_id=classifier_id(settings),
+                readings=readings,
+                processes=_processors(),
+                now_ms=time.time_ns() // 1_000_000,
+                watch=watch,
+            )
+
     calm_collector()
-    with readings, _watched() as watch:
-        return analyse(
-            plan,
-            sources,
-            classifier,
-            taxonomy,
-            classifier_id=classifier_id(settings),
-            readings=readings,
-            processes=_processors(),
-            now_ms=time.time_ns() // 1_000_000,
-            watch=watch,
-        )
+    try:
+        return found(store)
+    except LedgerUnavailable as error:  # at once, or in the middle: then all that was done is done again
+        if store is None:
+            raise
+        click.echo(f"tierwise: {error}; nothing is remembered this time", err=True)
+        return found(None)
 
 
 def _processors() -> int:

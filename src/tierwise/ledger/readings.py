@@ -234,10 +234,11 @@ class Readings:
 
     def _unavailable(self, error: sqlite3.Error | OSError) -> LedgerUnavailable:
         where = self.path or "in the temporary directory"
-        return LedgerUnavailable(
-            f"the cache of what was read, {where}, cannot be used now ({error}); check its permissions and the free "
-            "space, or delete it: it is made anew from the files"
-        )
+        if "locked" in str(error):
+            mend = "another program has it open, and writes to it for long"
+        else:
+            mend = "check its permissions and the free space, or delete it: it is made anew from the files"
+        return LedgerUnavailable(f"the cache of what was read, {where}, cannot be used now ({error}); {mend}")
 
 
 def _opened(path: Path | None) -> sqlite3.Connection:
