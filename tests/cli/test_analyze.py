@@ -246,6 +246,27 @@ def test_policies_stand_side_by_side(tierwise: Tierwise, projects: Path, home: P
     assert "careful" in shown and "6 calls in 2 sessions cost $0.6000." in shown
 
 
+def test_replayed_by_hand(tierwise: Tierwise, projects: Path) -> None:
+    """A tiny session under policies that name one model: each figure is rates times tokens, answers a tenth longer."""
+    for file in projects.rglob("*.jsonl"):
+        file.unlink()
+    rows = [
+        human("Design a billing service", permissionMode="plan"),
+        reply(1, 1, usage(1_000, 10_000), message={"model": OPUS}),
+        human("Rename the variable", 60, permissionMode="default"),
+        reply(2, 61, usage(500, 100), message={"model": OPUS}),
+    ]
+    write(projects / "-home-dev-x" / f"{SESSION}.jsonl", rows)
+    done = tierwise("replay", "--baseline", "all-opus", "--baseline", "all-sonnet", "--baseline", "opusplan", "--json")
+    found = {row["policy"]: Decimal(str(row["expected_usd"])) for row in done.json["policies"]}
+    planned, renamed = Decimal("0.06"), Decimal("0.0104")  # 4 and 20 US$ per million tokens
+    on_sonnet = [Decimal("0.031"), Decimal("0.0057")]  # 2 and 10
+    assert found["all-opus"] == found["as it was"] == planned + renamed
+    assert found["all-sonnet"] == sum(on_sonnet)
+    assert found["opusplan"] == planned + on_sonnet[1]
+    assert "2 calls in 1 session cost $0.0704." in tierwise("replay", "--baseline", "none").out
+
+
 def test_random_routing_at_the_same_cost_is_worse(tierwise: Tierwise, projects: Path) -> None:
     """It stands beside routing with what it would send too low."""
     rows = tierwise("replay", "--json", "--baseline", "random", "--baseline", "all-opus").json["policies"]

@@ -204,6 +204,8 @@ def _show(out: Console, found: Findings, rows: Sequence[WayRow]) -> None:
         )
     out.print(drawn)
     spent = money(found.actual_usd, places)
-    out.print(f"{found.calls:,} calls in {found.sessions:,} sessions cost {spent}.", markup=False)
+    sessions = f"{found.sessions:,} session{'' if found.sessions == 1 else 's'}"
+    out.print(f"{found.calls:,} call{'' if found.calls == 1 else 's'} in {sessions} cost {spent}.", markup=False)
     if found.unpriced_calls:
-        out.print(f"{found.unpriced_calls:,} calls have no known price and are in no amount.", style="yellow")
+        unpriced = "1 call has" if found.unpriced_calls == 1 else f"{found.unpriced_calls:,} calls have"
+        out.print(f"{unpriced} no known price: in no amount.", style="yellow")
