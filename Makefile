@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Progress of what takes over a second goes to the terminal; the rest stays quiet.
 say = @printf '\033[2m%s\033[0m\n' "$(1)"
 
-.PHONY: demo test lint types contracts unit docs-check corpus-check train bench clean help
+.PHONY: demo test lint types contracts unit docs-check page-check corpus-check train bench clean help
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,7 +15,7 @@ help: ## Show this list
 demo: $(VENV)/.demo ## Install into .venv and run an agent task through the tiers
 	@$(BIN)/tierwise demo
 
-test: $(VENV)/.dev lint types contracts unit docs-check ## Everything that CI runs
+test: $(VENV)/.dev lint types contracts unit docs-check page-check ## Everything that CI runs
 
 lint: $(VENV)/.dev ## ruff: style and mistakes
 	$(BIN)/ruff check src tests benchmarks docs tools
@@ -27,7 +27,7 @@ types: $(VENV)/.dev ## mypy --strict
 contracts: $(VENV)/.dev ## Imports run one way
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev $(VENV)/.claude ## pytest: unit, Hypothesis, the embedded model and Claude Code for real, a wheel in an empty environment
+unit: $(VENV)/.dev $(VENV)/.claude $(VENV)/.page ## pytest: unit, Hypothesis, the embedded model, Claude Code and Chromium for real, a wheel in an empty environment
 	$(BIN)/python -m pytest
 
 docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match the code
@@ -39,6 +39,10 @@ docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match th
 	$(BIN)/python docs/build_errors_reference.py --check
 	$(BIN)/python docs/build_library_reference.py --check
 	$(BIN)/python docs/build_task_types_reference.py --check
+
+page-check: $(VENV)/.dev ## What the dashboard's page vendors is what npm gives (needs npm)
+	@if command -v npm >/dev/null; then $(BIN)/python tools/vendor_page.py --check; \
+	  else echo "what the page vendors was not compared (that needs npm)"; fi
 
 corpus-check: $(VENV)/.dev ## The corpus: format, copies, pairs, balance, leakage (a test runs it too)
 	$(BIN)/python tools/corpus.py check
@@ -79,6 +83,11 @@ $(VENV)/.claude: requirements/claude-code.txt | $(BIN)/python
 	$(call say,installing Claude Code for its tests (370 MB) …)
 	@if npm install --silent --no-audit --no-fund --no-save --prefix $(VENV)/claude $$(cat $<); then touch $@; \
 	  else echo "Claude Code was not installed (that needs npm): its tests are skipped"; fi
+
+# What the dashboard's page is checked for accessibility with. Without npm that check is skipped, and says so.
+$(VENV)/.page: requirements/page.txt tools/vendor_page.py | $(BIN)/python
+	@if command -v npm >/dev/null; then $(BIN)/python tools/vendor_page.py --axe $(VENV)/page && touch $@; \
+	  else echo "axe-core was not installed (that needs npm): the page's accessibility is not checked"; fi
 
 clean: ## Remove what was built and installed here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis

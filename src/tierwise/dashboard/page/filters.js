@@ -1,0 +1,79 @@
+// The row of filters. It applies to every view, and lives in the address.
+
+import { h, short } from "./dom.js";
+import { minuteOf, words, zone } from "./format.js";
+import { cleared, FILTERS, RANGES, shifted, span, zoomed } from "./state.js";
+
+const TITLES = { project: "Project", session: "Session", key: "Key", model: "Model", tier: "Tier", task_type: "Task type" };
+const LONGEST = 60; // of a name in a picker
+
+function options(name, choices) {
+  switch (name) {
+    case "project":
+      return choices.projects.map((value) => [value, value]);
+    case "session":
+      return choices.sessions.map((value) => [value, value]);
+    case "key":
+      return choices.keys.map((key) => [key.key, key.name || key.key]);
+    case "model":
+      return choices.models.map((model) => [model.name, model.name]);
+    case "tier":
+      return choices.tiers.map((tier) => [tier.name, tier.name]);
+    case "task_type":
+      return choices.task_types.map((type) => [type.name, words(type.name)]);
+    default:
+      throw new Error(`no such filter: ${name}`);
+  }
+}
+
+function picker(name, state, choices, go) {
+  const chosen = state[name] ?? "";
+  const offered = choices ? options(name, choices) : [];
+  // What the address asks for is shown even if it is not offered (any more).
+  if (chosen && !offered.some(([value]) => value === chosen)) offered.unshift([chosen, chosen]);
+  const select = h(
+    "select",
+    { id: `filter-${name}`, class: chosen ? "set" : null, disabled: !offered.length, on: { change: (event) => go({ ...state, [name]: event.target.value || undefined }) } },
+    h("option", { value: "" }, "All"),
+    offered.map(([value, text]) => h("option", { value, selected: value === chosen }, short(text, LONGEST))),
+  );
+  return h("label", { class: "field picked" }, h("span", {}, TITLES[name]), select);
+}
+
+let all = false; // whether a narrow screen shows the pickers, too
+
+/** The filters of `state`; `go(state)` is called with the next. */
+export function filters(state, choices, now_ms, go) {
+  const { since_ms, until_ms } = span(state, now_ms);
+  const ranges = h(
+    "select",
+    { id: "filter-range", on: { change: (event) => go({ ...state, range: event.target.value, since: undefined, until: undefined }) } },
+    Object.entries(RANGES).map(([value, range]) => h("option", { value, selected: value === state.range }, range.label)),
+    state.range === "custom" && h("option", { value: "custom", selected: true }, "As chosen"),
+  );
+  const step = (text, label, next) => h("button", { type: "button", "aria-label": label, title: label, data: { key: label }, on: { click: () => go(next) } }, text);
+  const set = FILTERS.filter((name) => state[name]).length;
+  const more = h("button", { type: "button", class: "more", id: "more-filters", "aria-expanded": String(all), on: { click: open } }, set ? `Filters (${set})` : "Filters");
+  function open() {
+    all = !all;
+    more.setAttribute("aria-expanded", String(all));
+    more.parentElement.classList.toggle("all", all);
+  }
+  return h(
+    "div",
+    { class: `filters ${all ? "all" : ""}`.trim(), role: "group", "aria-label": "Filters" },
+    h("label", { class: "field time" }, h("span", {}, "Time"), ranges),
+    h(
+      "div",
+      { class: "steps", role: "group", "aria-label": "Move in time" },
+      step("‹", "Earlier ([)", shifted(state, -0.5, now_ms)),
+      step("+", "Zoom in (+)", zoomed(state, 0.5, now_ms)),
+      step("−", "Zoom out (-)", zoomed(state, 2, now_ms)),
+      step("›", "Later (])", shifted(state, 0.5, now_ms)),
+    ),
+    more,
+    FILTERS.map((name) => picker(name, state, choices, go)),
+    set > 0 && h("button", { type: "button", id: "clear", on: { click: () => go(cleared(state)) } }, "Clear filters"),
+    h("p", { class: "shown" }, `${minuteOf(new Date(since_ms).toISOString())} – ${minuteOf(new Date(until_ms).toISOString())}`, h("br"), zone),
+  );
+}

@@ -1,0 +1,301 @@
+// The page: its head, which view is shown, keys, and what goes on while it is open.
+//
+// The address is the state (state.js). `go` writes it, `show` draws what it says: a view reads what it needs from the
+// API and gives back elements. A view that is still reading when another is asked for is told to stop, and what it
+// brings later is dropped.
+
+import { ApiError, get, listen, rememberKey } from "./api.js";
+import { h, replace } from "./dom.js";
+import { filters } from "./filters.js";
+import { money, signedMoney } from "./format.js";
+import { announce, empty, problem } from "./parts.js";
+import { admits, between, isLive, parse, scope, serialize, shifted, toView, VIEWS, zoomed } from "./state.js";
+import { openCall, openConversation, openKeys, openType, sheet } from "./sheets.js";
+import * as calls from "./views/calls.js";
+import * as limits from "./views/limits.js";
+import * as overview from "./views/overview.js";
+import * as quality from "./views/quality.js";
+import * as taskTypes from "./views/task-types.js";
+import * as whatIf from "./views/what-if.js";
+
+const SHOWN = { overview, "task-types": taskTypes, quality, calls, limits, "what-if": whatIf };
+const TITLES = { overview: "Overview", "task-types": "Task types", quality: "Quality", calls: "Calls", limits: "Limits and budgets", "what-if": "What if" };
+const REFRESH_MS = 30_000; // of a view whose time goes on, beside what live events bring
+const SETTLE_MS = 5_000; // at most so often because of live events
+
+const page = {
+  state: parse(location.search),
+  choices: null,
+  live: null, // {connected, totals}
+  reading: null, // what aborts the reading of the view
+  listening: null,
+  current: null, // the view's handle: {update?, calls?(items)}
+};
+const main = document.getElementById("view");
+const header = document.getElementById("header");
+
+function go(next, { replace: instead = false } = {}) {
+  const state = Object.fromEntries(Object.entries(next).filter(([, value]) => value));
+  const address = serialize(state);
+  if (address === serialize(page.state) && state.view === page.state.view) return;
+  const before = page.state;
+  page.state = parse(address);
+  history[instead ? "replaceState" : "pushState"](null, "", address);
+  arrived(before);
+}
+
+/** Draw what changed between two states. What is opened lies over the view, which need not be read again. */
+function arrived(before) {
+  const opened = ["call", "conversation", "type"];
+  const under = (state) => serialize(Object.fromEntries(Object.entries(state).filter(([name]) => !opened.includes(name))));
+  if (under(before) !== under(page.state)) {
+    drawHead();
+    const moved = before.view !== page.state.view;
+    show({ fresh: true }).then(() => moved && announce(`${TITLES[page.state.view]} shown`));
+    if (moved) main.focus({ preventScroll: true });
+    if (moved) scrollTo(0, 0);
+  }
+  drawSheet();
+}
+
+const context = {
+  go,
+  get state() {
+    return page.state;
+  },
+  get choices() {
+    return page.choices;
+  },
+  ready: null, // what pickers offer is there, or will not come
+  query: () => scope(page.state, Date.now()),
+  zoom: (since_ms, until_ms) => go(between(page.state, since_ms, until_ms)),
+  open: (what) => go({ ...page.state, call: undefined, conversation: undefined, type: undefined, ...what }),
+  again: () => show({}),
+};
+
+// Told apart from the rest of the head: it changes every other second, and a picker that is open must not be disturbed.
+const pulse = h("span", { class: "pulse", "aria-hidden": "true" });
+const today = h("span", { title: "All calls since midnight UTC" });
+
+function drawStatus() {
+  const totals = page.live?.totals?.now;
+  pulse.classList.toggle("on", Boolean(page.live?.connected));
+  today.textContent = page.live?.connected ? (totals ? `today ${money(totals.cost_usd)} spent, ${signedMoney(totals.saved_usd)} saved` : "live") : "not live";
+}
+
+function drawHead() {
+  const { state } = page;
+  drawStatus();
+  replace(
+    header,
+    h(
+      "div",
+      { class: "bar" },
+      h("a", { class: "brand", href: "?", on: { click: (event) => follow(event, toView({ ...parse(""), range: state.range, since: state.since, until: state.until }, "overview")) } }, h("img", { src: "icon.svg", alt: "" }), "tierwise"),
+      h(
+        "nav",
+        { "aria-label": "Views" },
+        VIEWS.map((view) =>
+          h("a", { href: serialize(toView(state, view)), "aria-current": view === state.view ? "page" : null, data: { key: `nav-${view}` }, on: { click: (event) => follow(event, toView(state, view)) } }, TITLES[view]),
+        ),
+      ),
+      h(
+        "div",
+        { class: "status" },
+        pulse,
+        today,
+        h("button", { class: "plain", type: "button", id: "theme", "aria-label": `Theme: ${theme()}. Change it`, title: "Light, dark, or as the system (d)", on: { click: nextTheme } }, { light: "☀", dark: "☾", system: "◐" }[theme()]),
+        h("button", { class: "plain", type: "button", id: "help", "aria-label": "Keys (?)", title: "Keys (?)", on: { click: () => openKeys() } }, "?"),
+      ),
+    ),
+    filters(state, page.choices, Date.now(), go),
+  );
+  document.title = `${TITLES[state.view]} – tierwise`;
+}
+
+function follow(event, state) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return; // a new tab is the browser's
+  event.preventDefault();
+  go(state);
+}
+
+/** Read and draw the view. `fresh`: it is another one, or of another time, and what is shown no longer holds. */
+async function show({ fresh = false }) {
+  page.reading?.abort();
+  const reading = new AbortController();
+  page.reading = reading;
+  main.setAttribute("aria-busy", "true");
+  try {
+    if (fresh) page.current = null;
+    const shown = await SHOWN[page.state.view].show(context, reading.signal);
+    if (reading.signal.aborted) return;
+    const isEmpty = page.choices && page.choices.first_call_at === null && !["what-if", "limits"].includes(page.state.view);
+    page.current = shown;
+    replace(main, h("h1", { class: "sr-only" }, TITLES[page.state.view]), isEmpty ? firstSteps() : shown.elements);
+  } catch (error) {
+    if (error.name === "AbortError" || reading.signal.aborted) return;
+    if (!(error instanceof ApiError)) console.error(error);
+    replace(main, h("h1", { class: "sr-only" }, TITLES[page.state.view]), error.status === 401 || error.status === 403 ? askKey(error) : problem(error));
+  } finally {
+    if (page.reading === reading) main.setAttribute("aria-busy", "false");
+  }
+}
+
+function firstSteps() {
+  return h(
+    "section",
+    { class: "panel" },
+    empty(
+      "No calls yet",
+      h("p", {}, "This page fills as calls are made. Three ways to make one:"),
+      h(
+        "ol",
+        {},
+        h("li", {}, h("code", {}, "tierwise demo"), " runs a small agent task through the tiers, without a key."),
+        h("li", {}, h("code", {}, "tierwise claude"), " runs Claude Code through the gateway."),
+        h("li", {}, h("code", {}, "tierwise run \"Summarise this ticket: …\""), " routes one piece of work."),
+      ),
+    ),
+  );
+}
+
+function askKey(error) {
+  const field = h("input", { type: "password", id: "api-key", autocomplete: "off", required: true });
+  return h(
+    "form",
+    { class: "panel", on: { submit: (event) => { event.preventDefault(); rememberKey(field.value.trim()); start(); } } },
+    h("h2", {}, "A key is needed"),
+    h("p", {}, error.message, error.advice ? `: ${error.advice}` : "", "."),
+    h("div", { class: "row" }, h("label", { class: "field" }, "Key (kept in this tab only)", field), h("button", { class: "main", type: "submit" }, "Show the figures")),
+  );
+}
+
+function drawSheet() {
+  const { call, conversation, type } = page.state;
+  if (call) openCall(context, call);
+  else if (conversation) openConversation(context, conversation);
+  else if (type) openType(context, type);
+  else sheet.close();
+}
+
+// ---------------------------------------------------------------- what goes on
+
+let settling = null;
+
+/** Read again soon, since something happened. */
+function settle() {
+  settling ??= setTimeout(() => {
+    settling = null;
+    if (goesOn() && !page.current?.calls) show({});
+  }, SETTLE_MS);
+}
+
+/** Whether the view may be read again by itself: its time goes on, somebody looks, and nothing would be disturbed. */
+function goesOn() {
+  return isLive(page.state) && !document.hidden && !page.current?.still && !busy();
+}
+
+/** Whether the viewer is in the middle of something that drawing anew would disturb. */
+function busy() {
+  const at = document.activeElement;
+  const typing = main.contains(at) && /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName);
+  return typing || sheet.isOpen() || !getSelection().isCollapsed || main.querySelector(".chart:hover, .panel:active") !== null;
+}
+
+function listenAgain() {
+  page.listening?.abort();
+  if (document.hidden) return;
+  const listening = new AbortController();
+  page.listening = listening;
+  listen(
+    (event, data) => {
+      if (event === "totals") {
+        page.live = { connected: true, totals: data };
+        drawStatus();
+        return;
+      }
+      const came = event === "calls" ? data.items.filter((call) => admits(page.state, call)) : [];
+      if (came.length && isLive(page.state)) page.current?.calls?.(came);
+      if (event === "missed") show({});
+      else if (came.length) settle();
+    },
+    (connected) => {
+      if (listening.signal.aborted) return;
+      page.live = { totals: page.live?.totals, connected };
+      drawStatus();
+    },
+    listening.signal,
+  );
+}
+
+document.addEventListener("visibilitychange", () => {
+  listenAgain();
+  if (goesOn()) show({});
+});
+setInterval(() => goesOn() && show({}), REFRESH_MS);
+
+// ---------------------------------------------------------------- theme, keys
+
+function theme() {
+  return document.documentElement.dataset.theme ?? "system";
+}
+
+function setTheme(name) {
+  if (name === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  localStorage.setItem("tierwise.theme", name);
+}
+
+function nextTheme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const order = dark ? ["system", "light", "dark"] : ["system", "dark", "light"];
+  setTheme(order[(order.indexOf(theme()) + 1) % order.length]);
+  announce(`Theme: ${theme()}`);
+  drawHead();
+  show({}); // charts are drawn in the theme's colours
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) || sheet.isOpen()) return;
+  const { state } = page;
+  const number = Number(event.key);
+  if (number >= 1 && number <= VIEWS.length) go(toView(state, VIEWS[number - 1]));
+  else if (event.key === "[") go(shifted(state, -0.5, Date.now()));
+  else if (event.key === "]") go(shifted(state, 0.5, Date.now()));
+  else if (event.key === "+" || event.key === "=") go(zoomed(state, 0.5, Date.now()));
+  else if (event.key === "-") go(zoomed(state, 2, Date.now()));
+  else if (event.key === "d") nextTheme();
+  else if (event.key === "r") show({});
+  else if (event.key === "f") document.getElementById("filter-range").focus();
+  else if (event.key === "/") document.getElementById("search") ? document.getElementById("search").focus() : go(toView(state, "calls"));
+  else if (event.key === "?") openKeys();
+  else return;
+  event.preventDefault();
+});
+
+addEventListener("popstate", () => {
+  const before = page.state;
+  page.state = parse(location.search);
+  arrived(before);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme() === "system" && show({}));
+
+async function start() {
+  if (["light", "dark"].includes(localStorage.getItem("tierwise.theme"))) setTheme(localStorage.getItem("tierwise.theme"));
+  drawHead();
+  // The pickers wait for nothing, and the figures do not wait for the pickers.
+  context.ready = get("choices").then(
+    (choices) => {
+      page.choices = choices;
+      drawHead();
+      if (choices.first_call_at === null) show({});
+    },
+    () => {}, // the view tells what is wrong
+  );
+  await Promise.all([context.ready, show({ fresh: true })]);
+  listenAgain();
+  drawSheet();
+}
+
+start();

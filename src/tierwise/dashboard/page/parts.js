@@ -1,0 +1,147 @@
+// Pieces that the views are made of: panels with their exports, tables, what stands where there is nothing.
+
+import { download, h, replace, unique } from "./dom.js";
+
+/**
+ * A panel. `csv()` gives [head, ...rows] of what is seen, `png()` a blob; `table()` the same as a table, for those who
+ * would rather read a chart.
+ */
+export function panel({ title, note, tools = [], body, csv, png, table, name }) {
+  const id = unique("panel");
+  const inner = h("div", { class: "inner" }, body);
+  const file = name ?? title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
+  const buttons = [...tools];
+  if (table) {
+    let shown = false;
+    const toggle = h("button", { class: "plain", type: "button", "aria-pressed": "false", data: { key: `${file}-table` } }, "Table");
+    toggle.addEventListener("click", () => {
+      shown = !shown;
+      toggle.setAttribute("aria-pressed", String(shown));
+      replace(inner, shown ? table() : body);
+    });
+    buttons.push(toggle);
+  }
+  if (csv) buttons.push(h("button", { class: "plain", type: "button", title: `${title} as CSV`, "aria-label": `${title} as CSV`, on: { click: () => saveCsv(file, csv()) } }, "CSV"));
+  if (png) buttons.push(h("button", { class: "plain", type: "button", title: `${title} as PNG`, "aria-label": `${title} as PNG`, on: { click: async () => download(`tierwise-${file}.png`, await png()) } }, "PNG"));
+  return h(
+    "section",
+    { class: "panel", "aria-labelledby": id },
+    h("div", { class: "top" }, h("div", { class: "titles" }, h("h2", { id }, title), note && h("p", { class: "note" }, note)), buttons.length ? h("div", { class: "tools" }, buttons) : null),
+    inner,
+  );
+}
+
+export function saveCsv(name, rows) {
+  // A BOM, so that spreadsheets know the text for UTF-8.
+  download(`tierwise-${name}.csv`, new Blob([`\ufeff${csvText(rows)}`], { type: "text/csv;charset=utf-8" }));
+}
+
+/** Rows as CSV. Text that a spreadsheet would take for a formula is kept from being one. */
+export function csvText(rows) {
+  return `${rows.map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
+}
+
+function cell(value) {
+  if (value === null || value === undefined) return "";
+  let text = String(value);
+  const isNumber = typeof value === "number" || /^-?\d+(\.\d+)?$/.test(text);
+  if (!isNumber && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/**
+ * A table that sorts. `columns`: {name, title, cell(row), value(row), number, csv}. `open(row)` makes rows open
+ * something: the first cell holds a button for it, and the whole row takes a click.
+ */
+export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }) {
+  const order = sort ? { ...sort } : null;
+  const body = h("tbody");
+  const heads = columns.map((column) => {
+    const head = h("th", { scope: "col", class: column.number ? "number" : null });
+    if (!order || !column.value) {
+      head.append(column.title);
+      return head;
+    }
+    head.append(
+      h("button", {
+        type: "button",
+        data: { key: `${name}-sort-${column.name}` },
+        on: {
+          click: () => {
+            order.descending = order.name === column.name ? !order.descending : Boolean(column.number);
+            order.name = column.name;
+            fill();
+          },
+        },
+      }, column.title),
+    );
+    return head;
+  });
+
+  function fill() {
+    const by = order && columns.find((column) => column.name === order.name);
+    const sorted = by ? [...rows].sort((a, b) => compare(by.value(a), by.value(b)) * (order.descending ? -1 : 1)) : rows;
+    columns.forEach((column, i) => {
+      if (by && column === by) heads[i].setAttribute("aria-sort", order.descending ? "descending" : "ascending");
+      else heads[i].removeAttribute("aria-sort");
+    });
+    replace(body, sorted.map((row) => line(row)));
+  }
+
+  function line(row) {
+    const cells = columns.map((column, i) => {
+      const content = column.cell(row);
+      const shown = i === 0 && open ? h("button", { class: "link", type: "button", css: { "max-width": "100%" }, data: { key: `${name}-${keyOf(row)}` }, on: { click: (event) => { event.stopPropagation(); open(row); } } }, content) : content;
+      return h("td", { class: column.number ? "number" : "text" }, shown);
+    });
+    return h("tr", { class: [open ? "opens" : "", fresh?.has(keyOf(row)) ? "fresh" : ""].join(" ").trim() || null, on: open ? { click: () => getSelection().isCollapsed && open(row) } : {} }, cells);
+  }
+
+  fill();
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption, data: { scroll: name, key: `${name}-scroll` } },
+    h("table", {}, h("caption", { class: "sr-only" }, caption), h("thead", {}, h("tr", {}, heads)), body),
+  );
+}
+
+function compare(a, b) {
+  if (a === b) return 0;
+  if (a === null || a === undefined) return -1;
+  if (b === null || b === undefined) return 1;
+  return a < b ? -1 : 1;
+}
+
+/** What stands where there is nothing, and what to do about it. */
+export function empty(title, ...advice) {
+  return h("div", { class: "empty" }, h("h3", {}, title), advice);
+}
+
+/** A choice of a few, as buttons. */
+export function segments(label, choices, chosen, choose) {
+  return h(
+    "div",
+    { class: "segments", role: "group", "aria-label": label },
+    choices.map(([value, text]) => h("button", { type: "button", "aria-pressed": String(value === chosen), data: { key: `${label}-${value}` }, on: { click: () => choose(value) } }, text)),
+  );
+}
+
+export function facts(pairs) {
+  return h("dl", { class: "facts" }, pairs.filter(Boolean).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+}
+
+export function announce(text) {
+  document.getElementById("announcer").textContent = text;
+}
+
+/** An error as the server told it. */
+export function problem(error) {
+  return h(
+    "section",
+    { class: "panel error", role: "alert" },
+    h("h2", {}, "This could not be read"),
+    h("p", {}, error.message),
+    error.advice && h("p", {}, error.advice),
+    error.where && h("p", { class: "note mono" }, error.where),
+  );
+}

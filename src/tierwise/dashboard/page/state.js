@@ -1,0 +1,108 @@
+// What is looked at, as it stands in the address: view, filters, time, what is opened. Everything on the page follows
+// from it, so a link shows another person the same. Pure: addresses in, values out; times are given, not read.
+
+export const VIEWS = ["overview", "task-types", "quality", "calls", "limits", "what-if"];
+export const FILTERS = ["project", "session", "key", "model", "tier", "task_type"];
+const OWN = ["text", "status", "climbed", "min_cost_usd", "max_cost_usd", "call", "conversation", "type", "measure", "policy", "priced_on"];
+
+const HOUR_MS = 3_600_000;
+export const RANGES = {
+  "1h": { label: "Last hour", ms: HOUR_MS },
+  "6h": { label: "Last 6 hours", ms: 6 * HOUR_MS },
+  "24h": { label: "Last 24 hours", ms: 24 * HOUR_MS },
+  "7d": { label: "Last 7 days", ms: 7 * 24 * HOUR_MS },
+  "30d": { label: "Last 30 days", ms: 30 * 24 * HOUR_MS },
+  "90d": { label: "Last 90 days", ms: 90 * 24 * HOUR_MS },
+  "365d": { label: "Last year", ms: 365 * 24 * HOUR_MS },
+};
+export const DEFAULT_RANGE = "7d";
+const SHORTEST_MS = 60_000;
+
+/** The state that an address tells. What it does not know is left out; a wrong time is as none. */
+export function parse(search) {
+  const query = new URLSearchParams(search);
+  const state = { view: "overview", range: DEFAULT_RANGE };
+  if (VIEWS.includes(query.get("view"))) state.view = query.get("view");
+  const [since, until] = [time(query.get("since")), time(query.get("until"))];
+  if (since !== null && until !== null && until > since) {
+    state.range = "custom";
+    state.since = new Date(since).toISOString();
+    state.until = new Date(until).toISOString();
+  } else if (Object.hasOwn(RANGES, query.get("range") ?? "")) state.range = query.get("range");
+  for (const name of [...FILTERS, ...OWN]) if (query.get(name)) state[name] = query.get(name);
+  return state;
+}
+
+/** The address of a state. What is usual is left out. */
+export function serialize(state) {
+  const query = new URLSearchParams();
+  if (state.view !== "overview") query.set("view", state.view);
+  if (state.range === "custom") {
+    query.set("since", state.since);
+    query.set("until", state.until);
+  } else if (state.range !== DEFAULT_RANGE) query.set("range", state.range);
+  for (const name of [...FILTERS, ...OWN]) if (state[name]) query.set(name, state[name]);
+  const text = query.toString();
+  return text ? `?${text}` : "?";
+}
+
+function time(text) {
+  const at = text ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(at) ? null : at;
+}
+
+/** From when to when, in milliseconds. A preset ends now. */
+export function span(state, now_ms) {
+  if (state.range === "custom") return { since_ms: Date.parse(state.since), until_ms: Date.parse(state.until) };
+  return { since_ms: now_ms - RANGES[state.range].ms, until_ms: now_ms };
+}
+
+/** Whether the time goes on with the clock. */
+export const isLive = (state) => state.range !== "custom";
+
+/** The filters, as the API takes them. */
+export function scope(state, now_ms) {
+  const { since_ms, until_ms } = span(state, now_ms);
+  const query = new URLSearchParams({ since: new Date(since_ms).toISOString(), until: new Date(until_ms).toISOString() });
+  for (const name of FILTERS) if (state[name]) query.set(name, state[name]);
+  return query;
+}
+
+/** Whether a call is one that the filters let through. */
+export function admits(state, call) {
+  return FILTERS.every((name) => !state[name] || call[name] === state[name]);
+}
+
+/** Another stretch of time, not shorter than a minute. */
+export function between(state, since_ms, until_ms) {
+  const end = Math.max(until_ms, since_ms + SHORTEST_MS);
+  return { ...state, range: "custom", since: new Date(Math.round(since_ms)).toISOString(), until: new Date(Math.round(end)).toISOString() };
+}
+
+/** Earlier (−) or later (+), by a share of what is seen. */
+export function shifted(state, share, now_ms) {
+  const { since_ms, until_ms } = span(state, now_ms);
+  const by = (until_ms - since_ms) * share;
+  return between(state, since_ms + by, until_ms + by);
+}
+
+/** Twice as much time (2) or half (0.5), about the middle. */
+export function zoomed(state, factor, now_ms) {
+  const { since_ms, until_ms } = span(state, now_ms);
+  const [middle, half] = [(since_ms + until_ms) / 2, ((until_ms - since_ms) / 2) * factor];
+  return between(state, middle - half, Math.min(middle + half, Math.max(now_ms, until_ms)));
+}
+
+/** Another view with the same time and filters; what only one view knows is left behind. */
+export function toView(state, view) {
+  const next = { view, range: state.range };
+  for (const name of ["since", "until", ...FILTERS]) if (state[name]) next[name] = state[name];
+  return next;
+}
+
+/** Without filters; the time stays. */
+export function cleared(state) {
+  const next = { ...state };
+  for (const name of FILTERS) delete next[name];
+  return next;
+}

@@ -1,0 +1,166 @@
+// Calls: the log, searchable, with new calls at its head as they are made. A row opens the call.
+//
+// While time goes on and nothing narrows the log but the filters, it is live: what server-sent events bring is laid on
+// top, or in place of the row that it changes. The viewer can hold it still.
+
+import { get } from "../api.js";
+import { tablePicture } from "../charts.js";
+import { clipped, debounced, h, replace } from "../dom.js";
+import { count, countShort, duration, money, percent, secondOf, words } from "../format.js";
+import { announce, empty, panel, table } from "../parts.js";
+import { savedText } from "../sheets.js";
+import { isLive } from "../state.js";
+import { outcomeTag, tierChip } from "../tiers.js";
+
+const PAGE = 50;
+const MOST_SHOWN = 500; // rows of a page that is left open all day
+const TYPING_MS = 350;
+const COLUMNS = ["call_id", "started_at", "status", "task_type", "confidence", "planned_tier", "tier", "model", "project", "session", "key", "kind", "attempts", "climbed", "cost_usd", "baseline_usd", "saved_usd", "tokens_in", "tokens_out", "latency_ms", "feedback", "feedback_type", "error"];
+const OWN = ["text", "status", "climbed", "min_cost_usd", "max_cost_usd"];
+
+let held = false; // lasts while the page is open: who stopped the log does not want it to run off again
+
+export async function show(context, signal) {
+  const { state } = context;
+  const narrowed = OWN.some((name) => state[name]);
+  const ask = (cursor) => {
+    const query = context.query();
+    for (const name of OWN) if (state[name]) query.set(name, state[name]);
+    query.set("limit", String(PAGE));
+    if (cursor) query.set("cursor", cursor);
+    return get("calls", query, signal);
+  };
+  await context.ready;
+  const first = await ask(null);
+  let items = first.items;
+  let next = first.next_cursor;
+  let searched_to = first.searched_to;
+  let waiting = []; // came while the log was held
+  let fresh = new Set();
+  const live = isLive(state) && !narrowed;
+  const body = h("div", {});
+  const hold = h("button", { type: "button", id: "hold", on: { click: () => setHeld(!held) } });
+
+  function setHeld(value) {
+    held = value;
+    if (!held && waiting.length) {
+      const came = waiting;
+      waiting = [];
+      add(came);
+    }
+    drawHold();
+  }
+
+  function drawHold() {
+    hold.setAttribute("aria-pressed", String(held));
+    hold.textContent = held ? (waiting.length ? `Go on (${waiting.length} new)` : "Go on") : "Hold still";
+  }
+
+  function add(came) {
+    const known = new Map(items.map((item) => [item.call_id, item]));
+    fresh = new Set(came.filter((item) => !known.has(item.call_id)).map((item) => item.call_id));
+    for (const item of came) known.set(item.call_id, item);
+    items = [...known.values()].sort((a, b) => (a.started_at < b.started_at ? 1 : -1)).slice(0, Math.max(MOST_SHOWN, PAGE));
+    if (fresh.size) announce(`${fresh.size} new ${fresh.size === 1 ? "call" : "calls"}`);
+    draw();
+  }
+
+  function draw() {
+    if (!items.length && !next) {
+      replace(body, empty("No such calls", h("p", {}, "Choose a longer time, clear the filters, or search for something else. Prompts are not searched: they are not kept.")));
+      return;
+    }
+    replace(
+      body,
+      table({
+        name: "calls",
+        caption: "Calls, newest first",
+        rows: items,
+        keyOf: (item) => item.call_id,
+        open: (item) => context.open({ call: item.call_id }),
+        fresh,
+        columns: [
+          { name: "started", title: "Started", cell: (item) => h("time", { datetime: item.started_at, class: "nowrap" }, secondOf(item.started_at)) },
+          { name: "type", title: "Task type", cell: (item) => clipped(words(item.task_type)) },
+          { name: "tier", title: "Tier", cell: (item) => [tierChip(item.tier, item.level), item.climbed && item.planned_tier !== item.tier ? h("span", { class: "small muted" }, " from ", clipped(item.planned_tier)) : null] },
+          { name: "model", title: "Model", cell: (item) => clipped(item.model, "mono") },
+          { name: "outcome", title: "Outcome", cell: (item) => outcomeTag(item.status) },
+          { name: "attempts", title: "Attempts", number: true, cell: (item) => count(item.attempts) },
+          { name: "cost", title: "Cost", number: true, cell: (item) => money(item.cost_usd) },
+          { name: "tokens", title: "Tokens in, out", number: true, cell: (item) => `${countShort(item.tokens_in)}, ${countShort(item.tokens_out)}` },
+          { name: "saved", title: "Saved", number: true, cell: (item) => savedText(item.saved_usd) },
+          { name: "latency", title: "Latency", number: true, cell: (item) => duration(item.latency_ms) },
+          { name: "confidence", title: "Confidence", number: true, cell: (item) => percent(item.confidence, 0) },
+          { name: "project", title: "Project", cell: (item) => clipped(item.project ?? "") },
+          { name: "session", title: "Session", cell: (item) => item.session && h("button", { class: "link", type: "button", css: { "max-width": "100%" }, data: { key: `session-${item.call_id}` }, on: { click: (event) => { event.stopPropagation(); context.open({ conversation: item.session }); } } }, clipped(item.session.slice(0, 8))) },
+        ],
+      }),
+      next && h("div", { class: "row" }, h("button", { type: "button", id: "more", on: { click: more } }, narrowed ? "Search on" : "Older calls"), narrowed && searched_to && h("span", { class: "note" }, `Searched back to ${secondOf(searched_to)}.`)),
+    );
+    fresh = new Set();
+  }
+
+  async function more(event) {
+    event.target.disabled = true;
+    const told = await ask(next);
+    items = [...items, ...told.items];
+    next = told.next_cursor;
+    searched_to = told.searched_to;
+    draw();
+    announce(`${told.items.length} older calls`);
+  }
+
+  const rows = () => [COLUMNS, ...items.map((item) => COLUMNS.map((name) => item[name]))];
+  drawHold();
+  draw();
+  return {
+    elements: [
+      panel({
+        title: "Calls",
+        name: "calls",
+        note: live ? "New calls appear as they are made." : "Time or search stands still: new calls do not appear by themselves.",
+        tools: [live && hold].filter(Boolean),
+        csv: rows,
+        png: () => tablePicture("Calls", [["started_at", "task_type", "tier", "model", "status", "cost_usd", "latency_ms"]].flatMap((names) => [names, ...items.map((item) => names.map((name) => item[name]))])),
+        body: [search(context), body],
+      }),
+    ],
+    // With these the view follows by itself, and is not read again.
+    still: !live || items.length > PAGE || held,
+    calls: live
+      ? (came) => {
+          if (!held) return add(came);
+          waiting = [...waiting, ...came.filter((item) => !waiting.some((one) => one.call_id === item.call_id))];
+          return drawHold();
+        }
+      : undefined,
+  };
+}
+
+/** What narrows the log beside the filters. */
+function search(context) {
+  const { state, choices } = context;
+  const set = (name) => (event) => context.go({ ...context.state, [name]: event.target.value || undefined }, { replace: true });
+  const typed = (name) => debounced((event) => set(name)(event), TYPING_MS);
+  const cost = (name, title) =>
+    h("label", { class: "field" }, title, h("input", { id: `calls-${name}`, type: "number", min: "0", step: "any", inputmode: "decimal", size: "8", value: state[name] ?? "", on: { input: typed(name) } }));
+  return h(
+    "div",
+    { class: "row", role: "search", "aria-label": "Calls" },
+    h("label", { class: "field" }, "Search", h("input", { id: "search", type: "search", maxlength: "200", placeholder: "id, project, session, model, error", value: state.text ?? "", on: { input: typed("text") } })),
+    h(
+      "label",
+      { class: "field" },
+      "Outcome",
+      h("select", { id: "calls-status", on: { change: set("status") } }, h("option", { value: "" }, "All"), (choices?.statuses ?? (state.status ? [state.status] : [])).map((name) => h("option", { value: name, selected: name === state.status }, words(name)))),
+    ),
+    h(
+      "label",
+      { class: "field" },
+      "Climbed",
+      h("select", { id: "calls-climbed", on: { change: set("climbed") } }, [["", "All"], ["true", "Climbed"], ["false", "Did not"]].map(([value, text]) => h("option", { value, selected: value === (state.climbed ?? "") }, text))),
+    ),
+    cost("min_cost_usd", "Cost from, $"),
+    cost("max_cost_usd", "to, $"),
+  );
+}
