@@ -1,0 +1,182 @@
+"""The log of calls: it follows what happens, can be searched, and a call tells how it was decided and what it cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.dashboard.page.conftest import Look
+from tests.gateway.conftest import Serve, Served, upstream
+from tests.gateway.test_routing import SCHEMA, body
+from tierwise.config import load_settings
+from tierwise.ledger import Ledger
+from tierwise.testing import StandInUpstream
+
+__all__ = ["upstream"]  # of its own: these tests say what it answers
+
+MONTH = "range=30d"
+TICKET = "Summarise this ticket in one line: the printer burns"
+
+
+def test_new_calls_appear_as_they_are_made(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """A call through the gateway is in the log without anybody asking, held back while the log is held still."""
+    gateway = serve(upstream)
+    gateway.post(body())
+    seen = look(gateway)
+    page = seen.open("?view=calls")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(1)
+    expect(page.get_by_text("today")).to_be_visible()
+    gateway.post(body("Write a short story about a lighthouse keeper who collects storms"))
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("claude-sonnet-5-5")
+    page.get_by_role("button", name="Hold still").click()
+    gateway.post(body())
+    expect(page.get_by_role("button", name="Go on (1 new)")).to_be_visible()
+    expect(rows).to_have_count(2)
+    page.get_by_role("button", name="Go on").click()
+    expect(rows).to_have_count(3)
+
+
+def test_live_calls_obey_the_filters(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """What the filters do not let through does not come in by the live way either."""
+    gateway = serve(upstream)
+    gateway.post(body())
+    page = look(gateway).open("?view=calls&tier=haiku")
+    rows = page.locator("tbody tr")
+    gateway.post(body("Write a short story about a lighthouse keeper who collects storms"))
+    gateway.post(body())
+    expect(rows).to_have_count(2)
+    assert set(page.locator("tbody td:nth-child(4)").all_inner_texts()) == {"claude-haiku-5-5"}
+
+
+def test_a_call_that_climbed_tells_the_whole_way(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """The ladder with real and estimated cost, each attempt on the waterfall, tokens by class, the reasons."""
+    upstream.reply("no JSON at all", times=2)
+    upstream.reply_json({"title": "Printer on fire"})
+    gateway = serve(upstream)
+    gateway.post(body("Give this chat a title", output_config={"format": {"type": "json_schema", "schema": SCHEMA}}))
+    seen = look(gateway)
+    page = seen.open("?view=calls")
+    page.locator("tbody tr").first.click()
+    seen.settled()
+    dialog = page.get_by_role("dialog")
+    told = seen.api(f"calls/{gateway.call().call.call_id}")
+    expect(dialog.locator(".waterfall .lane")).to_have_count(3)
+    expect(dialog.locator(".waterfall .tag")).to_have_text(["rejected", "rejected", "accepted"])
+    ladder = dialog.get_by_role("region", name="The ladder of the decision").locator("tbody tr")
+    expect(ladder).to_have_count(len(told["ladder"]))
+    expect(ladder.filter(has_text="claude-haiku-5-5")).to_contain_text("planned")
+    expect(ladder.filter(has_text="claude-sonnet-5-5")).to_contain_text("answered")
+    for reason in told["reasons"]:
+        expect(dialog.get_by_text(reason["text"], exact=True)).to_be_visible()
+    tokens = dialog.get_by_role("region", name="Tokens by class and attempt")
+    expect(tokens.locator("tr", has_text="Output")).to_contain_text(str(told["attempts"][0]["output_tokens"]))
+
+
+def test_feedback_is_given_where_the_call_is_seen(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """What is said on the page stands in the ledger, as what `tierwise feedback` says does."""
+    gateway = serve(upstream)
+    gateway.post(body())
+    seen = look(gateway)
+    call_id = gateway.call().call.call_id
+    page = seen.open(f"?view=calls&call={call_id}")
+    page.get_by_role("button", name="Bad", exact=True).click()
+    expect(page.get_by_text("Noted.")).to_be_visible()
+    page.get_by_label("What it really was").select_option("translation")
+    expect(page.get_by_text("really translation")).to_be_visible()
+    assert seen.api(f"calls/{call_id}")["feedback"]["verdict"] == "bad"
+    assert seen.api(f"calls/{call_id}")["feedback"]["task_type"] == "translation"
+
+
+def test_a_conversation_is_a_tree(look: Look, full: Served) -> None:
+    """Subagents hang below the calls beside which they ran, and each can be opened."""
+    seen = look(full)
+    page = seen.open(f"?view=calls&{MONTH}")
+    page.locator("tbody tr").first.locator("button").last.click()
+    seen.settled()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", name="Conversation")).to_be_visible()
+    told = seen.api(f"conversations/{page.url.split('conversation=')[1].split('&')[0]}")
+    shown = dialog.locator(".tree .node").count()
+    assert shown == told["calls"]
+    assert dialog.locator(".tree ul .node").count() > 0
+    dialog.locator(".tree .node button").first.click()
+    seen.settled()
+    expect(page.get_by_role("dialog").get_by_role("heading", name="Call", exact=True)).to_be_visible()
+
+
+def test_the_log_is_searched(look: Look, full: Served) -> None:
+    """By text, by how calls ended and by cost; what is searched for is in the address."""
+    seen = look(full)
+    page = seen.open(f"?view=calls&{MONTH}")
+    page.get_by_label("Outcome").select_option("failed")
+    seen.settled()
+    assert set(page.locator("tbody .tag").all_inner_texts()) == {"failed"}
+    page.get_by_label("Search", exact=True).fill("call-0")
+    page.wait_for_url("**text=call-0**")
+    seen.settled()
+    expect(page.get_by_label("Search", exact=True)).to_be_focused()
+    page.goto(f"{seen.url}/dashboard/?view=calls&{MONTH}&text=nothing-is-called-so")
+    seen.settled()
+    expect(page.get_by_text("No such calls")).to_be_visible()
+
+
+def test_older_calls_are_read_on(look: Look, full: Served) -> None:
+    """Page by page, none twice."""
+    seen = look(full)
+    page = seen.open(f"?view=calls&{MONTH}")
+    page.get_by_role("button", name="Older calls").click()
+    expect(page.locator("tbody tr")).to_have_count(100)
+    times = [row.get_attribute("datetime") for row in page.locator("tbody time").all()]
+    assert times == sorted(times, key=str, reverse=True)
+
+
+def test_budgets_are_set_and_removed(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """A budget of the page is one of the gateway's."""
+    gateway = serve(upstream)
+    gateway.post(body())
+    seen = look(gateway)
+    page = seen.open("?view=limits")
+    expect(page.get_by_text("No budgets")).to_be_visible()
+    page.get_by_label("Limit, $").fill("12.5")
+    page.get_by_role("button", name="Set", exact=True).click()
+    expect(page.get_by_role("region", name="Budgets").first).to_contain_text("of $12.50")
+    assert seen.api("budgets")["items"][0]["limit_usd"] == "12.5"
+    seen.expects = "Remove the budget"
+    page.get_by_role("button", name="Remove the budget").click()
+    expect(page.get_by_text("No budgets")).to_be_visible()
+
+
+def test_rate_limits_of_the_upstream_are_shown(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """What the first reply's headers told."""
+    gateway = serve(upstream)
+    gateway.post(body())
+    page = look(gateway).open("?view=limits")
+    expect(page.get_by_role("region", name="Rate limits").first).to_contain_text("haiku")
+    expect(page.get_by_role("meter").first).to_be_visible()
+
+
+@pytest.mark.embedded
+def test_a_real_local_model_is_on_the_page(
+    look: Look, serve: Serve, upstream: StandInUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A call that the embedded model really answered costs nothing, and saved what the baseline would have cost."""
+    folder = tmp_path_factory.mktemp("embedded")
+    path = folder / "embedded.toml"
+    path.write_text("[gateway]\nembedded = true\n", encoding="utf-8")
+    env = {"HOME": str(folder), "ANTHROPIC_BASE_URL": upstream.url, "TIERWISE_LEDGER": str(folder / "ledger.db")}
+    gateway = serve(upstream, settings=load_settings(path=path, env=env, cwd=folder))
+    answer = gateway.post(body("Translate to French: the bread"))
+    assert answer.headers["x-tierwise-tier"] == "local", json.dumps(dict(answer.headers))
+    with Ledger(folder / "ledger.db") as ledger:
+        (found,) = ledger.calls()
+    seen = look(gateway)
+    page = seen.open("?view=calls")
+    row = page.locator("tbody tr").first
+    expect(row).to_contain_text("local")
+    expect(row).to_contain_text("$0.00")
+    expect(row).to_contain_text("+$")
+    assert found.call.baseline_nanousd

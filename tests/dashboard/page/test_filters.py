@@ -1,0 +1,105 @@
+"""Filters apply everywhere, live in the address, and can be worked with mouse and keyboard."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.sync_api import expect
+
+from tests.dashboard.page.conftest import NARROW, VIEWS, Look
+from tests.gateway.conftest import Served
+
+MONTH = "range=30d"
+
+
+def query(url: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+
+
+def test_a_filter_goes_into_the_address_and_every_question(look: Look, full: Served) -> None:
+    """Chosen once, it holds for every view, and for every question that a view asks."""
+    seen = look(full)
+    page = seen.open(f"?{MONTH}")
+    page.get_by_label("Tier", exact=True).select_option("sonnet")
+    page.get_by_label("Project", exact=True).select_option("checkout")
+    seen.settled()
+    assert query(page.url) == {"range": "30d", "tier": "sonnet", "project": "checkout"}
+    seen.asked.clear()
+    for number, view in enumerate(VIEWS, 1):
+        page.locator("main").focus()
+        page.keyboard.press(str(number))
+        seen.settled()
+        expected = {"range": "30d", "tier": "sonnet", "project": "checkout"}
+        assert query(page.url) == (expected if view == "overview" else {**expected, "view": view})
+    for path in ("overview", "series", "task-types", "quality", "calls", "cache"):
+        assert seen.queries(path), path
+        assert all(query(url)["tier"] == "sonnet" and query(url)["project"] == "checkout" for url in seen.queries(path))
+
+
+def test_filtered_figures_are_smaller(look: Look, full: Served) -> None:
+    """What is shown is what the filters let through, and clearing them brings the rest back."""
+    seen = look(full)
+    page = seen.open(f"?view=calls&{MONTH}&task_type=translation")
+    assert set(page.locator("tbody td:nth-child(2)").all_inner_texts()) == {"translation"}
+    page.get_by_role("button", name="Clear filters").click()
+    seen.settled()
+    assert query(page.url) == {"view": "calls", "range": "30d"}
+    assert len(set(page.locator("tbody td:nth-child(2)").all_inner_texts())) > 3
+
+
+def test_dragging_across_a_chart_zooms(look: Look, full: Served) -> None:
+    """What was dragged over is what all views show then; going back shows the whole again."""
+    seen = look(full)
+    page = seen.open(f"?{MONTH}")
+    box = page.locator(".chart .u-over").first.bounding_box()
+    assert box
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * 0.4, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.5, y)
+    page.mouse.move(box["x"] + box["width"] * 0.6, y)
+    page.mouse.up()
+    page.wait_for_url("**since=**")
+    seen.settled()
+    expect(page.get_by_label("Time", exact=True)).to_have_value("custom")
+    asked = query(seen.queries("overview")[-1])
+    assert asked["since"] < asked["until"]
+    assert query(page.url)["since"] == asked["since"]
+    page.go_back()
+    seen.settled()
+    expect(page.get_by_label("Time", exact=True)).to_have_value("30d")
+
+
+def test_time_moves_by_keys_and_buttons(look: Look, full: Served) -> None:
+    """Earlier and nearer, without a mouse; a preset goes on with the clock again."""
+    seen = look(full)
+    page = seen.open(f"?{MONTH}")
+    page.keyboard.press("[")
+    seen.settled()
+    earlier = query(page.url)
+    page.keyboard.press("+")
+    seen.settled()
+    nearer = query(page.url)
+    assert earlier["since"] < nearer["since"] < nearer["until"] < earlier["until"]
+    page.get_by_role("button", name="Later").click()
+    seen.settled()
+    assert query(page.url)["since"] > nearer["since"]
+    page.get_by_label("Time", exact=True).select_option("24h")
+    seen.settled()
+    assert query(page.url) == {"range": "24h"}
+
+
+def test_what_is_not_offered_is_still_shown(look: Look, full: Served) -> None:
+    """A link with a filter that no picker has (any more) says what it filters by."""
+    page = look(full).open(f"?{MONTH}&model=gone-model")
+    expect(page.get_by_label("Model", exact=True)).to_have_value("gone-model")
+
+
+def test_pickers_fold_on_a_narrow_screen(look: Look, full: Served) -> None:
+    """They open at a touch, and say how many are set."""
+    seen = look(full, width=NARROW)
+    page = seen.open(f"?{MONTH}&tier=haiku")
+    expect(page.get_by_label("Tier", exact=True)).to_be_hidden()
+    page.get_by_role("button", name="Filters (1)").click()
+    expect(page.get_by_label("Tier", exact=True)).to_be_visible()
+    assert seen.overflows == []

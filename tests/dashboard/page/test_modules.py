@@ -1,0 +1,174 @@
+"""The page's own modules, in the browser that they are for: addresses, figures as text, exports, events, elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.dashboard.page.conftest import Look, Seen
+from tests.gateway.conftest import Served
+
+NOW_MS = 1_780_000_000_000
+
+
+@pytest.fixture
+def page(look: Look, bare: Served) -> Seen:
+    """A page whose modules can be imported."""
+    seen = look(bare)
+    seen.open()
+    return seen
+
+
+def run(seen: Seen, module: str, code: str, given: Any = None) -> Any:
+    """What some code finds that has a module of the page as `m`."""
+    return seen.page.evaluate(f"async (given) => {{ const m = await import('./{module}.js'); {code} }}", given)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "?",
+        "?view=calls&range=24h&tier=haiku&text=a+b%26c",
+        "?view=task-types&since=2026-11-01T00%3A00%3A00.000Z&until=2026-11-02T00%3A00%3A00.000Z&project=%3Cb%3E",
+        "?view=calls&status=failed&min_cost_usd=0.5&call=x%2Fy",
+    ],
+)
+def test_an_address_comes_back_as_it_was(page: Seen, address: str) -> None:
+    """What the page is looking at can be sent to somebody else."""
+    assert run(page, "state", "return m.serialize(m.parse(given))", address) == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "?view=nonsense",
+        "?range=toString",
+        "?since=never&until=2026-11-02",
+        "?since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z",
+        "?__proto__=1&constructor=2",
+    ],
+)
+def test_an_address_that_makes_no_sense_is_the_usual_one(page: Seen, address: str) -> None:
+    """A mangled link opens the page, not an error."""
+    assert run(page, "state", "return m.serialize(m.parse(given))", address) == "?"
+
+
+def test_time_can_be_moved_and_zoomed(page: Seen) -> None:
+    """Half of what is seen earlier; half and twice as much about the same middle; never less than a minute."""
+    code = """
+      const state = m.between(m.parse("?"), given - 7_200_000, given - 3_600_000);
+      const hours = (next) => Object.values(m.span(next, given)).map((at) => (at - given) / 3_600_000);
+      const [earlier, nearer] = [m.shifted(state, -0.5, given), m.zoomed(state, 0.5, given)];
+      return [earlier, nearer, m.zoomed(state, 2, given), m.between(state, given, given)].map(hours);
+    """
+    earlier, nearer, wider, shortest = run(page, "state", code, NOW_MS)
+    assert earlier == [-2.5, -1.5]
+    assert nearer == [-1.75, -1.25]
+    assert wider == [-2.5, -0.5]
+    assert shortest == [0, pytest.approx(1 / 60)]
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        ("0", "$0.00"),
+        ("1234.5", "$1,234.50"),
+        ("-0.31", "−$0.31"),
+        ("0.123456", "$0.123"),
+        ("0.00012345", "$0.000123"),
+        ("123456789012345678.01", "$123,456,789,012,345,678.01"),
+        (None, "—"),
+    ],
+)
+def test_money_is_formatted_from_its_digits(page: Seen, usd: str | None, text: str) -> None:
+    """Never through a float; little money shows digits that say something; what nobody knows is no zero."""
+    assert run(page, "format", "return m.money(given)", usd) == text
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "text"),
+    [
+        ("12", "10", "+20 %"),
+        ("9.5", "10", "−5.0 %"),
+        ("10", "10", "no change"),
+        ("3", "0", "new"),
+        ("1", "-1", "+200 %"),
+        (None, "1", None),
+        ("500", "1", "+500×"),
+    ],
+)
+def test_a_change_says_how_much(page: Seen, now: str | None, before: str, text: str | None) -> None:
+    """Against the period before, signed, also where that was a loss."""
+    assert run(page, "format", "return m.change(...given)", [now, before]) == text
+
+
+def test_csv_cannot_become_a_formula(page: Seen) -> None:
+    """A spreadsheet shows what stood there; numbers stay numbers."""
+    rows = [["a", "b"], ["=1+1", "-2.5"], ["@x", '"q", r'], ["line\nbreak", None]]
+    assert run(page, "parts", "return m.csvText(given)", rows) == (
+        'a,b\r\n\'=1+1,-2.5\r\n\'@x,"""q"", r"\r\n"line\nbreak",\r\n'
+    )
+
+
+def test_events_are_read_however_they_are_cut(page: Seen) -> None:
+    """A stream split at every byte, in the middle of a character too, brings the same events."""
+    code = """
+      const bytes = new TextEncoder().encode(given);
+      const found = [];
+      for (let at = 0; at <= bytes.length; at += 1) {
+        const halves = [bytes.slice(0, at), bytes.slice(at)];
+        const body = new ReadableStream({
+          pull(controller) { halves.length ? controller.enqueue(halves.shift()) : controller.close(); },
+        });
+        const heard = [];
+        for await (const event of m.events(body)) heard.push(event);
+        found.push(JSON.stringify(heard));
+      }
+      return [...new Set(found)];
+    """
+    sent = ': hello\n\nevent: calls\ndata: {"é":1}\n\ndata: two\ndata: lines\n\n'
+    assert run(page, "api", code, sent) == ['[["calls","{\\"é\\":1}"],["message","two\\nlines"]]']
+
+
+def test_layers_and_shares_add_up(page: Seen) -> None:
+    """A stacked chart's top is the whole; shares are of that, and nothing of nothing is no share."""
+    code = "return [m.sums(given), m.shares(given)]"
+    sums, shares = run(page, "charts", code, [[1, 0, None], [3, 0, 2]])
+    assert sums == [[1, 0, 0], [4, 0, 2]]
+    assert shares == [[0.25, None, 0], [0.75, None, 1]]
+
+
+def test_an_element_takes_no_script(page: Seen) -> None:
+    """Listeners and styles cannot be set as attributes, where data could get into them."""
+    code = """
+      const refused = (name) => {
+        try { m.h("p", { [name]: "x" }); return false; } catch { return true; }
+      };
+      return ["onclick", "style", "srcdoc"].map(refused);
+    """
+    assert run(page, "dom", code) == [True, True, True]
+
+
+def test_text_is_cut_between_characters(page: Seen) -> None:
+    """Never in the middle of one that takes two units."""
+    code = 'return [m.short("😀😀😀", 2), m.short("abc", 3), m.short("x".repeat(10_000), 5)]'
+    assert run(page, "dom", code) == ["😀…", "abc", "xxxx…"]
+
+
+def test_drawing_anew_keeps_the_place(page: Seen) -> None:
+    """Focus, what is unfolded, and the caret stay where they were."""
+    code = """
+      const root = m.h("div");
+      document.body.append(root);
+      const details = () => m.h("details", { data: { key: "b" } }, "x");
+      const draw = () => m.replace(root, m.h("input", { data: { key: "a" }, value: "hello" }), details());
+      draw();
+      root.querySelector("input").focus();
+      root.querySelector("input").setSelectionRange(2, 3);
+      root.querySelector("details").open = true;
+      draw();
+      const at = document.activeElement;
+      return [at.dataset.key, at.selectionStart, at.selectionEnd, root.querySelector("details").open];
+    """
+    assert run(page, "dom", code) == ["a", 2, 3, True]

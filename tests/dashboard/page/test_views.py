@@ -1,0 +1,173 @@
+"""Every view shows what the API says, lives in the address, and tells what to do where there is nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.dashboard.page.conftest import NARROW, VIEWS, WIDE, Look
+from tests.gateway.conftest import Served
+
+MONTH = "range=30d"
+
+
+def figure(page: Page, label: str) -> str:
+    """What stands under a label, on the card of the overview."""
+    return page.get_by_role("region", name=label, exact=True).locator(".value").inner_text()
+
+
+def test_overview_shows_the_figures_of_the_api(look: Look, full: Served) -> None:
+    """Money, calls and rates are the API's, to the last digit that is shown."""
+    seen = look(full)
+    page = seen.open(f"?{MONTH}")
+    now = seen.again("overview")["now"]
+    assert figure(page, "Calls") == f"{now['calls']:,}"
+    assert figure(page, "Spent") == f"${float(now['cost_usd']):,.2f}"
+    assert figure(page, "Saved") == f"{'+' if float(now['saved_usd']) > 0 else '−'}${abs(float(now['saved_usd'])):,.2f}"
+    assert figure(page, "Escalated") == f"{now['escalation_rate'] * 100:.1f} %"
+    expect(page.locator(".lead")).to_contain_text(f"${float(now['baseline_usd']):,.2f}")
+    assert page.locator(".chart canvas").count() == 2
+    assert page.locator(".ranked li").count() >= 8
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_view_fits_its_screen(look: Look, full: Served, view: str, width: int, dark: bool) -> None:
+    """In both themes, on a desk and on a telephone, nothing sticks out and nothing complains."""
+    seen = look(full, width=width, dark=dark)
+    page = seen.open(f"?view={view}&{MONTH}")
+    expect(page.get_by_role("navigation").locator("[aria-current=page]")).to_have_count(1)
+    assert seen.overflows == []
+
+
+def test_an_empty_ledger_says_how_to_begin(look: Look, bare: Served) -> None:
+    """Who has no calls yet is told three ways to make one."""
+    page = look(bare).open()
+    expect(page.get_by_role("heading", name="No calls yet")).to_be_visible()
+    expect(page.get_by_text("tierwise demo")).to_be_visible()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_of_an_empty_ledger_says_something(look: Look, bare: Served, view: str) -> None:
+    """No view is blank, and none is an error."""
+    seen = look(bare, width=NARROW)
+    page = seen.open(f"?view={view}")
+    expect(page.locator("main .panel").first).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert seen.overflows == []
+
+
+def test_a_time_without_calls_offers_a_longer_one(look: Look, full: Served) -> None:
+    """An empty view of a full ledger says when the last call was, and one click shows it."""
+    seen = look(full)
+    page = seen.open("?since=2020-01-01T00%3A00%3A00.000Z&until=2020-01-02T00%3A00%3A00.000Z")
+    page.get_by_role("button", name="Show the last year").click()
+    seen.settled()
+    assert "range=365d" in page.url
+    assert figure(page, "Calls") != "0"
+
+
+def test_going_back_shows_what_was_shown(look: Look, full: Served) -> None:
+    """The browser's own buttons go through views, filters and what was opened."""
+    seen = look(full)
+    page = seen.open(f"?{MONTH}")
+    page.get_by_role("link", name="Quality").click()
+    expect(page).to_have_title(re.compile("Quality"))
+    page.go_back()
+    expect(page).to_have_title(re.compile("Overview"))
+    page.go_forward()
+    expect(page).to_have_title(re.compile("Quality"))
+
+
+def test_a_task_type_opens_its_history(look: Look, full: Served) -> None:
+    """A row of the table, clicked anywhere, shows figures, charts and how calls were decided; a link to it works."""
+    seen = look(full)
+    page = seen.open(f"?view=task-types&{MONTH}")
+    page.get_by_role("button", name="summarization").click()
+    seen.settled()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", name="summarization")).to_be_visible()
+    expect(dialog.locator(".chart canvas")).to_have_count(2)
+    dialog.locator("details").first.locator("summary").click()
+    expect(dialog.locator("details").first).to_contain_text("processing work is done well by haiku")
+    page.reload()
+    seen.settled()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert "type=" not in page.url
+
+
+def test_quality_shows_rates_with_their_intervals(look: Look, full: Served) -> None:
+    """Acceptance by type and tier, reliability on feedback, and why rungs were left."""
+    seen = look(full)
+    page = seen.open(f"?view=quality&{MONTH}")
+    told = seen.api("quality")
+    accepted = page.get_by_role("region", name="Accepted replies, by task type and tier").first
+    expect(accepted.locator("tbody tr").first).to_be_visible()
+    assert page.locator("svg.interval").count() >= len(told["acceptance"]) // 2
+    expect(page.get_by_role("img", name=re.compile("Reliability"))).to_be_visible()
+    expect(page.get_by_text("truncated").first).to_be_visible()
+
+
+def test_columns_sort(look: Look, full: Served) -> None:
+    """A click on a head sorts by it, a second the other way, and screen readers are told."""
+    page = look(full).open(f"?view=task-types&{MONTH}")
+    head = page.get_by_role("columnheader", name="Calls", exact=True)
+    head.get_by_role("button").click()
+    expect(head).to_have_attribute("aria-sort", "descending")
+    calls = [int(text.replace(",", "")) for text in page.locator("tbody td:nth-child(2)").all_inner_texts()]
+    assert calls == sorted(calls, reverse=True)
+    head.get_by_role("button").click()
+    expect(head).to_have_attribute("aria-sort", "ascending")
+
+
+def test_a_server_that_went_away_is_told_of(look: Look, full: Served) -> None:
+    """What went wrong and what to do, not a blank page; and it goes on once the server is back."""
+    seen = look(full)
+    page = seen.open(f"?{MONTH}")
+    page.context.set_offline(True)
+    page.keyboard.press("r")
+    expect(page.get_by_role("alert")).to_contain_text("the server does not answer")
+    page.context.set_offline(False)
+    page.keyboard.press("r")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    seen.complaints = [one for one in seen.complaints if "ERR_INTERNET_DISCONNECTED" not in one]
+
+
+def test_times_are_the_viewers(look: Look, full: Served) -> None:
+    """The same moment reads as the clock on the viewer's wall says it; what is asked is in UTC."""
+    texts = []
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        seen = look(full, zone=zone)
+        page = seen.open(f"?view=calls&{MONTH}")
+        expect(page.locator(".shown")).to_contain_text(zone)
+        texts.append(page.locator("tbody time").first.inner_text())
+        assert seen.queries("calls")[-1].split("since=")[1].split("&")[0].endswith("Z")
+    assert texts[0] != texts[1]
+
+
+def test_where_a_text_would_go(look: Look, full: Served) -> None:
+    """What if: a text gets its decision, with ladder and reasons, and goes to no model."""
+    seen = look(full)
+    page = seen.open("?view=what-if")
+    before = len(full.upstream.requests)
+    page.get_by_label("Task", exact=True).fill("Summarise this ticket in one line: the printer burns")
+    page.get_by_role("button", name="Decide").click()
+    expect(page.get_by_text("summarization", exact=True).first).to_be_visible()
+    expect(page.get_by_role("region", name="The ladder of the decision")).to_contain_text("claude-haiku")
+    assert len(full.upstream.requests) == before
+
+
+def test_what_another_policy_would_have_cost(look: Look, full: Served) -> None:
+    """What if: the calls of the time, replayed, beside what they really cost."""
+    seen = look(full)
+    page = seen.open(f"?view=what-if&{MONTH}")
+    page.get_by_label("Policy").select_option("all-opus")
+    page.get_by_role("button", name="Replay").click()
+    expect(page.get_by_text("Really spent")).to_be_visible()
+    assert "policy=all-opus" in page.url
+    expect(page.get_by_role("region", name="Where calls go").first).to_contain_text("opus")
