@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, expect, sync_playwright
 
 from tests.dashboard.page.history import record_history, record_hostile
-from tests.gateway.conftest import Served, settings_for, started
+from tests.gateway.conftest import Served, serve, settings_for, started, stopping, upstream
 from tierwise.ledger import Ledger
 from tierwise.testing import StandInUpstream
+
+__all__ = ["serve", "stopping", "upstream"]  # fixtures of the gateway's own tests
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 AXE = Path(sys.prefix) / "page" / "axe.min.js"
@@ -60,7 +61,7 @@ class Seen:
     def settled(self) -> Page:
         """The page, once it has read what it shows."""
         self.page.wait_for_selector("main[aria-busy=false]")
-        self.page.wait_for_function("!document.querySelector('.waiting, dialog[open] [aria-busy=true]')")
+        expect(self.page.locator(".waiting, dialog[open] [aria-busy=true]")).to_have_count(0, timeout=PATIENCE_MS)
         return self.page
 
     def api(self, path: str, **query: str) -> Any:
@@ -147,13 +148,6 @@ def look(chromium: Browser) -> Iterator[Look]:
         assert seen.complaints == []
 
 
-@pytest.fixture(scope="package")
-def upstream() -> Iterator[StandInUpstream]:
-    """The stand-in for Anthropic's API, behind all gateways here."""
-    with StandInUpstream() as running:
-        yield running
-
-
 @dataclass(frozen=True)
 class Gateways:
     """Gateways over ledgers of each kind, each started when it is first wanted."""
@@ -175,17 +169,16 @@ class Gateways:
 
 
 @pytest.fixture(scope="package")
-def gateways(tmp_path_factory: pytest.TempPathFactory, upstream: StandInUpstream) -> Iterator[Gateways]:
-    """One for the tests that read only."""
-    made = Gateways(tmp_path_factory.mktemp("dashboards"), upstream)
-    yield made
-    threads: list[threading.Thread] = []
-    for served in made.running.values():
-        served.server.stop()
-        threads.append(served.thread)
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
+    """Those of the tests that only look."""
+    with StandInUpstream() as running:
+        made = Gateways(tmp_path_factory.mktemp("dashboards"), running)
+        yield made
+        for served in made.running.values():
+            served.server.stop()
+        for served in made.running.values():
+            served.thread.join(20)
+            assert not served.thread.is_alive()
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def _record(ledger: Ledger, draw: random.Random, number: int, at_ms: int, kind: 
     offset_ms, rung, answered = 0, kind.first, False
     while not answered and len(attempts) < 4:
         made = TIERS[min(rung, 2)]
-        fails = draw.random() > made.accepted
+        fails = draw.random() > made.accepted or number % 97 == 0
         outcome = draw.choice(FAILURES)
         took_ms = int(made.latency_ms * draw.uniform(0.5, 2.4))
         attempts.append(

@@ -8,16 +8,13 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.dashboard.page.conftest import Look
-from tests.gateway.conftest import Serve, Served, upstream
+from tests.gateway.conftest import HEADERS, HTTP, Serve, Served
 from tests.gateway.test_routing import SCHEMA, body
 from tierwise.config import load_settings
 from tierwise.ledger import Ledger
 from tierwise.testing import StandInUpstream
 
-__all__ = ["upstream"]  # of its own: these tests say what it answers
-
 MONTH = "range=30d"
-TICKET = "Summarise this ticket in one line: the printer burns"
 
 
 def test_new_calls_appear_as_they_are_made(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
@@ -85,7 +82,7 @@ def test_feedback_is_given_where_the_call_is_seen(look: Look, serve: Serve, upst
     page = seen.open(f"?view=calls&call={call_id}")
     page.get_by_role("button", name="Bad", exact=True).click()
     expect(page.get_by_text("Noted.")).to_be_visible()
-    page.get_by_label("What it really was").select_option("translation")
+    page.get_by_role("combobox", name="What it really was").select_option("translation")
     expect(page.get_by_text("really translation")).to_be_visible()
     assert seen.api(f"calls/{call_id}")["feedback"]["verdict"] == "bad"
     assert seen.api(f"calls/{call_id}")["feedback"]["task_type"] == "translation"
@@ -112,13 +109,13 @@ def test_the_log_is_searched(look: Look, full: Served) -> None:
     """By text, by how calls ended and by cost; what is searched for is in the address."""
     seen = look(full)
     page = seen.open(f"?view=calls&{MONTH}")
-    page.get_by_label("Outcome").select_option("failed")
+    page.get_by_role("combobox", name="Outcome").select_option("failed")
     seen.settled()
     assert set(page.locator("tbody .tag").all_inner_texts()) == {"failed"}
-    page.get_by_label("Search", exact=True).fill("call-0")
+    page.get_by_role("searchbox", name="Search").fill("call-0")
     page.wait_for_url("**text=call-0**")
     seen.settled()
-    expect(page.get_by_label("Search", exact=True)).to_be_focused()
+    expect(page.get_by_role("searchbox", name="Search")).to_be_focused()
     page.goto(f"{seen.url}/dashboard/?view=calls&{MONTH}&text=nothing-is-called-so")
     seen.settled()
     expect(page.get_by_text("No such calls")).to_be_visible()
@@ -141,7 +138,7 @@ def test_budgets_are_set_and_removed(look: Look, serve: Serve, upstream: StandIn
     seen = look(gateway)
     page = seen.open("?view=limits")
     expect(page.get_by_text("No budgets")).to_be_visible()
-    page.get_by_label("Limit, $").fill("12.5")
+    page.get_by_role("textbox", name="Limit, $").fill("12.5")
     page.get_by_role("button", name="Set", exact=True).click()
     expect(page.get_by_role("region", name="Budgets").first).to_contain_text("of $12.50")
     assert seen.api("budgets")["items"][0]["limit_usd"] == "12.5"
@@ -169,7 +166,8 @@ def test_a_real_local_model_is_on_the_page(
     path.write_text("[gateway]\nembedded = true\n", encoding="utf-8")
     env = {"HOME": str(folder), "ANTHROPIC_BASE_URL": upstream.url, "TIERWISE_LEDGER": str(folder / "ledger.db")}
     gateway = serve(upstream, settings=load_settings(path=path, env=env, cwd=folder))
-    answer = gateway.post(body("Translate to French: the bread"))
+    url, asked = f"{gateway.url}/v1/messages", body("Translate to French: the bread")
+    answer = HTTP.post(url, content=asked, headers=HEADERS, timeout=120.0)  # two cores, and others at work on them
     assert answer.headers["x-tierwise-tier"] == "local", json.dumps(dict(answer.headers))
     with Ledger(folder / "ledger.db") as ledger:
         (found,) = ledger.calls()

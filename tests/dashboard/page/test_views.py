@@ -155,9 +155,11 @@ def test_where_a_text_would_go(look: Look, full: Served) -> None:
     seen = look(full)
     page = seen.open("?view=what-if")
     before = len(full.upstream.requests)
-    page.get_by_label("Task", exact=True).fill("Summarise this ticket in one line: the printer burns")
+    page.get_by_role("textbox", name="Task").fill("Summarise this ticket in one line: the printer burns")
     page.get_by_role("button", name="Decide").click()
-    expect(page.get_by_text("summarization", exact=True).first).to_be_visible()
+    expect(
+        page.get_by_role("region", name="Where would this go?").get_by_text("summarization", exact=True)
+    ).to_be_visible()
     expect(page.get_by_role("region", name="The ladder of the decision")).to_contain_text("claude-haiku")
     assert len(full.upstream.requests) == before
 
@@ -166,7 +168,7 @@ def test_what_another_policy_would_have_cost(look: Look, full: Served) -> None:
     """What if: the calls of the time, replayed, beside what they really cost."""
     seen = look(full)
     page = seen.open(f"?view=what-if&{MONTH}")
-    page.get_by_label("Policy").select_option("all-opus")
+    page.get_by_role("combobox", name="Policy").select_option("all-opus")
     page.get_by_role("button", name="Replay").click()
     expect(page.get_by_text("Really spent")).to_be_visible()
     assert "policy=all-opus" in page.url

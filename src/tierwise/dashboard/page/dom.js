@@ -2,6 +2,7 @@
 // or a project called <img onerror=…> is shown as that. Styles are set through the object model alone, which the strict
 // content security policy allows.
 
+const LONGEST = 1000; // of a text within others: laying out more, nested in grids, takes a browser seconds
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
@@ -41,7 +42,7 @@ function append(element, children) {
 
 /** Text that came with the data: isolated, so that one that is written from right to left turns nothing else round. */
 export function said(text, className = "") {
-  return h("bdi", { class: className || null }, text ?? "");
+  return h("bdi", { class: className || null }, short(text ?? "", LONGEST));
 }
 
 /** The same on one line, cut off by the style sheet where there is no room; whole in the tooltip, within reason. */

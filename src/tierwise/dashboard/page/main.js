@@ -8,7 +8,7 @@ import { ApiError, get, listen, rememberKey } from "./api.js";
 import { h, replace } from "./dom.js";
 import { filters } from "./filters.js";
 import { money, signedMoney } from "./format.js";
-import { announce, empty, problem } from "./parts.js";
+import { announce, problem } from "./parts.js";
 import { admits, between, isLive, parse, scope, serialize, shifted, toView, VIEWS, zoomed } from "./state.js";
 import { openCall, openConversation, openKeys, openType, sheet } from "./sheets.js";
 import * as calls from "./views/calls.js";
@@ -75,6 +75,7 @@ const context = {
 
 // Told apart from the rest of the head: it changes every other second, and a picker that is open must not be disturbed.
 const pulse = h("span", { class: "pulse", "aria-hidden": "true" });
+const logo = h("img", { src: "icon.svg", alt: "" });
 const today = h("span", { title: "All calls since midnight UTC" });
 
 function drawStatus() {
@@ -91,7 +92,7 @@ function drawHead() {
     h(
       "div",
       { class: "bar" },
-      h("a", { class: "brand", href: "?", on: { click: (event) => follow(event, toView({ ...parse(""), range: state.range, since: state.since, until: state.until }, "overview")) } }, h("img", { src: "icon.svg", alt: "" }), "tierwise"),
+      h("a", { class: "brand", href: "?", on: { click: (event) => follow(event, toView({ ...parse(""), range: state.range, since: state.since, until: state.until }, "overview")) } }, logo, "tierwise"),
       h(
         "nav",
         { "aria-label": "Views" },
@@ -145,8 +146,10 @@ function firstSteps() {
   return h(
     "section",
     { class: "panel" },
-    empty(
-      "No calls yet",
+    h("h2", {}, "No calls yet"),
+    h(
+      "div",
+      { class: "empty" },
       h("p", {}, "This page fills as calls are made. Three ways to make one:"),
       h(
         "ol",

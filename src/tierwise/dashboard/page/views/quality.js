@@ -77,7 +77,7 @@ function left(told) {
         { name: "tier", title: "Tier", value: (row) => row.level ?? 99, cell: (row) => tierChip(row.tier, row.level) },
         { name: "outcome", title: "Because", value: (row) => row.outcome, cell: (row) => outcomeTag(row.outcome) },
         { name: "attempts", title: "Attempts", number: true, value: (row) => row.attempts, cell: (row) => count(row.attempts) },
-        { name: "bar", title: "", cell: (row) => h("div", { class: "meter", "aria-hidden": "true" }, h("span", { css: { width: `${(100 * row.attempts) / most}%` } })) },
+        { name: "bar", title: "Drawn", cell: (row) => h("div", { class: "meter", "aria-hidden": "true" }, h("span", { css: { width: `${(100 * row.attempts) / most}%` } })) },
       ],
     }),
   });

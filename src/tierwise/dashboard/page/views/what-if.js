@@ -153,7 +153,10 @@ function decisionPanel() {
   });
 }
 
+const LIKELY = 0.01; // a type that is less so is not worth telling of
+
 function decision(told) {
+  const likely = told.alternatives.filter((one) => one.confidence >= LIKELY);
   return h(
     "div",
     { class: "rows" },
@@ -163,9 +166,9 @@ function decision(told) {
       ["Confidence", `${percent(told.confidence)}${told.abstained ? ", abstains: goes up" : ""}`],
       ["Tier", tierChip(told.tier, told.level)],
       ["Model", clipped(told.model, "mono")],
-      [`On ${told.baseline_model}`, money(told.baseline_usd)],
+      [said(`On ${told.baseline_model}`), money(told.baseline_usd)],
       ["Saves", savedText(told.saved_usd)],
-      ["It might be", told.alternatives.length ? told.alternatives.map((one) => h("div", {}, said(words(one.task_type)), ` ${percent(one.confidence)}`)) : "nothing else"],
+      ["It might be", likely.length ? likely.map((one) => h("div", {}, said(words(one.task_type)), ` ${percent(one.confidence)}`)) : "nothing else"],
       told.also.length > 0 && ["Asks for, too", told.also.map((name) => h("div", {}, said(words(name))))],
       told.evidence.length > 0 && ["Told by", said(told.evidence.join(", "))],
     ]),
