@@ -100,7 +100,7 @@ export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }
   fill();
   return h(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption, data: { scroll: name, key: `${name}-scroll` } },
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}: table`, data: { scroll: name, key: `${name}-scroll` } },
     h("table", {}, h("caption", { class: "sr-only" }, caption), h("thead", {}, h("tr", {}, heads)), body),
   );
 }
