@@ -6,14 +6,18 @@ import random
 import time
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
+from functools import cache
+from pathlib import Path
 
+from tierwise.config import load_settings
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
-from tierwise.core.money import Price, PriceBand, Usage
+from tierwise.core.money import Price, Usage, usd_to_nanousd
 from tierwise.ledger import Ledger
 from tierwise.ledger.feedback import Feedback, Judgement
+from tierwise.prices import PriceBook
 
 DAYS = 21
+BASELINE = "claude-sonnet-5-5"
 CALLS = 1_200
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 SCRIPT = "<img src=x onerror=\"alert('harm')\"><script>alert('harm')</script>"
@@ -26,8 +30,6 @@ class Made:
 
     tier: str
     model: str
-    input_usd: Decimal  # a million tokens
-    output_usd: Decimal
     accepted: float
     latency_ms: int
 
@@ -44,9 +46,9 @@ class Kind:
 
 
 TIERS = (
-    Made("haiku", "claude-haiku-5-5", Decimal(1), Decimal(5), 0.93, 900),
-    Made("sonnet", "claude-sonnet-5-5", Decimal(3), Decimal(15), 0.985, 2_600),
-    Made("opus", "claude-opus-5-5", Decimal(5), Decimal(25), 1.0, 5_200),
+    Made("haiku", "claude-haiku-5-5", 0.93, 900),
+    Made("sonnet", "claude-sonnet-5-5", 0.985, 2_600),
+    Made("opus", "claude-opus-5-5", 1.0, 5_200),
 )
 TYPES = (
     Kind("summarization", "transform", "processing", 0, 22),
@@ -64,15 +66,17 @@ FAILURES = (OutcomeKind.REJECTED, OutcomeKind.TRUNCATED, OutcomeKind.OVERLOADED,
 PROJECTS = ("checkout", "search", "docs", None)
 
 
-def _cost(made: Made, usage: Usage) -> int:
-    """Nano-dollars: reading from a cache costs a tenth."""
-    fresh = usage.input_tokens + Decimal(usage.cache_read_tokens) / 10 + Decimal(usage.cache_write_5m_tokens) * 5 / 4
-    return int((fresh * made.input_usd + usage.output_tokens * made.output_usd) * 1000)
+@cache
+def _price(model: str) -> Price:
+    """As shipped, so that what a replay finds is comparable."""
+    folder = Path(__file__).parent
+    settings = load_settings(path=None, env={"HOME": str(folder)}, cwd=folder)
+    _, found = settings.catalog.model(model)
+    return PriceBook(settings.prices, settings.providers).price(found, date(2026, 11, 1))
 
 
-def _price(made: Made) -> Price:
-    band = PriceBand(made.input_usd, made.output_usd, made.input_usd / 10, made.input_usd * 5 / 4, made.input_usd * 2)
-    return Price(made.model, (band,), "made up", valid_from=date(2026, 1, 1))
+def _cost(model: str, usage: Usage) -> int:
+    return usd_to_nanousd(_price(model).cost_usd(usage))
 
 
 def record_history(ledger: Ledger, now_ms: int | None = None) -> None:
@@ -80,16 +84,18 @@ def record_history(ledger: Ledger, now_ms: int | None = None) -> None:
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     draw = random.Random(7)
     weights = [kind.often for kind in TYPES]
+    kinds: list[Kind] = []
     for number in range(CALLS):
         at_ms = now_ms - DAYS * DAY_MS + int(DAYS * DAY_MS * number / CALLS) - draw.randrange(HOUR_MS)
         if not 6 <= (at_ms // HOUR_MS) % 24 < 22:
-            at_ms += 9 * HOUR_MS  # people sleep
+            at_ms -= 8 * HOUR_MS  # people sleep
         kind = draw.choices(TYPES, weights)[0]
+        kinds.append(kind)
         _record(ledger, draw, number, min(at_ms, now_ms - 60_000), kind)
     for number in range(0, CALLS, 9):
         right = draw.random() < 0.9
         judgement = Judgement.GOOD if right else Judgement.BAD
-        was = None if right else "translation"
+        was = kinds[number].name if right else "rewriting"
         given = Feedback(call_id=f"call-{number:05d}", at_ms=now_ms, verdict=judgement, task_type=was, source="made up")
         ledger.give_feedback(given)
 
@@ -120,8 +126,8 @@ def _record(ledger: Ledger, draw: random.Random, number: int, at_ms: int, kind: 
                 outcome=outcome if fails else OutcomeKind.ACCEPTED,
                 detail="the reply does not satisfy the client's schema" if fails else "",
                 usage=usage,
-                price=_price(made),
-                cost_nanousd=_cost(made, usage),
+                price=_price(made.model),
+                cost_nanousd=_cost(made.model, usage),
                 latency_ms=took_ms,
                 ttft_ms=took_ms // 4,
                 wait_ms=200 if offset_ms else 0,
@@ -145,8 +151,8 @@ def _record(ledger: Ledger, draw: random.Random, number: int, at_ms: int, kind: 
             tier=last.tier,
             model=last.model,
             planned_tier=TIERS[kind.first].tier,
-            baseline_model=TIERS[2].model,
-            baseline_nanousd=_cost(TIERS[2], usage),
+            baseline_model=BASELINE,
+            baseline_nanousd=_cost(BASELINE, usage),
             latency_ms=offset_ms,
             session=session,
             project=PROJECTS[(number // 12) % len(PROJECTS)],
@@ -202,7 +208,7 @@ def record_hostile(ledger: Ledger) -> None:
                     outcome=OutcomeKind.REJECTED if number else OutcomeKind.ACCEPTED,
                     detail=HOSTILE,
                     usage=usage,
-                    price=_price(made),
+                    price=_price(made.model),
                     cost_nanousd=2_000_000,
                     latency_ms=90,
                     request_id=HOSTILE,

@@ -55,7 +55,7 @@ export function timeChart({ title, starts, interval_seconds, lines, kind, tick, 
         y: { range: (_, low, high) => [Math.min(0, low ?? 0), (high ?? 0) > 0 ? high * 1.06 : 1] },
       },
       axes: [
-        { ...axis, size: 42, space: width < NARROW ? 70 : 60, values: (_, ticks, __, ___, step) => timeTicks(ticks, step) },
+        { ...axis, size: (_, labels) => (labels?.some((label) => label?.includes("\n")) ? 42 : 28), space: width < NARROW ? 70 : 60, values: (_, ticks, __, ___, step) => timeTicks(ticks, step) },
         { ...axis, size: 56, values: (_, ticks) => ticks.map((value) => tick(value)) },
       ],
       series: [

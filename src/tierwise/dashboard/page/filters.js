@@ -28,7 +28,8 @@ function options(name, choices) {
 
 function picker(name, state, choices, go) {
   const chosen = state[name] ?? "";
-  const offered = choices ? options(name, choices) : [];
+  // Calls without a project or a key cannot be asked for by a name: an empty one stands for all.
+  const offered = choices ? options(name, choices).filter(([value]) => value) : [];
   // What the address asks for is shown even if it is not offered (any more).
   if (chosen && !offered.some(([value]) => value === chosen)) offered.unshift([chosen, chosen]);
   const select = h(

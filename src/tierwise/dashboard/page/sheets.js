@@ -79,7 +79,7 @@ function callParts(context, call) {
         summary.kind && ["Kind", said(words(summary.kind))],
         summary.session && ["Conversation", h("button", { class: "link", type: "button", css: { "max-width": "100%" }, on: { click: () => context.open({ conversation: summary.session }) } }, clipped(summary.session))],
         ["Call", clipped(summary.call_id, "mono")],
-        ...call.tags.map((tag) => [said(tag.name), said(tag.value)]),
+        ...call.tags.filter((tag) => tag.name !== "kind").map((tag) => [said(tag.name), said(tag.value)]),
       ]),
       summary.error && h("pre", { tabindex: "0", "aria-label": "Error", dir: "auto" }, summary.error),
     ),

@@ -102,7 +102,7 @@ function card(label, value, changed, better, values) {
     { class: "card", "aria-label": label },
     h("h2", { class: "label" }, label),
     h("p", { class: "value" }, value),
-    h("p", { class: `change ${kind}`, title: "Against the period as long just before" }, changed === null ? "nothing before to compare" : [h("span", { "aria-hidden": "true" }, arrow), changed, h("span", { class: "sr-only" }, " against the period before")]),
+    h("p", { class: `change ${kind}`, title: "Against the period as long just before" }, changed === null ? "nothing before" : [h("span", { "aria-hidden": "true" }, arrow), changed, h("span", { class: "sr-only" }, " against the period before")]),
     sparkline(values),
   );
 }
