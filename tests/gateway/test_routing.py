@@ -71,6 +71,18 @@ def test_work_goes_to_its_tier(serve: Serve, upstream: StandInUpstream, text: st
     assert found.call.reasons
 
 
+def test_a_header_says_what_the_task_is(serve: Serve, upstream: StandInUpstream) -> None:
+    """`x-tierwise-task` is routed in place of the last thing said, in any language; an empty one is refused."""
+    gateway = serve(upstream)
+    vague = body("Go on, as before.")
+    assert gateway.post(vague, x_tierwise_task="summarise%20a%20ticket%20in%20one%20line").status_code == 200
+    assert gateway.post(vague, x_tierwise_task="%C3%BCbersetze%20ein%20Wort%20ins%20Englische").status_code == 200
+    assert models(upstream)[0] == "claude-haiku-5-5"
+    assert [found.call.task_type for found in gateway.calls()] == ["summarization", "translation"]
+    refused = gateway.post(vague, x_tierwise_task="%20")
+    assert (refused.status_code, "x-tierwise-task" in refused.text) == (400, True)
+
+
 def test_only_what_the_model_would_refuse_changes(serve: Serve, upstream: StandInUpstream) -> None:
     """The model's name and a parameter that it does not take; every other byte goes as it came."""
     gateway = serve(upstream)

@@ -30,6 +30,7 @@ __all__ = [
     "check_schema",
     "check_tool_call",
     "parse_json",
+    "run_user_checks",
     "schema_problem",
     "tool_schemas",
 ]
@@ -92,12 +93,17 @@ def check_reply(
         found = schema_problem(value, task.json_schema)
         if found is not None:
             return _rejected(text, *found)
-    for check in user_checks:
+    return run_user_checks(text, user_checks) or Checked(OutcomeKind.ACCEPTED, text, value)
+
+
+def run_user_checks(text: str, checks: Sequence[UserCheck]) -> Checked | None:
+    """What the first of the caller's checks that refuses `text` says; None where none does."""
+    for check in checks:
         said = _user_problem(check, text)
         if said is not None:
             name = getattr(check, "__name__", type(check).__name__)
             return _rejected(text, said, f"the check {name} refused it")
-    return Checked(OutcomeKind.ACCEPTED, text, value)
+    return None
 
 
 def check_message(message: JsonObject, body: JsonObject) -> Checked:

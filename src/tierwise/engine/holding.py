@@ -156,6 +156,11 @@ class Holding:
                 assert_never(other)
 
     @property
+    def message(self) -> JsonObject:
+        """What was read of the reply: all of it, where the whole is held."""
+        return self._folded.message()
+
+    @property
     def flows(self) -> bool:
         """Whether all that comes may go on, from now to the end: nobody has to ask any more."""
         return self._state is _State.FLOWING

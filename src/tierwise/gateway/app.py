@@ -75,9 +75,10 @@ from tierwise.wire.splice import SpliceError, splice
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["LOOPBACK", "Gateway", "receipt"]
+__all__ = ["CHECKS", "LOOPBACK", "Gateway", "receipt"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+CHECKS = "tierwise.checks"  # in a scope's extensions, where the caller is in this process: his own checks of the answer
 KEY_PREFIX = b"tw-"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LEARNED_DAYS = 30  # how far back it looks to learn how long conversations are
@@ -221,17 +222,21 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Closes what it holds; every record is written first."""
+        await self.disconnect()
+        await asyncio.get_running_loop().run_in_executor(None, self.close_records)
+
+    async def disconnect(self) -> None:
+        """Closes what belongs to the event loop."""
         self.dashboard.close()
         await self.upstream.aclose()
         for planning in (*self._retired, self.planning):
             await self._retire(planning)
-        loop = asyncio.get_running_loop()
-        if self.desk is not None:
-            await loop.run_in_executor(None, self.desk.close)
-        if self.writer is not None:
-            await loop.run_in_executor(None, self.writer.close)
-        if self.ledger is not None:
-            await loop.run_in_executor(None, self.ledger.close)
+
+    def close_records(self) -> None:
+        """Writes what waits to be, and closes the ledger. Blocks; call it after `disconnect`, from any thread."""
+        for part in (self.desk, self.writer, self.ledger):
+            if part is not None:
+                part.close()
 
     # ------------------------------------------------------------------ what calls share
 
@@ -436,6 +441,9 @@ class Gateway:
         )
         query = scope.get("query_string", b"").decode("latin-1")
         incoming = read_incoming(dialect, body, query, scope["headers"], key=key)
+        checks = scope.get("extensions", _NOTHING).get(CHECKS)
+        if checks:
+            incoming = replace(incoming, checks=checks)
         if dialect is Dialect.ANTHROPIC:
             return incoming
         try:

@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import orjson
 
 from tierwise.core.json import Json, JsonObject
+from tierwise.engine.checks import UserCheck
 from tierwise.ledger.keys import ApiKey
 from tierwise.wire.endings import Dialect
 
@@ -21,6 +23,7 @@ __all__ = ["BadRequest", "Directions", "Incoming", "directions", "forwarded", "p
 
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}=[^,=\x00-\x1f]{0,128}")
 _LONGEST_MODEL = 256
+_LONGEST_TASK = 4_000
 _NAME = re.compile(r"[A-Za-z0-9_.:@/ -]{1,128}")
 # Of this connection and not of the request, or set anew by whoever sends it on.
 _HOP_BY_HOP = frozenset(
@@ -70,6 +73,7 @@ class Directions:
     min_tier: str | None = None
     max_tier: str | None = None
     project: str | None = None
+    task: str | None = None  # what is asked for, in the caller's words: routes in place of the last turn
     task_type: str | None = None
     deadline_seconds: float | None = None
     tags: tuple[tuple[str, str], ...] = ()
@@ -90,6 +94,7 @@ class Incoming:
     raw_headers: Sequence[tuple[bytes, bytes]]
     directions: Directions
     key: ApiKey | None = None  # of ours, where the client identified itself with one
+    checks: Sequence[UserCheck] = ()  # of a caller in this process: no answer that fails one is handed on
 
     @property
     def project(self) -> str | None:
@@ -181,11 +186,22 @@ def directions(headers: Mapping[str, str]) -> Directions:
         min_tier=found.get("min-tier"),
         max_tier=found.get("max-tier"),
         project=project,
+        task=_task(found.get("task")),
         task_type=found.get("task-type"),
         deadline_seconds=seconds,
         tags=tuple(tags),
         no_route=found.get("no-route", "").lower() in ("1", "true", "yes"),
     )
+
+
+def _task(told: str | None) -> str | None:
+    """The description of a task; percent-encoded, as headers hold no more than ASCII safely."""
+    if told is None:
+        return None
+    text = unquote(told).strip()
+    if not text or len(text) > _LONGEST_TASK:
+        raise BadRequest(f"x-tierwise-task describes the task in 1 to {_LONGEST_TASK:,} characters, percent-encoded")
+    return text
 
 
 _NO_DIRECTIONS = Directions()

@@ -218,7 +218,7 @@ class Planning:
         kind = kind_of(headers, body)
         if kind is CallKind.SAFETY:
             kind = self.broken.asked_again(key.session, body, now) or kind
-        ask = last_ask(body)
+        ask = incoming.directions.task or last_ask(body)
         project = self.project_of(incoming)
         observes = self._observes(project)
         if not self.is_routed(incoming.model, project):

@@ -124,9 +124,9 @@ class Reply:
             headers=[*(h for h in refused.headers if h[0] == b"retry-after"), *self._headers()],
         )
 
-    async def fail(self, status: int, kind: str, message: str) -> None:
-        """An error of ours."""
-        headers = self._headers()
+    async def fail(self, status: int, kind: str, message: str, more: Sequence[Header] = ()) -> None:
+        """An error of ours, with further headers."""
+        headers = [*self._headers(), *more]
         await send_error(self._send, self._incoming.dialect, status=status, kind=kind, message=message, headers=headers)
 
     async def _put(self, answer: Answer | None, out: bytes, *, end: bool) -> None:

@@ -2,7 +2,8 @@
 
 Theory of operation. Where a request goes through several models, the climb (`tierwise.engine.climb`) says what to try
 next, as everywhere else. An attempt whose model may still be left holds its answer back until that is worth committing
-(`tierwise.engine.holding`); from then on everything flows as it arrives. The last model's answer is never held.
+(`tierwise.engine.holding`); from then on everything flows as it arrives. The last model's answer is never held, unless
+the caller is in this process and brought checks of its own: then no answer goes that they refuse.
 
 Nothing is lost and nothing is told too early: the record of an attempt is durable before its request leaves, and that
 of the call before the client has its last byte. A stream that breaks after it was committed ends with an error in the
@@ -28,7 +29,7 @@ from tierwise.core.errors import LedgerError, UnpricedModel
 from tierwise.core.headers import retry_after_seconds
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Price, Usage, nanousd_to_usd, usd_to_nanousd
-from tierwise.engine.checks import Checked, tool_schemas
+from tierwise.engine.checks import Checked, run_user_checks, tool_schemas
 from tierwise.engine.climb import Climbed, Ending, climb
 from tierwise.engine.holding import Hold, Holding, check_message, hold_mode
 from tierwise.gateway.accounts import KeysOfCall
@@ -53,7 +54,7 @@ from tierwise.providers._http import failure_kind
 from tierwise.providers.base import ModelRequest, ProviderFailure
 from tierwise.providers.passthrough import Answer, Timeouts, UpstreamFailed, UpstreamTimeout
 from tierwise.wire.adapt import adapt
-from tierwise.wire.anthropic import estimate_prompt_tokens, usage_from_message
+from tierwise.wire.anthropic import estimate_prompt_tokens, message_text, usage_from_message
 from tierwise.wire.endings import Dialect
 from tierwise.wire.schemas import close_schemas
 from tierwise.wire.splice import SpliceError, compact, splice_changes
@@ -304,7 +305,11 @@ class Run:
             await self._reply.refuse(self._refused)
             return
         status, kind = (504, "timeout_error") if late else (502, "api_error")
-        await self._reply.fail(status, kind, f"tierwise: {message}")
+        more: list[Header] = []
+        if self.incoming.checks and self.log.attempts and self.log.attempts[-1].outcome is OutcomeKind.REJECTED:
+            # Every model was asked. Clients ask again after a 5xx, and would pay for all of them once more.
+            status, more = 422, [(b"x-should-retry", b"false")]
+        await self._reply.fail(status, kind, f"tierwise: {message}", more)
 
     def _told(self) -> None:
         """The call is over: counted, logged, traced."""
@@ -566,6 +571,7 @@ class Run:
         failure: UpstreamFailed | None = None
         told = b""  # an upstream's own word that it breaks off
         flows = False  # what comes goes on as it is
+        refused: Checked | None = None  # by the caller's own checks
         try:
             async for piece in answer:
                 tap.feed(piece)
@@ -579,6 +585,10 @@ class Run:
                     out += holding.end()
                 if holding is not None and _refuses(holding.verdict):
                     break
+                if tap.stopped and holding is not None and self.incoming.checks:
+                    refused = await self._checked_by_caller(holding.message)
+                    if refused is not None:
+                        break
                 if tap.stopped:
                     # Its record is safe before its last bytes go.
                     price = self._price(running, tap.raw_usage)
@@ -594,7 +604,7 @@ class Run:
         except UpstreamFailed as error:
             failure = error
         answer.close()
-        verdict = None if holding is None else holding.verdict
+        verdict = refused or (None if holding is None else holding.verdict)
         kind, detail = self._why_broken(running, tap, verdict, failure)
         self.log.ends(
             kind,
@@ -680,8 +690,10 @@ class Run:
         price = self._price(running, message.get("usage"))
         model, stop = message.get("model"), message.get("stop_reason")
         reported = model if isinstance(model, str) else None
-        if not running.last:
+        if not running.last or self.incoming.checks:
             checked = check_message(message, self.incoming.value)
+            if not _refuses(checked) and self.incoming.checks:
+                checked = await self._checked_by_caller(message) or checked
             if _refuses(checked):
                 self.log.ends(
                     checked.kind,
@@ -697,11 +709,25 @@ class Run:
         await self._reply.message(running.answer, message, content)
         return self._outcome(OutcomeKind.ACCEPTED)
 
+    async def _checked_by_caller(self, message: JsonObject) -> Checked | None:
+        """What the caller's own checks say of a message; None where they let it pass, and of a call of tools.
+
+        In a thread: they may take their time.
+        """
+        if message.get("stop_reason") == "tool_use":
+            return None
+        checks, text = self.incoming.checks, message_text(message)
+        return await asyncio.get_running_loop().run_in_executor(None, run_user_checks, text, checks)
+
     def _holding(self, *, last: bool) -> Holding | None:
         decision = self.plan.decision
+        asked = self.incoming.value
+        if self.incoming.checks:  # also of the last model, and of one that was asked for by name
+            return Holding(
+                Hold.WHOLE, check=lambda message: check_message(message, asked), tool_schemas=tool_schemas(asked)
+            )
         if decision is None or last:
             return None
-        asked = self.incoming.value
         mode = hold_mode(
             decision.classification.task_type,
             asked,
