@@ -36,6 +36,7 @@ The exceptions are on [a page of their own](errors.md). For tests there is
 GROUPS = {
     "Short forms": ("classify", "route", "get_model", "run_subtask", "dispatch_tool", "TOOL_TIER_OVERRIDES"),
     "Routers": ("Router", "AsyncRouter"),
+    "Other libraries": ("wrap", "call_options"),
     "Tasks": ("Task", "TaskType", "Needs", "Stakes", "Classification"),
     "Decisions and results": ("Tier", "Decision", "Reason", "Result", "AttemptRecord", "OutcomeKind"),
     "Money": ("Usage", "Price"),

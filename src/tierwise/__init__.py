@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from tierwise.engine.result import Result
     from tierwise.engine.router import AsyncRouter
     from tierwise.engine.sync import Router
+    from tierwise.integrations.options import call_options
+    from tierwise.integrations.sdk import wrap
     from tierwise.ledger import Ledger
 
 _WHERE = {
@@ -92,6 +94,8 @@ _WHERE = {
     "tierwise.engine.result": ("Result",),
     "tierwise.engine.router": ("AsyncRouter",),
     "tierwise.engine.sync": ("Router",),
+    "tierwise.integrations.options": ("call_options",),
+    "tierwise.integrations.sdk": ("wrap",),
     "tierwise.ledger": ("Ledger",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
@@ -134,12 +138,14 @@ __all__ = [
     "UnknownTier",
     "UnpricedModel",
     "Usage",
+    "call_options",
     "classify",
     "dispatch_tool",
     "get_model",
     "load_settings",
     "route",
     "run_subtask",
+    "wrap",
 ]
 
 

@@ -1,0 +1,236 @@
+"""`wrap`: a client of Anthropic's or OpenAI's SDK whose calls are routed, checked, priced and recorded in this process.
+
+The client that comes back is made by the SDK itself (`with_options(http_client=…)`, which is public in both), with a
+transport of ours where its connections were. So it is of the same type, and everything of it works as before. What the
+gateway does not know (batches, files, embeddings) goes out as it would without us.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from tierwise.core.errors import ConfigError
+from tierwise.core.json import Json
+from tierwise.core.settings import Settings
+from tierwise.integrations.inside import InsideGateway
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from tierwise.integrations.transport import Part, Rewrite
+    from tierwise.ledger import Ledger
+
+__all__ = ["inside_gateway", "wrap"]
+
+ClientT = TypeVar("ClientT")
+_MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
+_BATCHES = "/v1/messages/batches"
+_THEIRS = ("anthropic.lib.", "openai.lib.")  # where the SDKs keep their clients of clouds
+_NOT_ROUTED = "tierwise routes no {what}; name a model (`tierwise.route` says which) in place of {model!r}"
+_lock = threading.Lock()
+_gateways: list[InsideGateway] = []
+
+
+def wrap(
+    client: ClientT,
+    *,
+    route: Iterable[str] = (),
+    settings: Settings | None = None,
+    ledger: Ledger | None = None,
+    http_client: Any = None,
+) -> ClientT:
+    """A client like this one, of the same type, whose calls go through tierwise.
+
+    Calls that name `claude-tierwise-auto`, or a model of `route`, are routed. Anthropic's other calls go to where the
+    client would send them, byte for byte, and are recorded. OpenAI's others go there unseen. The client's own key is
+    used for Anthropic's API; an OpenAI client's key is never sent anywhere else.
+
+    Args:
+        client: `anthropic.Anthropic`, `anthropic.AsyncAnthropic`, `openai.OpenAI` or `openai.AsyncOpenAI`.
+        route: models that are routed too when a call names them.
+        settings: the configuration; read from tierwise.toml and the environment when None.
+        ledger: where calls are recorded; the configured one when None.
+        http_client: the `httpx2` client for what is not routed (batches, files, …), where the SDK's defaults, which
+            heed HTTPS_PROXY, will not do.
+
+    Raises:
+        ConfigError: another kind of client, or a configuration that cannot be used.
+    """
+    known = _known(client)
+    if known is None:
+        kind = type(client)
+        raise ConfigError(
+            f"wrap takes anthropic.Anthropic, anthropic.AsyncAnthropic, openai.OpenAI and openai.AsyncOpenAI, not "
+            f"{kind.__module__}.{kind.__name__}; others reach tierwise through its gateway (`tierwise serve`)"
+        )
+    sdk, is_async = known
+    base_url = str(cast("Any", client).base_url)
+    if settings is None:
+        from tierwise.config import load_settings  # noqa: PLC0415  pydantic: only when there is a file to read
+
+        settings = load_settings()
+    settings = replace(settings, gateway=_with_routes(settings, route))
+    if sdk == "anthropic":
+        settings = _in_place_of(base_url, settings)
+    gateway = inside_gateway(settings, ledger)
+    rewrite = (_anthropic if sdk == "anthropic" else _openai)(gateway, base_url)
+    return cast("ClientT", _with_transport(client, sdk, is_async, gateway, rewrite, http_client))
+
+
+def inside_gateway(settings: Settings, ledger: Ledger | None = None) -> InsideGateway:
+    """The gateway inside this process with that configuration: one for all clients that are alike in it."""
+    wanted = InsideGateway(settings, ledger=ledger)
+    if ledger is not None:
+        return wanted
+    with _lock:
+        for found in _gateways:
+            if found.settings == wanted.settings and not found.closed:
+                return found
+        _gateways.append(wanted)
+    return wanted
+
+
+def _known(client: object) -> tuple[str, bool] | None:
+    """Whose client it is, and whether it is an asynchronous one. The SDK is imported already: it made the client."""
+    if any(base.__module__.startswith(_THEIRS) for base in type(client).__mro__):
+        return None  # a cloud's: other paths, other keys
+    for sdk, names in (("anthropic", ("Anthropic", "AsyncAnthropic")), ("openai", ("OpenAI", "AsyncOpenAI"))):
+        module = sys.modules.get(sdk)
+        for name in names if module is not None else ():
+            if isinstance(client, getattr(module, name)):
+                return sdk, name.startswith("Async")
+    return None
+
+
+def _with_routes(settings: Settings, route: Iterable[str]) -> Any:
+    if isinstance(route, str):
+        raise ConfigError(f"route is {route!r}; give a list of models: route=[{route!r}]")
+    names = dict.fromkeys([*settings.gateway.routed_models, *route])
+    return replace(settings.gateway, routed_models=tuple(names))
+
+
+def _in_place_of(base_url: str, settings: Settings) -> Settings:
+    """The client goes on going where it went, with the key that it has."""
+    upstream = settings.providers[settings.gateway.upstream]
+    if upstream.kind != "anthropic":
+        return settings
+    upstream = replace(upstream, base_url=base_url.rstrip("/"), api_key=None, api_keys=())
+    return replace(settings, providers={**settings.providers, upstream.name: upstream})
+
+
+def _with_transport(  # noqa: PLR0917  each is something of its own
+    client: Any, sdk: str, is_async: bool, gateway: InsideGateway, rewrite: Rewrite, http_client: Any
+) -> Any:
+    import httpx2  # noqa: PLC0415  the SDKs have imported it
+
+    from tierwise.integrations.transport import AsyncTransport, Transport  # noqa: PLC0415
+
+    module = sys.modules[sdk]
+    # No client of the SDK's defaults around ours: HTTPS_PROXY would go before it.
+    if is_async:
+        beside = http_client or module.DefaultAsyncHttpxClient()
+        own: Any = httpx2.AsyncClient(
+            transport=AsyncTransport(gateway, rewrite, beside), timeout=client.timeout, follow_redirects=True
+        )
+    else:
+        beside = http_client or module.DefaultHttpxClient()
+        own = httpx2.Client(
+            transport=Transport(gateway, rewrite, beside), timeout=client.timeout, follow_redirects=True
+        )
+    return client.with_options(http_client=own)
+
+
+# ------------------------------------------------------------------ what of each SDK is for the gateway
+
+
+def _anthropic(gateway: InsideGateway, base_url: str) -> Rewrite:
+    """Messages, counting them, and models; where the client has been pointed elsewhere since, nothing."""
+    from httpx2 import URL  # noqa: PLC0415
+
+    from tierwise.integrations.transport import Part  # noqa: PLC0415
+
+    base = URL(base_url)
+    prefix = base.path.rstrip("/")
+
+    def rewrite(request: httpx2.Request, body: bytes) -> Part | httpx2.Response | None:
+        url = request.url
+        if (url.scheme, url.netloc) != (base.scheme, base.netloc) or not url.path.startswith(f"{prefix}/v1/"):
+            return None
+        path = url.path.removeprefix(prefix)
+        posted, models = request.method == "POST", path == "/v1/models" or path.startswith("/v1/models/")
+        if (posted and path in _MESSAGES) or (request.method == "GET" and models):
+            return Part(path, _headers(request), body)
+        if posted and path == _BATCHES:
+            for model in _models_of_batch(body):
+                if gateway.is_routed(model):
+                    said = _NOT_ROUTED.format(what="batches", model=model)
+                    error: Json = {"type": "invalid_request_error", "message": said}
+                    return _error(request, {"type": "error", "error": error})
+        return None
+
+    return rewrite
+
+
+def _openai(gateway: InsideGateway, base_url: str) -> Rewrite:
+    """Chat completions of models that tierwise knows."""
+    from httpx2 import URL  # noqa: PLC0415
+
+    from tierwise.integrations.transport import Part  # noqa: PLC0415
+
+    prefix = URL(base_url).path.rstrip("/")
+
+    def rewrite(request: httpx2.Request, body: bytes) -> Part | httpx2.Response | None:
+        if request.method != "POST":
+            return None
+        path = request.url.path.removeprefix(prefix)
+        model = _field(body, "model")
+        if not isinstance(model, str) or not gateway.is_known(model):
+            return None
+        if path == "/chat/completions":
+            return Part("/v1/chat/completions", _without_foreign_key(_headers(request)), body)
+        if gateway.is_routed(model):
+            said = _NOT_ROUTED.format(what=f"{path} of OpenAI's API, only chat.completions", model=model)
+            return _error(request, {"error": {"message": said, "type": "invalid_request_error"}})
+        return None
+
+    return rewrite
+
+
+def _headers(request: httpx2.Request) -> list[tuple[bytes, bytes]]:
+    return [(name.lower(), value) for name, value in request.headers.raw]
+
+
+def _without_foreign_key(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """A key of Anthropic's may have been given to OpenAI's client, and goes on; any other is for OpenAI alone."""
+    return [pair for pair in headers if pair[0] != b"authorization" or pair[1].startswith(b"Bearer sk-ant-")]
+
+
+def _models_of_batch(body: bytes) -> list[str]:
+    requests = _field(body, "requests")
+    found = []
+    for one in requests if isinstance(requests, list) else ():
+        match one:
+            case {"params": {"model": str(model)}}:
+                found.append(model)
+            case _:
+                pass
+    return found
+
+
+def _field(body: bytes, name: str) -> Json:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _error(request: httpx2.Request, value: dict[str, Json]) -> httpx2.Response:
+    import httpx2  # noqa: PLC0415
+
+    return httpx2.Response(400, json=value, request=request)

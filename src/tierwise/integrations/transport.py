@@ -1,0 +1,212 @@
+"""Transports for httpx2 that answer out of the gateway inside this process, and pass on what is none of its business.
+
+They stand where an SDK's connections would: everything that the SDK does before and after (types, retries, helpers for
+streams, its exceptions) stays as it is. A transport of httpx2 is public and small; nothing of an SDK is patched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import assert_never
+
+import httpx2
+
+from tierwise.integrations.inside import Ended, Exchange, Head, InsideGateway, Piece, Request
+from tierwise.integrations.options import current_options
+
+__all__ = ["AsyncTransport", "Part", "Rewrite", "Transport"]
+
+_FOREVER = 10 * 365 * 86_400.0
+_CUT = "the answer was cut before its end"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A request that is for the gateway: its path there, its headers, its body."""
+
+    path: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+Rewrite = Callable[[httpx2.Request, bytes], "Part | httpx2.Response | None"]
+"""Says what of a client's requests is for the gateway; None: it is passed on as it is; or answers it at once."""
+
+
+def _request(part: Part, request: httpx2.Request) -> Request:
+    options = current_options()
+    own = {name for name, _ in part.headers}
+    added = [
+        (name.encode("ascii"), text.encode("ascii", "replace"))
+        for name, text in options.headers().items()
+        if name.encode("ascii") not in own
+    ]
+    return Request(
+        method=request.method,
+        path=part.path,
+        query=request.url.query,
+        headers=[*part.headers, *added],
+        body=part.body,
+        checks=options.checks,
+    )
+
+
+def _read_seconds(request: httpx2.Request) -> float:
+    """How long the client waits for the next bytes."""
+    timeouts = request.extensions.get("timeout")
+    seconds = timeouts.get("read") if isinstance(timeouts, dict) else None
+    return _FOREVER if seconds is None else float(seconds)
+
+
+class Transport(httpx2.BaseTransport):
+    """For synchronous clients.
+
+    Args:
+        gateway: answers what is for it.
+        rewrite: says what is.
+        beside: sends the rest, as the client would without us.
+    """
+
+    def __init__(self, gateway: InsideGateway, rewrite: Rewrite, beside: httpx2.Client) -> None:
+        self._gateway = gateway
+        self._rewrite = rewrite
+        self._beside = beside
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """One request."""
+        part = self._rewrite(request, request.read() if request.method == "POST" else b"")
+        if isinstance(part, httpx2.Response):
+            return part
+        if part is None:
+            passed = self._beside.send(request, stream=True, follow_redirects=False)
+            return httpx2.Response(
+                passed.status_code, headers=passed.headers, stream=passed.stream, extensions=passed.extensions
+            )
+        told: queue.SimpleQueue[Head | Piece | Ended] = queue.SimpleQueue()
+        exchange = self._gateway.begin(_request(part, request), told.put)
+        stream = _Stream(exchange, told, request)
+        try:
+            head = stream.next()
+        except BaseException:
+            # A timeout, or Ctrl-C: what was under way is recorded before it goes on.
+            exchange.close()
+            exchange.wait()
+            raise
+        if not isinstance(head, Head):
+            raise httpx2.RemoteProtocolError("tierwise: no answer came", request=request)
+        return httpx2.Response(head.status, headers=head.headers, stream=stream)
+
+    def close(self) -> None:
+        """Closes the connections of what is passed on. The gateway is others' too."""
+        self._beside.close()
+
+
+class _Stream(httpx2.SyncByteStream):
+    def __init__(
+        self, exchange: Exchange, told: queue.SimpleQueue[Head | Piece | Ended], request: httpx2.Request
+    ) -> None:
+        self._exchange = exchange
+        self._told = told
+        self._request = request
+        self._seconds = _read_seconds(request)
+
+    def next(self) -> Head | Piece | Ended:
+        try:
+            return self._told.get(timeout=self._seconds if self._seconds < _FOREVER else None)
+        except queue.Empty:
+            raise httpx2.ReadTimeout(f"nothing came for {self._seconds:g} s", request=self._request) from None
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            match self.next():
+                case Piece(data):
+                    yield data
+                case Ended(whole):
+                    if not whole:
+                        raise httpx2.RemoteProtocolError(_CUT, request=self._request)
+                    return
+                case Head():
+                    pass  # there is one, and it was read before
+                case other:
+                    assert_never(other)
+
+    def close(self) -> None:
+        self._exchange.close()
+
+
+class AsyncTransport(httpx2.AsyncBaseTransport):
+    """For asynchronous clients, on asyncio. Takes what `Transport` takes."""
+
+    def __init__(self, gateway: InsideGateway, rewrite: Rewrite, beside: httpx2.AsyncClient) -> None:
+        self._gateway = gateway
+        self._rewrite = rewrite
+        self._beside = beside
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """One request."""
+        part = self._rewrite(request, await request.aread() if request.method == "POST" else b"")
+        if isinstance(part, httpx2.Response):
+            return part
+        if part is None:
+            passed = await self._beside.send(request, stream=True, follow_redirects=False)
+            return httpx2.Response(
+                passed.status_code, headers=passed.headers, stream=passed.stream, extensions=passed.extensions
+            )
+        loop = asyncio.get_running_loop()
+        told: asyncio.Queue[Head | Piece | Ended] = asyncio.Queue()
+
+        def put(message: Head | Piece | Ended) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(told.put_nowait, message)
+
+        if not self._gateway.started:  # which reads files: not in the caller's loop
+            await asyncio.to_thread(self._gateway.start)
+        exchange = self._gateway.begin(_request(part, request), put)
+        stream = _AsyncStream(exchange, told, request)
+        try:
+            head = await stream.next()
+        except BaseException:
+            exchange.close()
+            raise
+        if not isinstance(head, Head):
+            raise httpx2.RemoteProtocolError("tierwise: no answer came", request=request)
+        return httpx2.Response(head.status, headers=head.headers, stream=stream)
+
+    async def aclose(self) -> None:
+        """Closes the connections of what is passed on. The gateway is others' too."""
+        await self._beside.aclose()
+
+
+class _AsyncStream(httpx2.AsyncByteStream):
+    def __init__(self, exchange: Exchange, told: asyncio.Queue[Head | Piece | Ended], request: httpx2.Request) -> None:
+        self._exchange = exchange
+        self._told = told
+        self._request = request
+        self._seconds = _read_seconds(request)
+
+    async def next(self) -> Head | Piece | Ended:
+        try:
+            async with asyncio.timeout(self._seconds if self._seconds < _FOREVER else None):
+                return await self._told.get()
+        except TimeoutError:
+            raise httpx2.ReadTimeout(f"nothing came for {self._seconds:g} s", request=self._request) from None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            match await self.next():
+                case Piece(data):
+                    yield data
+                case Ended(whole):
+                    if not whole:
+                        raise httpx2.RemoteProtocolError(_CUT, request=self._request)
+                    return
+                case Head():
+                    pass  # there is one, and it was read before
+                case other:
+                    assert_never(other)
+
+    async def aclose(self) -> None:
+        self._exchange.close()

@@ -1,0 +1,62 @@
+"""The stand-in for a model API behind clients that are wrapped in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.conftest import settings_for
+from tierwise.core.settings import Settings
+from tierwise.ledger import Ledger
+from tierwise.ledger.store import StoredCall
+from tierwise.testing import StandInUpstream
+
+# Climbs at once, never opens a circuit.
+QUICK = "[limits]\nbackoff_base_seconds = 0.01\ntransient_retries = 0\ncircuit_failures = 1000\n" + "".join(
+    f"[tiers.{name}]\nretries = 0\n" for name in ("haiku", "sonnet", "opus")
+)
+
+
+@dataclass
+class Host:
+    """What a wrapped client is given, and what came of its calls."""
+
+    upstream: StandInUpstream
+    settings: Settings
+    before: int = 0
+
+    def calls(self) -> list[StoredCall]:
+        """What the ledger holds, read as another process would."""
+        with Ledger(self.settings.ledger.path) as ledger:
+            return list(ledger.calls())[self.before :]
+
+    def call(self) -> StoredCall:
+        """The only call."""
+        (found,) = self.calls()
+        return found
+
+    def models(self) -> list[str]:
+        """The models that were asked, in order."""
+        return [str(request.json["model"]) for request in self.upstream.calls() if isinstance(request.json, dict)]
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One stand-in and one configuration for all tests of a module, and so one gateway."""
+    with StandInUpstream() as running:
+        folder = tmp_path_factory.mktemp("host")
+        settings = settings_for(running, folder, QUICK, ANTHROPIC_API_KEY="sk-ant-configured")
+        yield Host(running, settings)
+
+
+@pytest.fixture
+def host(hosted: Host) -> Host:
+    """The same, with nothing of the tests before."""
+    hosted.upstream.clear()
+    path: Path = hosted.settings.ledger.path
+    hosted.before = 0
+    hosted.before = len(hosted.calls()) if path.exists() else 0
+    return hosted
