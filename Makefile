@@ -18,8 +18,8 @@ demo: $(VENV)/.demo ## Install into .venv and run an agent task through the tier
 test: $(VENV)/.dev lint types contracts unit docs-check page-check ## Everything that CI runs
 
 lint: $(VENV)/.dev ## ruff: style and mistakes
-	$(BIN)/ruff check src tests benchmarks docs tools
-	$(BIN)/ruff format --check src tests benchmarks docs tools
+	$(BIN)/ruff check src tests benchmarks docs examples tools
+	$(BIN)/ruff format --check src tests benchmarks docs examples tools
 
 types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy

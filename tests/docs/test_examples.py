@@ -66,6 +66,8 @@ def test_python_examples_run(page: Path, upstream: StandInUpstream, tmp_path: Pa
     """The Python blocks of a page run in order, and nothing in them warns."""
     arguments = []
     for number, block in enumerate(blocks(page, "python")):
+        if block.note.startswith("needs: "):
+            pytest.importorskip(block.note.removeprefix("needs: "), reason="pip install -r requirements/dev.txt")
         file = tmp_path / (
             block.note.removeprefix("file: ") if block.note.startswith("file: ") else f"block{number}.py"
         )

@@ -20,6 +20,7 @@ from tierwise.integrations.options import current_options
 __all__ = ["AsyncTransport", "Part", "Rewrite", "Transport"]
 
 _FOREVER = 10 * 365 * 86_400.0
+_NOBODY = "tierwise: no one is here for that request"
 _CUT = "the answer was cut before its end"
 
 
@@ -67,10 +68,10 @@ class Transport(httpx2.BaseTransport):
     Args:
         gateway: answers what is for it.
         rewrite: says what is.
-        beside: sends the rest, as the client would without us.
+        beside: sends the rest, as the client would without us; None where there is no rest.
     """
 
-    def __init__(self, gateway: InsideGateway, rewrite: Rewrite, beside: httpx2.Client) -> None:
+    def __init__(self, gateway: InsideGateway, rewrite: Rewrite, beside: httpx2.Client | None) -> None:
         self._gateway = gateway
         self._rewrite = rewrite
         self._beside = beside
@@ -81,6 +82,8 @@ class Transport(httpx2.BaseTransport):
         if isinstance(part, httpx2.Response):
             return part
         if part is None:
+            if self._beside is None:
+                raise httpx2.UnsupportedProtocol(_NOBODY, request=request)
             passed = self._beside.send(request, stream=True, follow_redirects=False)
             return httpx2.Response(
                 passed.status_code, headers=passed.headers, stream=passed.stream, extensions=passed.extensions
@@ -101,7 +104,8 @@ class Transport(httpx2.BaseTransport):
 
     def close(self) -> None:
         """Closes the connections of what is passed on. The gateway is others' too."""
-        self._beside.close()
+        if self._beside is not None:
+            self._beside.close()
 
 
 class _Stream(httpx2.SyncByteStream):
@@ -140,7 +144,7 @@ class _Stream(httpx2.SyncByteStream):
 class AsyncTransport(httpx2.AsyncBaseTransport):
     """For asynchronous clients, on asyncio. Takes what `Transport` takes."""
 
-    def __init__(self, gateway: InsideGateway, rewrite: Rewrite, beside: httpx2.AsyncClient) -> None:
+    def __init__(self, gateway: InsideGateway, rewrite: Rewrite, beside: httpx2.AsyncClient | None) -> None:
         self._gateway = gateway
         self._rewrite = rewrite
         self._beside = beside
@@ -151,6 +155,8 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         if isinstance(part, httpx2.Response):
             return part
         if part is None:
+            if self._beside is None:
+                raise httpx2.UnsupportedProtocol(_NOBODY, request=request)
             passed = await self._beside.send(request, stream=True, follow_redirects=False)
             return httpx2.Response(
                 passed.status_code, headers=passed.headers, stream=passed.stream, extensions=passed.extensions
@@ -177,7 +183,8 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Closes the connections of what is passed on. The gateway is others' too."""
-        await self._beside.aclose()
+        if self._beside is not None:
+            await self._beside.aclose()
 
 
 class _AsyncStream(httpx2.AsyncByteStream):
