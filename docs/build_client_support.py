@@ -144,7 +144,7 @@ def lines() -> list[str]:
     out = [INTRO]
     for heading, module, tested in (
         ("Claude Code", "test_claude_code.py", versions("claude-code.txt", "@anthropic-ai")),
-        ("SDKs", "test_sdks.py", versions("dev.txt", "anthropic", "openai", "langchain")),
+        ("SDKs", "test_sdks.py", versions("dev.txt", "anthropic", "openai", "langchain-anthropic", "langchain-openai")),
     ):
         out += [f"## {heading}", "", f"Tested: {tested}.", ""]
         before = None

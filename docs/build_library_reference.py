@@ -34,7 +34,16 @@ The exceptions are on [a page of their own](errors.md). For tests there is
 """
 
 GROUPS = {
-    "Short forms": ("classify", "route", "get_model", "run_subtask", "dispatch_tool", "TOOL_TIER_OVERRIDES"),
+    "Short forms": (
+        "classify",
+        "route",
+        "get_model",
+        "run_subtask",
+        "dispatch_tool",
+        "adispatch_tool",
+        "TOOL_TIER_OVERRIDES",
+    ),
+    "Tools of agent loops": ("model_tool", "Toolbox"),
     "Routers": ("Router", "AsyncRouter"),
     "Other libraries": ("wrap", "call_options"),
     "Tasks": ("Task", "TaskType", "Needs", "Stakes", "Classification"),
@@ -70,7 +79,10 @@ def _entry(name: str) -> list[str]:
         module = sys.modules[thing.__module__]
         return out + _class(_find(module, name, ast.ClassDef), module)
     if inspect.isfunction(thing):
-        node = _find(sys.modules[thing.__module__], name, ast.FunctionDef)
+        kind: type[ast.FunctionDef | ast.AsyncFunctionDef] = (
+            ast.AsyncFunctionDef if inspect.iscoroutinefunction(thing) else ast.FunctionDef
+        )
+        node = _find(sys.modules[thing.__module__], name, kind)
         return [*out, *_code(_signature(node)), *_doc(ast.get_docstring(node))]
     module = sys.modules[tierwise._MODULE_OF[name]]
     for node, after in zip(_tree(module).body, _tree(module).body[1:], strict=False):

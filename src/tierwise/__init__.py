@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from tierwise.api import (
         TOOL_TIER_OVERRIDES,
+        adispatch_tool,
         classify,
         dispatch_tool,
         get_model,
@@ -60,10 +61,19 @@ if TYPE_CHECKING:
     from tierwise.engine.sync import Router
     from tierwise.integrations.options import call_options
     from tierwise.integrations.sdk import wrap
+    from tierwise.integrations.tools import Toolbox, model_tool
     from tierwise.ledger import Ledger
 
 _WHERE = {
-    "tierwise.api": ("TOOL_TIER_OVERRIDES", "classify", "dispatch_tool", "get_model", "route", "run_subtask"),
+    "tierwise.api": (
+        "TOOL_TIER_OVERRIDES",
+        "adispatch_tool",
+        "classify",
+        "dispatch_tool",
+        "get_model",
+        "route",
+        "run_subtask",
+    ),
     "tierwise.config": ("load_settings",),
     "tierwise.core.catalog": ("Tier",),
     "tierwise.core.decisions": ("AttemptRecord", "Decision", "OutcomeKind", "Reason"),
@@ -96,6 +106,7 @@ _WHERE = {
     "tierwise.engine.sync": ("Router",),
     "tierwise.integrations.options": ("call_options",),
     "tierwise.integrations.sdk": ("wrap",),
+    "tierwise.integrations.tools": ("Toolbox", "model_tool"),
     "tierwise.ledger": ("Ledger",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
@@ -133,16 +144,19 @@ __all__ = [
     "TaskType",
     "Tier",
     "TierwiseError",
+    "Toolbox",
     "UnknownModel",
     "UnknownTaskType",
     "UnknownTier",
     "UnpricedModel",
     "Usage",
+    "adispatch_tool",
     "call_options",
     "classify",
     "dispatch_tool",
     "get_model",
     "load_settings",
+    "model_tool",
     "route",
     "run_subtask",
     "wrap",

@@ -16,10 +16,19 @@ from tierwise.core.json import Json
 from tierwise.core.tasks import Task
 from tierwise.engine.sync import Router
 
-__all__ = ["TOOL_TIER_OVERRIDES", "classify", "default_router", "dispatch_tool", "get_model", "route", "run_subtask"]
+__all__ = [
+    "TOOL_TIER_OVERRIDES",
+    "adispatch_tool",
+    "classify",
+    "default_router",
+    "dispatch_tool",
+    "get_model",
+    "route",
+    "run_subtask",
+]
 
 TOOL_TIER_OVERRIDES: dict[str, str | Tier] = {}
-"""Tier by tool name, for `dispatch_tool`: fill it at start-up, or pass `tier_overrides` with a call."""
+"""Tier by tool name, for `dispatch_tool` and `model_tool`: fill it at start-up. A call's `tier_overrides` go first."""
 
 _lock = threading.Lock()
 _router: Router | None = None
@@ -80,3 +89,16 @@ def dispatch_tool(
     """
     overrides = {**TOOL_TIER_OVERRIDES, **(tier_overrides or {})}
     return default_router().dispatch_tool(tool_name, tool_input, tier_overrides=overrides, **options).text
+
+
+async def adispatch_tool(
+    tool_name: str,
+    tool_input: Json,
+    *,
+    tier_overrides: Mapping[str, str | Tier] | None = None,
+    **options: Any,
+) -> str:
+    """As `dispatch_tool`, awaited."""
+    overrides = {**TOOL_TIER_OVERRIDES, **(tier_overrides or {})}
+    result = await default_router().adispatch_tool(tool_name, tool_input, tier_overrides=overrides, **options)
+    return result.text

@@ -94,6 +94,26 @@ class Router:
             self._router.dispatch_tool(tool_name, tool_input, tier_overrides=tier_overrides, checks=checks, **options)
         )
 
+    async def adispatch_tool(
+        self,
+        tool_name: str,
+        tool_input: Json,
+        *,
+        tier_overrides: Mapping[str, str | Tier] | None = None,
+        checks: Sequence[UserCheck] = (),
+        **options: Any,
+    ) -> Result:
+        """As `dispatch_tool`, awaited in the caller's event loop. To cancel it cancels the call, which is recorded."""
+        call = self._router.dispatch_tool(
+            tool_name, tool_input, tier_overrides=tier_overrides, checks=checks, **options
+        )
+        try:
+            loop = self._running_loop()
+        except TierwiseError:
+            call.close()
+            raise
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, loop))
+
     def close(self) -> None:
         """Closes connections, stops what was started, and writes what still waits."""
         with self._lock:
