@@ -222,18 +222,16 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Closes what it holds; every record is written first."""
-        await self.disconnect()
-        await asyncio.get_running_loop().run_in_executor(None, self.close_records)
-
-    async def disconnect(self) -> None:
-        """Closes what belongs to the event loop."""
         self.dashboard.close()
         await self.upstream.aclose()
         for planning in (*self._retired, self.planning):
             await self._retire(planning)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._close_records)
+        except RuntimeError:  # in the thread of a process that ends: there are no other threads to be had
+            self._close_records()
 
-    def close_records(self) -> None:
-        """Writes what waits to be, and closes the ledger. Blocks; call it after `disconnect`, from any thread."""
+    def _close_records(self) -> None:
         for part in (self.desk, self.writer, self.ledger):
             if part is not None:
                 part.close()

@@ -174,8 +174,7 @@ class InsideGateway:
             return
         loop, app = running
         with suppress(concurrent.futures.TimeoutError):
-            asyncio.run_coroutine_threadsafe(app.disconnect(), loop).result(_LAST_SECONDS)
-        app.close_records()  # here: when the process ends, no thread can be had for it
+            asyncio.run_coroutine_threadsafe(app.aclose(), loop).result(_LAST_SECONDS)
         loop.call_soon_threadsafe(loop.stop)
 
     @property

@@ -50,8 +50,11 @@ def wrap(
     client would send them, byte for byte, and are recorded. OpenAI's others go there unseen. The client's own key is
     used for Anthropic's API; an OpenAI client's key is never sent anywhere else.
 
+    `claude_agent_sdk.ClaudeAgentOptions` are wrapped, too: what comes back has a gateway of this process as the API.
+
     Args:
-        client: `anthropic.Anthropic`, `anthropic.AsyncAnthropic`, `openai.OpenAI` or `openai.AsyncOpenAI`.
+        client: `anthropic.Anthropic`, `anthropic.AsyncAnthropic`, `openai.OpenAI`, `openai.AsyncOpenAI`, or
+            `claude_agent_sdk.ClaudeAgentOptions`.
         route: models that are routed too when a call names them.
         settings: the configuration; read from tierwise.toml and the environment when None.
         ledger: where calls are recorded; the configured one when None.
@@ -65,16 +68,22 @@ def wrap(
     if known is None:
         kind = type(client)
         raise ConfigError(
-            f"wrap takes anthropic.Anthropic, anthropic.AsyncAnthropic, openai.OpenAI and openai.AsyncOpenAI, not "
-            f"{kind.__module__}.{kind.__name__}; others reach tierwise through its gateway (`tierwise serve`)"
+            "wrap takes anthropic.Anthropic, anthropic.AsyncAnthropic, openai.OpenAI, openai.AsyncOpenAI and "
+            f"claude_agent_sdk.ClaudeAgentOptions, not {kind.__module__}.{kind.__name__}; others reach tierwise "
+            "through its gateway (`tierwise serve`)"
         )
     sdk, is_async = known
-    base_url = str(cast("Any", client).base_url)
     if settings is None:
         from tierwise.config import load_settings  # noqa: PLC0415  pydantic: only when there is a file to read
 
         settings = load_settings()
     settings = replace(settings, gateway=_with_routes(settings, route))
+    if sdk == "claude_agent_sdk":
+        from tierwise.integrations.claude_agent import wrap_options  # noqa: PLC0415
+
+        own = cast("Any", client).env.get("ANTHROPIC_BASE_URL") or _upstream_url(settings)
+        return cast("ClientT", wrap_options(client, _in_place_of(own, settings), ledger))
+    base_url = str(cast("Any", client).base_url)
     if sdk == "anthropic":
         settings = _in_place_of(base_url, settings)
     gateway = inside_gateway(settings, ledger)
@@ -99,12 +108,22 @@ def _known(client: object) -> tuple[str, bool] | None:
     """Whose client it is, and whether it is an asynchronous one. The SDK is imported already: it made the client."""
     if any(base.__module__.startswith(_THEIRS) for base in type(client).__mro__):
         return None  # a cloud's: other paths, other keys
-    for sdk, names in (("anthropic", ("Anthropic", "AsyncAnthropic")), ("openai", ("OpenAI", "AsyncOpenAI"))):
+    for sdk, names in (
+        ("anthropic", ("Anthropic", "AsyncAnthropic")),
+        ("openai", ("OpenAI", "AsyncOpenAI")),
+        ("claude_agent_sdk", ("ClaudeAgentOptions",)),
+    ):
         module = sys.modules.get(sdk)
         for name in names if module is not None else ():
             if isinstance(client, getattr(module, name)):
                 return sdk, name.startswith("Async")
     return None
+
+
+def _upstream_url(settings: Settings) -> str:
+    from tierwise.providers.anthropic import DEFAULT_BASE_URL  # noqa: PLC0415
+
+    return settings.providers[settings.gateway.upstream].base_url or DEFAULT_BASE_URL
 
 
 def _with_routes(settings: Settings, route: Iterable[str]) -> Any:
