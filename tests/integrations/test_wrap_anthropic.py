@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import BaseModel
 
@@ -285,6 +287,36 @@ def test_what_is_not_routed_goes_beside(host: Host, claude: Any) -> None:
     with pytest.raises(anthropic.NotFoundError, match="batches"):
         claude.messages.batches.create(requests=[{"custom_id": "1", "params": {"model": OPUS, **ASKED}}])
     assert host.calls() == []
+
+
+def test_given_client_carries_the_rest(host: Host) -> None:
+    """An `http_client` of the caller's carries what is not routed, and nothing else."""
+    carried: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        carried.append(request.url.path)
+        return httpx2.Response(200, json={"data": [], "has_more": False, "first_id": None, "last_id": None})
+
+    mine = httpx2.Client(transport=httpx2.MockTransport(answer))
+    client = anthropic.Anthropic(base_url=host.upstream.url, api_key=KEY, max_retries=0)
+    with tierwise.wrap(client, settings=host.settings, http_client=mine) as wrapped:
+        assert list(wrapped.messages.batches.list()) == []
+        wrapped.messages.create(model=AUTO, **ASKED)
+    assert (carried, host.models()) == (["/v1/messages/batches"], [HAIKU])
+
+
+def test_closed_early_stream_is_recorded(host: Host, claude: Any) -> None:
+    """A stream that the caller leaves is closed upstream, and recorded as cancelled with what it had used."""
+    host.upstream.fail(Fault.stall(after_events=5))
+    with claude.messages.stream(model=OPUS, **ASKED) as stream:
+        next(iter(stream))
+    assert host.upstream.calls()[0].wait_finished()
+    ends = time.monotonic() + 10
+    while host.call().call.status is CallStatus.OPEN and time.monotonic() < ends:
+        time.sleep(0.01)
+    found = host.call()
+    assert found.call.status is CallStatus.CANCELLED
+    assert found.attempts[0].usage.input_tokens > 0
 
 
 def test_routed_name_in_a_batch_is_refused(host: Host, claude: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -165,7 +166,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         told: asyncio.Queue[Head | Piece | Ended] = asyncio.Queue()
 
         def put(message: Head | Piece | Ended) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(told.put_nowait, message)
 
         if not self._gateway.started:  # which reads files: not in the caller's loop
