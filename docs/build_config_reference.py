@@ -476,7 +476,7 @@ def _environment() -> list[str]:
     text = "".join(path.read_text("utf-8") for path in sorted(source.rglob("*.py")))
     text += (source / "data" / "defaults.toml").read_text("utf-8")
     in_code = set(re.findall(r"[\"']((?:TIERWISE|XDG|ANTHROPIC|OLLAMA|OPENAI|OPENROUTER)_[A-Z_]+)[\"']", text))
-    in_code -= {"TIERWISE_COMPLETE"}
+    in_code -= {"TIERWISE_COMPLETE", "ANTHROPIC_CUSTOM_HEADERS"}  # click's, and one that is set for Claude Code
     known = {name for name, _ in ENVIRONMENT} - {"NO_COLOR"}  # rich's own
     if wrong := in_code ^ known:
         sys.exit(f"{SCRIPT}: variables of code and page differ: {', '.join(sorted(wrong))}")

@@ -98,6 +98,20 @@ def test_model_by_name_passes_through(host: Host, claude: Any) -> None:
     assert "x-tierwise-min-tier" not in sent.headers
 
 
+def test_configured_secrets_stay_where_they_belong(host: Host) -> None:
+    """A configured key never goes with a client's calls, and a configured header not to another address."""
+    given = {**host.settings.providers["anthropic"].headers, "x-proxy-key": "secret"}
+    provider = replace(host.settings.providers["anthropic"], headers=given)
+    for base_url, expected in ((host.upstream.url, "secret"), ("https://elsewhere.test", None)):
+        own = replace(provider, base_url=base_url)
+        settings = replace(host.settings, providers={**host.settings.providers, "anthropic": own})
+        client = anthropic.Anthropic(base_url=host.upstream.url, api_key=KEY, max_retries=0)
+        with tierwise.wrap(client, settings=settings) as wrapped:
+            wrapped.messages.create(model=OPUS, **ASKED)
+        headers = host.upstream.calls()[-1].headers
+        assert (headers["x-api-key"], headers.get("x-proxy-key")) == (KEY, expected)
+
+
 def test_listed_models_are_routed_too(host: Host) -> None:
     """With `route=[…]` existing code is routed as it stands."""
     client = anthropic.Anthropic(base_url=host.upstream.url, api_key=KEY, max_retries=0)

@@ -134,11 +134,13 @@ def _with_routes(settings: Settings, route: Iterable[str]) -> Any:
 
 
 def _in_place_of(base_url: str, settings: Settings) -> Settings:
-    """The client goes on going where it went, with the key that it has."""
+    """The client goes on going where it went, with the key that it has, and no header of the configuration's."""
     upstream = settings.providers[settings.gateway.upstream]
     if upstream.kind != "anthropic":
         return settings
-    upstream = replace(upstream, base_url=base_url.rstrip("/"), api_key=None, api_keys=())
+    there = _upstream_url(settings).rstrip("/") == base_url.rstrip("/")
+    headers = upstream.headers if there else {}  # one of them may be a key, which is for where it was configured
+    upstream = replace(upstream, base_url=base_url.rstrip("/"), api_key=None, api_keys=(), headers=headers)
     return replace(settings, providers={**settings.providers, upstream.name: upstream})
 
 
