@@ -118,3 +118,24 @@ def test_table_tells_tier_model_and_reasons(tierwise: Tierwise) -> None:
     assert done.out.startswith("opus")
     assert "legal_analysis" in done.out
     assert "baseline" in done.out
+
+
+@pytest.mark.parametrize(
+    ("task", "alias"),
+    [
+        ("Summarise this ticket in one line: the printer burns", "haiku"),
+        ("Write a short story about a lighthouse keeper who collects storms", "sonnet"),
+        ("Is this indemnity clause enforceable under German law? We sign tomorrow.", "opus"),
+    ],
+)
+def test_claude_alias_is_one_word(tierwise: Tierwise, task: str, alias: str) -> None:
+    """--claude-alias prints what `claude --model` takes and nothing else; local work begins at the first Claude tier."""
+    done = tierwise("route", "--claude-alias", task)
+    assert (done.code, done.out, done.err) == (0, f"{alias}\n", "")
+
+
+def test_claude_alias_where_no_claude_model_may_be_used(tierwise: Tierwise) -> None:
+    """A ladder without a Claude model ends with code 2 and what to do; no model is guessed."""
+    done = tierwise("route", "--claude-alias", "Summarise this ticket", "--max-tier", "local")
+    assert (done.code, done.out) == (2, "")
+    assert "Raise the maximum tier" in done.err
