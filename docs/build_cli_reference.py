@@ -238,6 +238,20 @@ SHAPES: dict[str, Any] = {
         "attempts": [ATTEMPT],
         "decision": DECISION,
     },
+    "exec": {
+        "ok": True,
+        "why": "",
+        "text": "The lamp is replaced free of charge.",
+        "value": None,
+        "tier": "haiku",
+        "model": "claude-haiku-5-5",
+        "task_type": "summarization",
+        "call_id": "019ab3c2-…",
+        "session": "745280b8-…",
+        "cost_usd": 0.0132,
+        "counted_elsewhere": False,
+        "attempts": [{"model": "claude-haiku-5-5", "outcome": "accepted", "detail": ""}],
+    },
     "types add": {**OWN_TYPE, "duplicates": 0, "warnings": []},
     "types list": {"types": [OWN_TYPE]},
     "types remove": {"removed": "invoice_coding", "declared_in": "/home/ana/project/tierwise.toml"},
@@ -432,6 +446,11 @@ the line; empty lines are skipped.""",
     "run": """\
 `value` is the parsed answer where a JSON schema or labels were asked for. Where there is no answer, the exit code tells
 why and the document has `error`, `kind`, `call_id`, `attempts` and `decision`: what was spent on the way is in it.""",
+    "exec": """\
+Everything behind `--` is the command. Where no run passed, `ok` is false, `why` says why, and the exit code is 1, or 4
+at a ceiling or a deadline. `counted_elsewhere`: it ran through the gateway, whose records hold what it used. With
+`--tasks`, each result is one line with the task's `id` and the `digest` of its line, and the exit code is 1 if any task failed.
+How to use it: [Claude Code](../how-to/claude-code.md).""",
     "report": """\
 `by` has one list for each section, whose rows also hold the section's own key: `tier`, `task_type`, `model`, `day` or
 `project`. `saved_percent` is null where there is nothing to compare with.""",

@@ -129,7 +129,7 @@ def test_table_tells_tier_model_and_reasons(tierwise: Tierwise) -> None:
     ],
 )
 def test_claude_alias_is_one_word(tierwise: Tierwise, task: str, alias: str) -> None:
-    """--claude-alias prints what `claude --model` takes and nothing else; local work begins at the first Claude tier."""
+    """--claude-alias prints what `claude --model` takes, and only that; local work goes to the first Claude tier."""
     done = tierwise("route", "--claude-alias", task)
     assert (done.code, done.out, done.err) == (0, f"{alias}\n", "")
 

@@ -33,6 +33,7 @@ VERBS = {
     "classify": "Say what texts ask for: task type, confidence, needs, tier.",
     "eval": "Measure on labelled data of yours how good the classifier is.",
     "run": "Run a task on the cheapest tier that does it well.",
+    "exec": "Run `claude -p` on the cheapest model that does it well.",
     "serve": "Serve tools that can set a base URL: Claude Code, the Anthropic and OpenAI SDKs.",
     "claude": "Run the Claude Code CLI through the gateway, which is started if none runs.",
     "types": "Teach the classifier task types of your own, from a dozen examples.",

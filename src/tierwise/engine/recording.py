@@ -126,9 +126,15 @@ class Recording:
         usage: Usage,
         price: Price,
         seconds: float,
+        requests: int = 1,
     ) -> int:
-        """Prices what was used and writes it. Returns the cost in nano-dollars."""
-        cost_nanousd = usd_to_nanousd(price.cost_usd(usage, seconds=Decimal(str(round(seconds, 3)))))
+        """Prices what was used and writes it. Returns the cost in nano-dollars.
+
+        `requests`: how many the usage sums up, where an attempt is a whole agent's run; price bands go by one of them.
+        """
+        longest = None if requests == 1 else -(-usage.prompt_tokens // requests)
+        took = Decimal(str(round(seconds, 3)))
+        cost_nanousd = usd_to_nanousd(price.cost_usd(usage, seconds=took, band_prompt_tokens=longest))
         finished = replace(
             record,
             outcome=kind,

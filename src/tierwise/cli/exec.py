@@ -1,0 +1,218 @@
+"""`tierwise exec`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tierwise.cli.options import given, read_stdin, settings_of, task_options
+from tierwise.cli.output import echo_json, json_option
+from tierwise.core.errors import InvalidTask
+from tierwise.core.money import format_usd, nanousd_to_usd
+
+if TYPE_CHECKING:
+    from tierwise.core.json import JsonObject
+    from tierwise.engine.router import AsyncRouter
+    from tierwise.integrations.claude_code.batch import Finished
+    from tierwise.integrations.claude_code.execution import Executed, Executor, Job
+
+__all__ = ["command"]
+
+_STDERR = 2
+
+
+@click.command("exec", context_settings={"allow_interspersed_args": False})
+@click.argument("words", nargs=-1, metavar="-- claude -p …", type=click.UNPROCESSED)
+@click.option("--task", metavar="TEXT", help="What it is asked, where the command itself does not say.")
+@click.option("--check", metavar="COMMAND", help="Run after each attempt, the answer on stdin; passes with 0.")
+@click.option("--before-retry", metavar="COMMAND", help="Run before each further attempt, as in 'git checkout .'.")
+@click.option("--json-schema", "schema_file", metavar="FILE", help="The answer must be JSON of this schema.")
+@click.option("--tasks", "tasks_file", metavar="FILE", help="Run each task of this file: JSON Lines with a text.")
+@click.option("--out", "out_file", metavar="FILE", help="With --tasks: append results here instead of printing them.")
+@click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True, help="With --tasks: at once.")
+@click.option("--resume", is_flag=True, help="With --tasks and --out: leave out what went well before.")
+@click.option("--project", metavar="NAME", help="Recorded with the call.")
+@task_options
+@click.option("--no-record", is_flag=True, help="Leave the ledger alone.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    words: tuple[str, ...],
+    task: str | None,
+    check: str | None,
+    before_retry: str | None,
+    schema_file: str | None,
+    tasks_file: str | None,
+    out_file: str | None,
+    concurrency: int,
+    resume: bool,
+    no_record: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run `claude -p` on the cheapest model that does it well.
+
+    The model is chosen by what is asked. A run passes if the CLI says that it went well, its answer satisfies the JSON
+    schema, and the check ends with 0; otherwise the next model gets the task. The answer goes to stdout as the command
+    itself would print it, a receipt to stderr.
+    """
+    from dataclasses import replace
+
+    from tierwise.integrations.claude_code.command import ClaudeCommand
+    from tierwise.integrations.claude_code.execution import Job
+
+    claude = ClaudeCommand.parse(words)
+    if schema_file is not None:
+        claude = replace(claude, json_schema=_schema(schema_file))
+    wanted = given(options)
+    if options["project"]:
+        wanted["project"] = options["project"]
+    if tasks_file is None:
+        if out_file is not None or resume:
+            raise click.UsageError("--out and --resume are for --tasks")
+        if task is not None and claude.prompt is not None:
+            raise click.UsageError("the command has a prompt; leave --task out")
+        piped = None if sys.stdin is None or sys.stdin.isatty() else read_stdin() or None
+    else:
+        if task is not None or claude.prompt is not None:
+            raise click.UsageError("the tasks are in the file; leave --task and the command's prompt out")
+        if resume and out_file is None:
+            raise click.UsageError("--resume needs --out: what went well before stands there")
+        piped = None
+    job = Job(command=claude, task=task, given=piped, check=check, before_retry=before_retry, options=wanted)
+    settings = settings_of(ctx)
+
+    async def run() -> int:
+        from tierwise.engine.router import AsyncRouter
+
+        async with AsyncRouter(settings, record=not no_record) as router:
+            if tasks_file is not None:
+                return await _batch(router, job, Path(tasks_file), out_file, concurrency, resume=resume)
+            return await _single(router, job, as_json=as_json)
+
+    sys.exit(asyncio.run(run()))
+
+
+# ------------------------------------------------------------------ one task
+
+
+async def _single(router: AsyncRouter, job: Job, *, as_json: bool) -> int:
+    from tierwise.integrations.claude_code.command import OutputFormat
+
+    executor = _executor(router, checks_output=_STDERR)
+    done = await executor.run(job)
+    if as_json:
+        echo_json(_as_json(done))
+    elif job.command.output is OutputFormat.JSON:
+        sys.stdout.buffer.write(done.printed)
+    elif done.report is not None and done.ok:
+        structured = job.command.json_schema is not None
+        click.echo(json.dumps(done.report.structured) if structured else done.report.text, file=sys.stdout)
+    if not as_json:
+        _tell(done)
+    return _code(done)
+
+
+def _executor(router: AsyncRouter, *, checks_output: int | None) -> Executor:
+    from tierwise.integrations.claude_code.execution import Executor
+
+    return Executor(router, os.environ, checks_output=checks_output)
+
+
+def _tell(done: Executed) -> None:
+    if not done.ok:
+        for attempt in done.attempts:
+            why = f": {attempt.detail}" if attempt.detail else ""
+            click.echo(f"  {attempt.number}. {attempt.model}: {attempt.outcome.value.replace('_', ' ')}{why}", err=True)
+        click.echo(f"tierwise: no acceptable answer: {done.why}", err=True)
+        if done.said:
+            click.echo(f"  the CLI said: {done.said}", err=True)
+    last = done.attempts[-1] if done.attempts else None
+    parts = [done.decision.classification.task_type.name]
+    parts += [f"{last.tier} ({last.model})"] if last else []
+    parts += [f"{len(done.attempts)} attempts"] if len(done.attempts) > 1 else []
+    parts.append("counted by the gateway" if done.counted_elsewhere else format_usd(_cost_usd(done)))
+    click.echo(" · ".join([*parts, f"call {done.call_id}"]), err=True)
+
+
+def _code(done: Executed) -> int:
+    from tierwise.engine.climb import Ending
+
+    if done.ok:
+        return 0
+    return 4 if done.ending in (Ending.DEADLINE, Ending.COST_CEILING) else 1
+
+
+def _cost_usd(done: Executed) -> Any:
+    return None if done.cost_nanousd is None else nanousd_to_usd(done.cost_nanousd)
+
+
+def _as_json(done: Executed) -> dict[str, Any]:
+    report = done.report
+    last = done.attempts[-1] if done.attempts else None
+    return {
+        "ok": done.ok,
+        "why": done.why,
+        "text": report.text if report else "",
+        "value": report.structured if report else None,
+        "tier": last.tier if last else None,
+        "model": last.model if last else None,
+        "task_type": done.decision.classification.task_type.name,
+        "call_id": done.call_id,
+        "session": report.session if report else None,
+        "cost_usd": _cost_usd(done),
+        "counted_elsewhere": done.counted_elsewhere,
+        "attempts": [
+            {"model": attempt.model, "outcome": attempt.outcome, "detail": attempt.detail} for attempt in done.attempts
+        ],
+    }
+
+
+def _schema(name: str) -> JsonObject:
+    try:
+        schema = json.loads(Path(name).read_bytes())
+    except ValueError as error:
+        raise InvalidTask(f"{name} is not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise InvalidTask(f"{name} holds no object; a JSON schema is one")
+    return schema
+
+
+# ------------------------------------------------------------------ a file of tasks
+
+
+async def _batch(
+    router: AsyncRouter, job: Job, tasks_file: Path, out_file: str | None, most: int, *, resume: bool
+) -> int:
+    from tierwise.cli.output import plain
+    from tierwise.integrations.claude_code.batch import Results, read_tasks, run_all
+
+    tasks = read_tasks(tasks_file, job)
+    results = Results(None if out_file is None else Path(out_file))
+    before = results.done() if resume else frozenset()
+    waiting = [task for task in tasks if (task.id, task.digest) not in before]
+    failed = 0
+
+    def done(finished: Finished) -> None:
+        nonlocal failed
+        failed += not finished.ok
+        task, executed = finished.task, finished.executed
+        said = {"ok": False, "why": finished.error} if executed is None else _as_json(executed)
+        result = plain({"id": task.id, "digest": task.digest, **said})
+        results.append(result)
+        if out_file is None:
+            echo_json(result, one_line=True)
+
+    await run_all(_executor(router, checks_output=None), waiting, most, done)
+    skipped = f", {len(tasks) - len(waiting)} done before" if resume else ""
+    click.echo(f"{len(waiting) - failed} of {len(waiting)} went well{skipped}", err=True)
+    return 1 if failed else 0

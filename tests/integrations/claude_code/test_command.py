@@ -1,0 +1,97 @@
+"""Command lines of `claude -p`: what is the prompt, what is kept, what cannot be climbed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Tierwise, home, tierwise
+from tierwise.core.errors import InvalidTask
+from tierwise.integrations.claude_code.command import ClaudeCommand, OutputFormat
+
+__all__ = ["home", "tierwise"]  # fixtures of the command line's own tests
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt", "options"),
+    [
+        (["-p", "hi"], "hi", ()),
+        (["hi", "--print"], "hi", ()),
+        (["-p", "--tools", "", "hi"], None, ("--tools", "", "hi")),  # as the CLI itself reads it
+        (["-p", "--allowedTools", "Bash", "Read", "--", "-v"], "-v", ("--allowedTools", "Bash", "Read")),
+        (["--max-turns", "3", "-p", "hi"], "hi", ("--max-turns", "3")),
+        (["--max-turns=3", "-p", "hi", "--bare"], "hi", ("--max-turns", "3", "--bare")),
+        (["-p", "--append-system-prompt", "-x", "hi"], "hi", ("--append-system-prompt", "-x")),
+        (["-p", "--fresh-switch", "hi"], "hi", ("--fresh-switch",)),
+        (["-p"], None, ()),
+    ],
+)
+def test_prompts_are_told_from_values(words: list[str], prompt: str | None, options: tuple[str, ...]) -> None:
+    """A word is the prompt unless an option of the CLI takes it."""
+    command = ClaudeCommand.parse(["claude", *words])
+    assert (command.prompt, command.options) == (prompt, options)
+
+
+def test_a_run_names_model_and_form() -> None:
+    """What is run has the model, JSON as its form, and the prompt where it can be mistaken for nothing else."""
+    command = ClaudeCommand.parse(["claude", "-p", "--bare", "--json-schema", '{"type": "object"}', "--", "--hi"])
+    words = command.words("claude-haiku-5-5")
+    assert words[:3] == ["claude", "-p", "--bare"]
+    assert words[-6:] == ["--model", "claude-haiku-5-5", "--output-format", "json", "--", "--hi"]
+    assert words[words.index("--json-schema") + 1] == '{"type": "object"}'
+    assert ClaudeCommand.parse(words[:-6] + words[-4:]).output is OutputFormat.JSON
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["claude", "say hi"], "has no -p"),
+        (["claude", "-p", "hi", "--model", "opus"], "--min-tier"),
+        (["claude", "-p", "hi", "--output-format", "stream-json"], "text or json"),
+        (["claude", "-p", "hi", "--continue"], "cannot be climbed"),
+        (["claude", "-p", "hi", "there"], "2 prompts"),
+        (["claude", "-p", "hi", "--json-schema", "{"], "not JSON"),
+        ([], "behind two dashes"),
+    ],
+)
+def test_commands_that_cannot_be_climbed(words: list[str], says: str) -> None:
+    """What cannot be checked and run again is refused with what to do instead."""
+    with pytest.raises(InvalidTask, match=says):
+        ClaudeCommand.parse(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--", "claude", "-p"), "no prompt"),
+        (("--max-tier", "local", "--", "claude", "-p", "Summarise this ticket"), "Raise the maximum tier"),
+        (("--resume", "--tasks", "x", "--", "claude", "-p"), "--out"),
+        (("--tasks", "x", "--", "claude", "-p", "hi"), "the tasks are in the file"),
+        (("--tasks", "nowhere.jsonl", "--", "claude", "-p"), "cannot read nowhere.jsonl"),
+        (("--task", "x", "--", "claude", "-p", "hi"), "leave --task out"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_two(tierwise: Tierwise, words: tuple[str, ...], says: str) -> None:
+    """What cannot be run ends with code 2 and a message; stdout stays empty."""
+    done = tierwise("exec", *words)
+    assert (done.code, done.out) == (2, ""), done
+    assert says in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nonsense", "line 1: not JSON"),
+        ('{"txt": "x"}', "line 1: no text"),
+        ('{"text": "x", "chek": "true"}', "unknown key 'chek'"),
+        ('{"text": "x", "cwd": 7}', "cwd is not a string"),
+        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}', "line 2: the id 'a' is that of line 1 too"),
+    ],
+)
+def test_lines_that_are_no_tasks(tierwise: Tierwise, home: object, line: str, says: str) -> None:
+    """A line that cannot be used is named before anything is run."""
+    from pathlib import Path
+
+    Path("tasks.jsonl").write_text(line)
+    done = tierwise("exec", "--tasks", "tasks.jsonl", "--", "claude", "-p")
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
