@@ -252,6 +252,29 @@ SHAPES: dict[str, Any] = {
         "counted_elsewhere": False,
         "attempts": [{"model": "claude-haiku-5-5", "outcome": "accepted", "detail": ""}],
     },
+    "claude install": {
+        "installed": True,
+        "folder": "/home/ana/.claude/skills/tierwise",
+        "files": ["hooks/hook.py"],
+        "settings": "/home/ana/.claude/settings.json",
+        "diff": "--- …",
+        "note": "",
+        "copies": ["/home/ana/.claude/settings.json.before-tierwise-…"],
+    },
+    "claude uninstall": {
+        "folder": "/home/ana/.claude/skills/tierwise",
+        "files": 12,
+        "kept": [],
+        "settings": [{"path": "/home/ana/.claude/settings.json", "how": "restored", "kept": []}],
+    },
+    "claude status": {
+        "folder": "/home/ana/.claude/skills/tierwise",
+        "version": "0.1.0",
+        "python_works": True,
+        "status_line": True,
+        "companion": False,
+        "changed": [],
+    },
     "types add": {**OWN_TYPE, "duplicates": 0, "warnings": []},
     "types list": {"types": [OWN_TYPE]},
     "types remove": {"removed": "invoice_coding", "declared_in": "/home/ana/project/tierwise.toml"},
@@ -449,8 +472,14 @@ why and the document has `error`, `kind`, `call_id`, `attempts` and `decision`: 
     "exec": """\
 Everything behind `--` is the command. Where no run passed, `ok` is false, `why` says why, and the exit code is 1, or 4
 at a ceiling or a deadline. `counted_elsewhere`: it ran through the gateway, whose records hold what it used. With
-`--tasks`, each result is one line with the task's `id` and the `digest` of its line, and the exit code is 1 if any task failed.
+`--tasks`, each result is one line with the task's `id` and the `digest` of its line, and the exit code is 1 if any task
+failed.
 How to use it: [Claude Code](../how-to/claude-code.md).""",
+    "claude install": """\
+`settings` is null where they stay as they are; `note` says why. What is done, and what it is for:
+[Claude Code](../how-to/claude-code.md#the-plugin).""",
+    "claude uninstall": "`kept` are files that are not as they were installed. `how` is what became of the settings.",
+    "claude status": "`version` is null where it is not installed; `companion`: the process that answers hooks runs.",
     "report": """\
 `by` has one list for each section, whose rows also hold the section's own key: `tier`, `task_type`, `model`, `day` or
 `project`. `saved_percent` is null where there is nothing to compare with.""",
@@ -489,6 +518,8 @@ def section(name: str, command: click.Command) -> list[str]:
     lines = [f"{level} tierwise {name}", "", f"    {usage}", "", inspect.cleandoc(command.help or ""), ""]
     if isinstance(command, click.Group):
         for part in command.list_commands(context):
+            if command.commands[part].hidden:
+                continue  # what other programs start
             lines += section(f"{name} {part}", command.commands[part])
         return lines
     rows = []

@@ -301,6 +301,9 @@ ENVIRONMENT = (
     ("TIERWISE_MIN_TIER", "Over `overrides.min_tier`."),
     ("TIERWISE_MAX_TIER", "Over `overrides.max_tier`."),
     ("TIERWISE_MAX_COST_USD", "Over `limits.max_cost_usd`."),
+    ("TIERWISE_RECORDS", "Anything: the hooks of the plugin for Claude Code record nothing; set by `tierwise exec`."),
+    ("TIERWISE_CLAUDE_SOCKET", "Where the plugin's hooks find the process that answers them."),
+    ("TIERWISE_HOOK_SECONDS", "How long a hook of the plugin waits for its answer; 0.03 by default."),
     ("ANTHROPIC_API_KEY", "Key of `providers.anthropic` (its `api_key_env`), sent as `x-api-key`."),
     ("ANTHROPIC_AUTH_TOKEN", "Where there is no ANTHROPIC_API_KEY: sent as a bearer token."),
     ("ANTHROPIC_BASE_URL", "Over `providers.anthropic.base_url`."),
@@ -308,11 +311,15 @@ ENVIRONMENT = (
     ("OPENAI_API_KEY", "Key of `providers.openai`, sent as a bearer token."),
     ("OPENROUTER_API_KEY", "Key of `providers.openrouter`, sent as a bearer token."),
     ("XDG_CONFIG_HOME", "Where your own file is, in place of `~/.config`."),
+    ("ANTHROPIC_MODEL", "Claude Code's: on a name that the gateway routes, the plugin's hooks leave subagents alone."),
     ("XDG_DATA_HOME", "Where the ledger is, in place of `~/.local/share`."),
     (
         "XDG_STATE_HOME",
-        "Where records wait while the ledger's folder cannot be written, in place of `~/.local/state`.",
+        "Where records wait while the ledger's folder cannot be written, and what the plugin knows of sessions is, in "
+        "place of `~/.local/state`.",
     ),
+    ("XDG_RUNTIME_DIR", "Where the plugin's socket is; else below `XDG_CACHE_HOME`."),
+    ("XDG_CACHE_HOME", "Where the plugin's socket is, in place of `~/.cache`."),
     ("NO_COLOR", "Anything: no colours."),
 )
 

@@ -33,6 +33,10 @@ def test_wheel_holds_code_and_data_only(wheel: Path) -> None:
     assert "tierwise/py.typed" in names
     for name in ("task_types", "classifier_rules", "defaults", "prices"):
         assert f"tierwise/data/{name}.toml" in names
+    plugin = ROOT / "src" / "tierwise" / "integrations" / "claude_code" / "plugin"
+    files = [path for path in plugin.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(ROOT / "src").as_posix() for path in files} <= set(names)
+    assert len(files) > 10
     assert not [name for name in names if not name.startswith(("tierwise/", "tierwise-"))]
     for name in ("manifest.json", "encoder.onnx", "ngrams.npz", "ngrams.txt", "vocab.txt"):
         assert f"tierwise/data/classifier/{name}" in names

@@ -95,6 +95,9 @@ def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
         ("ledger rebuild", []),
         ("ledger prune", ["--older-than", "2020-01-01", "--keep-rollups"]),
         ("ledger backup", ["copy.db"]),
+        ("claude install", ["--yes"]),
+        ("claude uninstall", []),
+        ("claude status", []),
         ("init", ["--no-weights"]),
         ("doctor", ["--no-speed"]),
     ],
@@ -117,6 +120,8 @@ def test_documented_keys_are_those_printed(
     if verb.startswith("types"):
         with (everything / "tierwise.toml").open("a") as file:
             file.write('[task_types.declared]\nfamily = "own"\nneeds = "judgment"\nrecoverable = false\n')
+    if verb == "claude uninstall":
+        tierwise("claude", "install", "--yes")
     (everything / "examples.txt").write_text("".join(f"Ledger account of line {k}, please\n" for k in range(9)))
     (everything / "workload.toml").write_text(WORKLOAD)
     done = tierwise(*verb.split(), *args, "--json")

@@ -30,7 +30,7 @@ def parse(arguments: list[str]) -> click.Context | None:
             raise click.UsageError(f"no verb {verb!r}")
         command: click.Command = import_module(f"tierwise.cli.{verb}").command
         context = command.make_context(verb, rest, parent=context)
-        while isinstance(command, click.Group):
+        while isinstance(command, click.Group) and (context._protected_args or context.args):
             name, part, rest = command.resolve_command(context, [*context._protected_args, *context.args])
             assert part is not None
             command, context = part, part.make_context(name, rest, parent=context)

@@ -25,8 +25,8 @@ from tierwise.cli.transcripts import (
 from tierwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tierwise.analysis.apply import FileChange, Journal
     from tierwise.analysis.findings import Findings
+    from tierwise.config.changes import FileChange, Journal
     from tierwise.core.settings import Settings
 
 __all__ = ["command"]
@@ -127,8 +127,8 @@ def _write(name: str, text: str) -> None:
 
 def _journal() -> Journal:
     """Beside the ledger's usual place, whatever a configuration says: what it says may be what is to be undone."""
-    from tierwise.analysis.apply import Journal
     from tierwise.config import default_ledger_path
+    from tierwise.config.changes import Journal
 
     return Journal(default_ledger_path(os.environ).with_name("applied.json"))
 
@@ -137,8 +137,8 @@ def _apply(
     ctx: click.Context, found: Findings, settings: Settings, policy: Path | None, *, claude_code: bool, yes: bool
 ) -> None:
     from tierwise.analysis.advise import recommended
-    from tierwise.analysis.apply import claude_code_change, diff, policy_change
     from tierwise.config import user_config_path
+    from tierwise.config.changes import claude_code_change, diff, policy_change
 
     advice = recommended(found, settings)
     named = ctx.find_root().obj or os.environ.get("TIERWISE_CONFIG")

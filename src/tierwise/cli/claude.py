@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tierwise.cli.options import settings_of
+from tierwise.cli.output import echo_json, json_option
 
 if TYPE_CHECKING:
     from tierwise.core.settings import GatewaySettings
@@ -22,16 +24,136 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _START_SECONDS = 15.0
+_ARGUMENTS = "tierwise.claude.arguments"
 
 
-@click.command("claude", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+class _Claude(click.Group):
+    """`tierwise claude install` is ours; anything else is the CLI's own, word for word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ours = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        if not ours:
+            ctx.meta[_ARGUMENTS] = tuple(args[1:] if args[:1] == ["--"] else args)
+        return super().parse_args(ctx, args if ours else [])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[install|uninstall|status] | [ARGUMENTS OF claude]..."]
+
+
+@click.group("claude", cls=_Claude, invoke_without_command=True, no_args_is_help=False)
 @click.pass_context
-def command(ctx: click.Context, /, *, arguments: tuple[str, ...]) -> None:
+def command(ctx: click.Context, /) -> None:
     """Run the Claude Code CLI through the gateway, which is started if none runs.
 
-    All arguments go to `claude`. A gateway that was started for it ends with it.
+    All arguments go to `claude`, but for `install`, `uninstall` and `status`, which are about tierwise's plugin for it
+    (the CLI's own: `tierwise claude -- install`). A gateway that was started for it ends with it.
     """
+    if ctx.invoked_subcommand is None:
+        _run(ctx, ctx.meta[_ARGUMENTS])
+
+
+@command.command("install")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("--no-status-line", is_flag=True, help="Leave the settings alone.")
+@json_option
+def install(*, yes: bool, dry_run: bool, no_status_line: bool, as_json: bool) -> None:
+    """Install the plugin: subagents get the model that fits, sessions are recorded, /tierwise reports.
+
+    Shows first what is written and what changes in Claude Code's settings, and keeps a copy of them.
+    """
+    from datetime import UTC, datetime
+
+    from tierwise.config.changes import diff
+    from tierwise.integrations.claude_code import installing
+    from tierwise.integrations.claude_code.places import Places
+
+    places = Places.of(os.environ)
+    wanted = installing.plan(places, status_line=not no_status_line)
+    if as_json and not (yes or dry_run):
+        raise click.UsageError("--json asks nothing: add --yes or --dry-run")
+    if not as_json:
+        click.echo(f"{wanted.folder}: {len(wanted.files)} files")
+        click.echo(diff(wanted.settings) if wanted.settings else f"{places.settings}: {wanted.note}")
+    if not dry_run and not yes:
+        click.confirm("Install?", abort=True)
+    copies = () if dry_run else installing.install(places, wanted, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    if as_json:
+        echo_json(
+            {
+                "installed": not dry_run,
+                "folder": wanted.folder,
+                "files": wanted.files,
+                "settings": places.settings if wanted.settings else None,
+                "diff": diff(wanted.settings) if wanted.settings else "",
+                "note": wanted.note,
+                "copies": copies,
+            }
+        )
+    elif not dry_run:
+        for copy in copies:
+            click.echo(f"the settings as they were: {copy}")
+        click.echo("installed; it is there from the next session on. Away with it: tierwise claude uninstall")
+
+
+@command.command("uninstall")
+@json_option
+def uninstall(*, as_json: bool) -> None:
+    """Take the plugin away, and make the settings what they were."""
+    from tierwise.integrations.claude_code import installing
+    from tierwise.integrations.claude_code.places import Places
+
+    done = installing.uninstall(Places.of(os.environ))
+    if as_json:
+        echo_json(
+            {
+                "folder": done.folder,
+                "files": done.files,
+                "kept": done.kept,
+                "settings": [{"path": step.path, "how": step.how, "kept": step.kept} for step in done.settings],
+            }
+        )
+        return
+    click.echo(f"{done.folder}: {done.files} files removed" if done.files else "the plugin was not installed")
+    for path in done.kept:
+        click.echo(f"left, since it is not as it was installed: {path}")
+    for step in done.settings:
+        click.echo(f"{step.path}: {step.how}{f', kept {chr(44).join(step.kept)}' if step.kept else ''}")
+
+
+@command.command("status")
+@json_option
+def status(*, as_json: bool) -> None:
+    """Say whether the plugin is installed and works."""
+    from tierwise.integrations.claude_code import installing
+    from tierwise.integrations.claude_code.places import Places
+
+    found = installing.status(Places.of(os.environ))
+    if as_json:
+        echo_json(found)
+        return
+    if found.version is None:
+        click.echo("the plugin is not installed: tierwise claude install")
+        return
+    click.echo(f"plugin {found.version} in {found.folder}")
+    if not found.python_works:
+        click.echo("  its Python is gone: tierwise claude install")
+    for name in found.changed:
+        click.echo(f"  changed since: {name}")
+    click.echo(f"  status line: {'in the settings' if found.status_line else 'not in the settings'}")
+    click.echo(f"  companion: {'running' if found.companion else 'not running; the next session starts it'}")
+
+
+@command.command("_companion", hidden=True)
+@click.argument("place", type=click.Path(path_type=Path))
+def companion(*, place: Path) -> None:
+    """Answer the plugin's hooks on this socket; the first event is on stdin."""
+    from tierwise.integrations.claude_code.companion import serve
+
+    serve(place, os.environ, sys.stdin.buffer.read())
+
+
+def _run(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     from tierwise.core.errors import ConfigError
 
     program = shutil.which("claude")

@@ -1,0 +1,191 @@
+"""Puts what a session used into the ledger, out of its transcript: every request once, however often it is read.
+
+**Once.** A call's id is made of its request's id, so a second reading writes the same row. A request that the ledger
+has under another call's id was recorded by the gateway on its way, and is left out. Where the rows have no request
+ids, as behind some endpoints, nothing of a session that the gateway recorded is taken. Rows that a forked session
+copied from another are that one's.
+
+**What was saved.** Nobody decided anything about the main loop: its baseline is what it cost. A subagent that the
+plugin's hook gave a model has as its baseline the model of the main loop, which it would have had otherwise: the hook
+notes the id of the tool's call, and Claude Code keeps that beside the subagent's transcript.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+from tierwise.core.calls import CallKind, ImportedCall
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
+from tierwise.core.money import usd_to_nanousd
+from tierwise.core.tasks import Classification
+from tierwise.importers.claude_code import TranscriptReader
+from tierwise.integrations.claude_code.pricing import Tariff
+from tierwise.ledger import Filter, Ledger
+from tierwise.replay.pricing import canonical_id
+
+__all__ = ["SOURCE", "SessionTotals", "agents_decided", "read_session", "record_session"]
+
+SOURCE = "claude_code"
+_SOURCE_TAG = "source"
+_MARGIN_MS = 3_600_000  # a request may begin so long before the first row of its answer
+_MOST_META_BYTES = 64 * 1024
+
+Classify = Callable[[ImportedCall], Classification | None]
+
+
+@dataclass(slots=True)
+class SessionTotals:
+    """What a session used, for the status line. Money that the gateway recorded is in it."""
+
+    spent_nanousd: int = 0
+    saved_nanousd: int = 0
+    unpriced_calls: int = 0
+    tiers: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> str:
+        """As `statusline.py` reads it."""
+        return json.dumps(
+            {
+                "spent_nanousd": self.spent_nanousd,
+                "saved_nanousd": self.saved_nanousd,
+                "unpriced_calls": self.unpriced_calls,
+                "tiers": dict(self.tiers),
+            }
+        )
+
+
+def read_session(transcript: Path, session: str, classify: Classify) -> list[ImportedCall]:
+    """The calls that this session made itself, in order, each once; its subagents' files lie beside it."""
+    calls: dict[str, ImportedCall] = {}
+    beside = transcript.with_suffix("") / "subagents"
+    for file in (transcript, *sorted(beside.glob("*.jsonl"))):
+        reader = TranscriptReader(str(file))
+        try:
+            with file.open("rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.endswith(b"\n") or reader.is_whole(line):
+                        reader.line(line, number)
+        except OSError:
+            continue  # gone, or not there yet: the next event reads it
+        reader.finished()
+        said = [None if group is None else classify(group.example(session)) for group in reader.groups]
+        for draft in reader.drafts.values():
+            if draft.session == session and draft.origin in ("", session):
+                call = draft.call(session, said)
+                calls.setdefault(call.id, call)
+    return sorted(calls.values(), key=lambda call: (call.at_ms, call.id))
+
+
+def record_session(
+    calls: Sequence[ImportedCall], decided: Mapping[str, str], ledger: Ledger, tariff: Tariff
+) -> SessionTotals:
+    """Records what is not recorded yet.
+
+    Args:
+        calls: of one session.
+        decided: by the ids of subagents, the alias of the model that the hook gave them.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    totals = SessionTotals()
+    if not calls:
+        return totals
+    session, first_ms, last_ms = calls[0].session, calls[0].at_ms - _MARGIN_MS, calls[-1].at_ms + _MARGIN_MS
+    known = ledger.request_ids(first_ms, last_ms)
+    through_gateway = any(
+        dict(stored.call.tags).get(_SOURCE_TAG) != SOURCE
+        for stored in ledger.calls(Filter(session=session, since_ms=first_ms, until_ms=last_ms))
+    )
+    main = [call for call in calls if call.kind is CallKind.MAIN]
+    times = [call.at_ms for call in main]
+    ours = {_call_id(call) for call in calls}
+    entries = []
+    for call in calls:
+        before = bisect_right(times, call.at_ms)
+        instead = main[before - 1].model if call.agent in decided and before else None
+        record, attempt = _entry(call, instead, decided.get(call.agent or "", ""), tariff)
+        totals.tiers[attempt.tier] += 1
+        totals.unpriced_calls += attempt.cost_nanousd is None
+        totals.spent_nanousd += attempt.cost_nanousd or 0
+        if attempt.cost_nanousd is not None and record.baseline_nanousd is not None:
+            totals.saved_nanousd += record.baseline_nanousd - attempt.cost_nanousd
+        # Of a compaction within a request, the gateway has the request.
+        elsewhere = known.get(call.id.partition(":")[0], record.call_id) not in ours
+        if not elsewhere and not (through_gateway and not call.id.startswith("req_")):
+            entries.append((record, [attempt]))
+    ledger.record_many(entries)
+    return totals
+
+
+def agents_decided(transcript: Path, tool_calls: Mapping[str, str]) -> dict[str, str]:
+    """Of the calls of `Agent` that the hook gave a model: the subagents that came of them, with their alias."""
+    found: dict[str, str] = {}
+    for path in (transcript.with_suffix("") / "subagents").glob("agent-*.meta.json"):
+        try:
+            if path.stat().st_size > _MOST_META_BYTES:
+                continue
+            told = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        alias = tool_calls.get(str(told.get("toolUseId"))) if isinstance(told, dict) else None
+        if alias is not None:
+            found[path.name.removeprefix("agent-").removesuffix(".meta.json")] = alias
+    return found
+
+
+def _entry(call: ImportedCall, instead: str | None, alias: str, tariff: Tariff) -> tuple[CallRecord, AttemptRecord]:
+    day = call.day
+    price = tariff.price(call.model, day, call.conditions)
+    cost = None if price is None else usd_to_nanousd(price.cost_usd(call.usage))
+    tier, model = tariff.tier(call.model), canonical_id(call.model)
+    baseline = cost if instead is None else tariff.nanousd(instead, call.usage, day, instead_of=call.model)
+    said = call.classification
+    tags = {_SOURCE_TAG: SOURCE, "kind": call.kind.value, **({"agent": call.agent} if call.agent else {})}
+    attempt = AttemptRecord(
+        call_id=_call_id(call),
+        number=1,
+        tier=tier,
+        model=model,
+        provider=call.provider,
+        started_at_ms=call.at_ms,
+        outcome=OutcomeKind.CANCELLED if call.failed else OutcomeKind.ACCEPTED,
+        usage=call.usage,
+        price=price,
+        cost_nanousd=cost,
+        request_id=call.id if call.id.startswith("req_") else None,
+    )
+    record = CallRecord(
+        call_id=attempt.call_id,
+        started_at_ms=call.at_ms,
+        status=CallStatus.CANCELLED if call.failed else CallStatus.ANSWERED,
+        task_type="unknown" if said is None else said.task_type.name,
+        family="unknown" if said is None else said.family,
+        needs="unknown" if said is None else said.needs.value,
+        confidence=0.0 if said is None else said.confidence,
+        abstained=said is None or said.abstained,
+        tier=tier,
+        model=model,
+        planned_tier=tier,
+        baseline_model=model if instead is None else canonical_id(instead),
+        baseline_nanousd=baseline,
+        session=call.session,
+        project=call.project,
+        tags=tuple(sorted(tags.items())),
+        reasons=(Reason("hook", f"the plugin gave this subagent {alias}"),) if alias else (),
+    )
+    return record, attempt
+
+
+def _call_id(call: ImportedCall) -> str:
+    """An id of the ledger's form that is always the same for this request: its time, and what its own id comes to."""
+    noise = int.from_bytes(blake2b(call.id.encode("utf-8", "surrogatepass"), digest_size=10).digest(), "big")
+    value = (max(0, call.at_ms) & (1 << 48) - 1) << 80 | 7 << 76 | (noise >> 62 & 0xFFF) << 64 | 2 << 62
+    text = f"{value | noise & (1 << 62) - 1:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
