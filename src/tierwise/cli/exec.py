@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _STDERR = 2
+_STDIN_SECONDS = 3.0
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
@@ -81,7 +82,7 @@ def command(
             raise click.UsageError("--out and --resume are for --tasks")
         if task is not None and claude.prompt is not None:
             raise click.UsageError("the command has a prompt; leave --task out")
-        piped = None if sys.stdin is None or sys.stdin.isatty() else read_stdin() or None
+        piped = _piped()
     else:
         if task is not None or claude.prompt is not None:
             raise click.UsageError("the tasks are in the file; leave --task and the command's prompt out")
@@ -120,6 +121,22 @@ async def _single(router: AsyncRouter, job: Job, *, as_json: bool) -> int:
     if not as_json:
         _tell(done)
     return _code(done)
+
+
+def _piped() -> str | None:
+    """What is on stdin; nothing where nobody writes for a while, as the CLI itself has it."""
+    import select
+
+    if sys.stdin is None or sys.stdin.isatty():
+        return None
+    try:
+        ready, _, _ = select.select([sys.stdin], [], [], _STDIN_SECONDS)
+    except (OSError, ValueError):  # nothing that can be waited for
+        ready = [sys.stdin]
+    if not ready:
+        click.echo(f"nothing came on stdin within {_STDIN_SECONDS:g} s: going on without it (`< /dev/null`)", err=True)
+        return None
+    return read_stdin() or None
 
 
 def _executor(router: AsyncRouter, *, checks_output: int | None) -> Executor:

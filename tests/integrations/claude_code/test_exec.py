@@ -207,6 +207,39 @@ def test_a_file_of_tasks_goes_on_where_it_stopped(run: Exec, upstream: StandInUp
     assert len(run.models()) == before + 1
 
 
+def test_what_is_piped_is_handed_to_every_attempt(run: Exec, upstream: StandInUpstream) -> None:
+    """The standard input is read once, and each model that is tried gets it."""
+    upstream.reply("no")
+    upstream.reply("yes")
+    done = subprocess.run(
+        run.command("--check", "grep -q yes", "--", "claude", "-p", "Summarise this ticket", *BARE),
+        input=b"the printer burns in room 7",
+        env={**run.claude.environment, **run.environment},
+        cwd=run.claude.cwd,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"yes\n"), done
+    assert [b"room 7" in request.body for request in upstream.calls()] == [True, True]
+
+
+def test_a_pipe_that_nobody_writes_to_holds_nothing_up(run: Exec, upstream: StandInUpstream) -> None:
+    """In a job whose standard input stays open, it goes on without one and says so."""
+    command = run.command("--", "claude", "-p", SUMMARY, *BARE)
+    environment = {**run.claude.environment, **run.environment}
+    held, written = os.pipe()
+    try:
+        done = subprocess.run(
+            command, stdin=held, env=environment, cwd=run.claude.cwd, capture_output=True, timeout=60, check=False
+        )
+    finally:
+        os.close(held)
+        os.close(written)
+    assert done.returncode == 0, done
+    assert b"going on without it" in done.stderr
+
+
 def test_a_program_that_is_not_there(run: Exec) -> None:
     """A missing CLI ends with 2 and how to install it."""
     said = run("--", "/nowhere/claude", "-p", SUMMARY)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Tierwise, home, tierwise
+from tierwise.cli.claude import command
 
 __all__ = ["home", "tierwise"]  # fixtures of the command line's own tests
 
@@ -125,3 +126,19 @@ def test_uninstalling_what_is_not_there(tierwise: Tierwise, config: Path) -> Non
     done = tierwise("claude", "uninstall")
     assert (done.code, "was not installed" in done.out) == (0, True)
     assert everything(config) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "passed"),
+    [
+        ([], ()),
+        (["-p", "install"], ("-p", "install")),
+        (["--", "install"], ("install",)),
+        (["--model", "opus", "--", "x"], ("--model", "opus", "--", "x")),
+        (["mcp", "list"], ("mcp", "list")),
+    ],
+)
+def test_everything_else_is_the_clis_own(words: list[str], passed: tuple[str, ...]) -> None:
+    """All but our three words goes to `claude` as it was written; behind two dashes, they do too."""
+    context = command.make_context("claude", list(words))
+    assert (context.meta["tierwise.claude.arguments"], context.args) == (passed, [])

@@ -96,6 +96,28 @@ def test_sessions_that_the_gateway_routes_are_left_to_it(tmp_path: Path, router:
     assert alias(call(tmp_path, asked="claude-opus-5-5"), router) == "haiku"
 
 
+def test_decisions_outlive_a_companion(tmp_path: Path) -> None:
+    """What one companion decided, the next one knows; what is known of sessions is forgotten after two months."""
+    import json
+    import os
+
+    environment = {"HOME": str(tmp_path), "TIERWISE_LEDGER": str(tmp_path / "ledger.db")}
+    found = call(tmp_path, transcript="")
+    payload = {"session_id": "s", "tool_name": "Agent", "tool_use_id": "toolu_1", "tool_input": found.given}
+    first = Companion(environment)
+    assert b'"haiku"' in first.event(b"PreToolUse \n" + json.dumps({**payload, "cwd": str(tmp_path)}).encode())
+    first.record("s", tmp_path / "t.jsonl", tmp_path)
+    kept = tmp_path / ".local" / "state" / "tierwise" / "claude" / "s.decided.json"
+    assert json.loads(kept.read_text()) == {"toolu_1": "haiku"}
+    Companion(environment).record("s", tmp_path / "t.jsonl", tmp_path)
+    assert json.loads(kept.read_text()) == {"toolu_1": "haiku"}
+    Companion(environment).forget_old()
+    assert kept.exists()
+    os.utime(kept, (0, 0))
+    Companion(environment).forget_old()
+    assert not kept.exists()
+
+
 @pytest.mark.parametrize(
     "message",
     [b"", b"\n", b"PreToolUse \n", b"PreToolUse \n[]", b"PreToolUse \n{", b"PreToolUse \n" + b"[" * 100_000,

@@ -44,6 +44,7 @@ __all__ = ["Companion", "ask", "serve"]
 _IDLE_SECONDS = 1800.0
 _LOOKS_SECONDS = 60.0
 _FLUSH_SECONDS = 0.5  # the last rows of a session are written after its last event
+_KEEPS_SECONDS = 60 * 86_400.0
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_ROUTERS = 16
 _MOST_DECISIONS = 1000  # of a session that are remembered
@@ -68,6 +69,7 @@ class Companion:
         self._lock = threading.Lock()
         self._routers: dict[Path, _Known] = {}
         self._waiting: dict[str, tuple[Path, Path, bool]] = {}  # by session: transcript, directory, whether it ended
+        self._decided: dict[str, dict[str, str]] = {}  # by session and tool call: aliases not yet written down
         self._something = threading.Condition()
         self._stopping = False
         self._working = False
@@ -108,7 +110,9 @@ class Companion:
         if decided is None:
             return b""
         alias, _ = decided
-        self._remember(call, alias)
+        if call.id:
+            with self._something:
+                self._decided.setdefault(call.session, {})[call.id] = alias
         return answer(call, alias)
 
     def _router(self, cwd: Path) -> AsyncRouter:
@@ -126,16 +130,16 @@ class Companion:
 
     # ------------------------------------------------------------------ what was decided
 
-    def _remember(self, call: SubagentCall, alias: str) -> None:
-        """Notes a decision where the recording finds it, also that of another companion."""
-        if not call.id or not call.session.replace("-", "").isalnum():
-            return
-        path = self._places.state / f"{call.session}.decided.json"
-        known = _decisions(path)
-        known[call.id] = alias
-        with suppress(OSError, TierwiseError):
-            self._places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-            replace_file(path, json.dumps(dict(list(known.items())[-_MOST_DECISIONS:])))
+    def _decisions(self, session: str) -> dict[str, str]:
+        """The model of each call of `Agent` that was given one; written down now, not while a hook waits."""
+        path = self._places.state / f"{session}.decided.json"
+        known = _read_decisions(path)
+        with self._something:
+            new = self._decided.pop(session, {})
+        if new:
+            known = dict([*known.items(), *new.items()][-_MOST_DECISIONS:])
+            replace_file(path, json.dumps(known))
+        return known
 
     # ------------------------------------------------------------------ recording
 
@@ -182,11 +186,18 @@ class Companion:
         if not router.settings.ledger.enabled or not session.replace("-", "").isalnum():
             return
         calls = read_session(transcript, session, classify)
-        decided = agents_decided(transcript, _decisions(self._places.state / f"{session}.decided.json"))
+        self._places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        decided = agents_decided(transcript, self._decisions(session))
         with Ledger.of(router.settings.ledger) as ledger:
             totals = record_session(calls, decided, ledger, Tariff.of(router))
-        self._places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_file(self._places.state / f"{session}.json", totals.as_json())
+
+    def forget_old(self) -> None:
+        """Removes what is known of sessions that nothing was heard of for long."""
+        with suppress(OSError):
+            for path in self._places.state.glob("*.json"):
+                if path != self._places.journal and path.stat().st_mtime < time.time() - _KEEPS_SECONDS:
+                    path.unlink()
 
     def stop(self) -> None:
         """Lets `work` end."""
@@ -217,6 +228,7 @@ def serve(
                 ask(place, first, seconds=5.0)
             return
         companion = Companion(environment)
+        companion.forget_old()
         worker = threading.Thread(target=companion.work, name="recording")
         worker.start()
         try:
@@ -297,7 +309,7 @@ def _inode(place: Path) -> int | None:
         return None
 
 
-def _decisions(path: Path) -> dict[str, str]:
+def _read_decisions(path: Path) -> dict[str, str]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
