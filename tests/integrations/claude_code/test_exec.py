@@ -240,6 +240,16 @@ def test_a_pipe_that_nobody_writes_to_holds_nothing_up(run: Exec, upstream: Stan
     assert b"going on without it" in done.stderr
 
 
+def test_a_run_that_takes_too_long_is_ended(run: Exec, upstream: StandInUpstream) -> None:
+    """At the deadline the CLI is ended, what it may have used stays counted as an estimate, and the exit code is 4."""
+    said = run("--max-latency", "200ms", "--check", "true", "--", "claude", "-p", SUMMARY, *BARE)
+    assert (said.status, said.out) == (4, ""), said
+    (stored,) = run.calls()
+    (attempt,) = stored.attempts
+    assert (attempt.outcome, attempt.usage.estimated) == (OutcomeKind.TIMEOUT, True)
+    assert attempt.cost_nanousd
+
+
 def test_a_program_that_is_not_there(run: Exec) -> None:
     """A missing CLI ends with 2 and how to install it."""
     said = run("--", "/nowhere/claude", "-p", SUMMARY)
@@ -269,13 +279,14 @@ def test_ctrl_c_leaves_no_orphan(run: Exec, upstream: StandInUpstream) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def interrupt(request: RecordedRequest) -> StandInReply:
-        started[0].send_signal(signal.SIGINT)
-        return structured("never")
+        if len(upstream.calls()) == 1:
+            started[0].send_signal(signal.SIGINT)
+        return StandInReply.of_text("too late")
 
     upstream.handler = interrupt
     environment = {**run.claude.environment, **run.environment}
-    command = run.command("--check", "sleep 60", "--", "claude", "-p", SUMMARY, *BARE)
+    command = run.command("--check", "sleep 600", "--", "claude", "-p", SUMMARY, *BARE)
     started.append(subprocess.Popen(command, env=environment, cwd=run.claude.cwd, stdin=subprocess.DEVNULL))
-    assert started[0].wait(30) == 130
+    assert started[0].wait(120) == 130
     (stored,) = run.calls()
     assert stored.call.status is CallStatus.CANCELLED

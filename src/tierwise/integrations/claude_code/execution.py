@@ -432,11 +432,13 @@ def _answer(report: RunReport, command: ClaudeCommand) -> str:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ends a process and what it started: asks first."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.returncode is not None:
-            break
+    """Ends a process and what it started: asks first, unless somebody is in a hurry (a second Ctrl-C)."""
+    try:
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signal.SIGTERM)
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(process.wait()), _GRACE_SECONDS)
+            await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
