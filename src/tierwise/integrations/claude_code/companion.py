@@ -43,7 +43,7 @@ __all__ = ["Companion", "ask", "serve"]
 
 _IDLE_SECONDS = 1800.0
 _LOOKS_SECONDS = 60.0
-_FLUSH_SECONDS = 0.5  # the last rows of a session are written after its last event
+_FLUSH_SECONDS = 0.5  # the rows of a turn are written after the event that ends it
 _KEEPS_SECONDS = 60 * 86_400.0
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_ROUTERS = 16
@@ -68,7 +68,7 @@ class Companion:
         self._places = Places.of(environment)
         self._lock = threading.Lock()
         self._routers: dict[Path, _Known] = {}
-        self._waiting: dict[str, tuple[Path, Path, bool]] = {}  # by session: transcript, directory, whether it ended
+        self._waiting: dict[str, tuple[Path, Path]] = {}  # by session: transcript and directory
         self._decided: dict[str, dict[str, str]] = {}  # by session and tool call: aliases not yet written down
         self._something = threading.Condition()
         self._stopping = False
@@ -98,7 +98,7 @@ class Companion:
             case "Stop" | "SubagentStop" | "SessionEnd":
                 transcript, session = _path(payload, "transcript_path"), payload.get("session_id")
                 if transcript is not None and isinstance(session, str) and session:
-                    self._enqueue(session, transcript, _path(payload, "cwd") or Path.cwd(), ended=name == "SessionEnd")
+                    self._enqueue(session, transcript, _path(payload, "cwd") or Path.cwd())
         return b""
 
     def _subagent(self, payload: JsonObject, model: str) -> bytes:
@@ -143,10 +143,9 @@ class Companion:
 
     # ------------------------------------------------------------------ recording
 
-    def _enqueue(self, session: str, transcript: Path, cwd: Path, *, ended: bool) -> None:
+    def _enqueue(self, session: str, transcript: Path, cwd: Path) -> None:
         with self._something:
-            before = self._waiting.get(session)
-            self._waiting[session] = (transcript, cwd, ended or (before is not None and before[2]))
+            self._waiting[session] = (transcript, cwd)
             self._something.notify()
 
     def work(self) -> None:
@@ -158,11 +157,10 @@ class Companion:
                 if not self._waiting:
                     return
                 session = next(iter(self._waiting))
-                transcript, cwd, ended = self._waiting.pop(session)
+                transcript, cwd = self._waiting.pop(session)
                 self._working = True
             try:
-                if ended:
-                    time.sleep(_FLUSH_SECONDS)
+                time.sleep(_FLUSH_SECONDS)
                 self.record(session, transcript, cwd)
             except (OSError, TierwiseError, ValueError) as error:
                 _complain(error)
