@@ -20,10 +20,7 @@ from tierwise.testing import StandInUpstream
 
 SHOTS = (  # name, address, width, height, dark
     ("dashboard-overview", "?range=30d", WIDE, 900, False),
-    ("dashboard-task-types", "?view=task-types&range=30d", WIDE, 560, False),
-    ("dashboard-quality", "?view=quality&range=30d", WIDE, 760, False),
     ("dashboard-call", "?view=calls&range=30d&call=call-01067", WIDE, 800, True),
-    ("dashboard-limits", "?view=limits&range=30d", WIDE, 800, False),
     ("dashboard-what-if", "?view=what-if&range=30d&policy=all-haiku", WIDE, 900, True),
     ("dashboard-narrow", "?range=30d", NARROW, 740, True),
 )

@@ -28,11 +28,20 @@ async function answer(path, options) {
     response = await fetch(ROOT + path, { credentials: "same-origin", cache: "no-store", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, { what: "the server does not answer", where: ROOT + path, do: "start `tierwise dashboard` or `tierwise serve` again; this page goes on by itself" });
+    throw new ApiError(0, {
+      what: "the server does not answer",
+      where: ROOT + path,
+      do: "start `tierwise dashboard` or `tierwise serve` again; this page goes on by itself",
+    });
   }
   const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;
-  throw new ApiError(response.status, body?.error?.what ? body.error : { what: `the server answered ${response.status}`, where: ROOT + path, do: "look at what the server printed" });
+  throw new ApiError(
+    response.status,
+    body?.error?.what
+      ? body.error
+      : { what: `the server answered ${response.status}`, where: ROOT + path, do: "look at what the server printed" },
+  );
 }
 
 export function get(path, query = "", signal = undefined) {
@@ -42,7 +51,12 @@ export function get(path, query = "", signal = undefined) {
 
 /** Say something: feedback, a budget, a question. The header cannot be sent from another site without being asked. */
 export function post(path, body, signal = undefined) {
-  return answer(path, { method: "POST", headers: headers({ "content-type": "application/json", "x-tierwise-request": "1" }), body: JSON.stringify(body), signal });
+  return answer(path, {
+    method: "POST",
+    headers: headers({ "content-type": "application/json", "x-tierwise-request": "1" }),
+    body: JSON.stringify(body),
+    signal,
+  });
 }
 
 /**
@@ -53,7 +67,11 @@ export async function listen(heard, changed, signal) {
   let wait_ms = 1000;
   while (!signal.aborted) {
     try {
-      const response = await fetch(`${ROOT}live`, { headers: headers({ accept: "text/event-stream" }), cache: "no-store", signal });
+      const response = await fetch(`${ROOT}live`, {
+        headers: headers({ accept: "text/event-stream" }),
+        cache: "no-store",
+        signal,
+      });
       if (!response.ok) throw new Error(`live answered ${response.status}`);
       changed(true);
       for await (const [event, data] of events(response.body)) {

@@ -25,7 +25,18 @@ function colour(name) {
  * A chart over time. `starts`: moments; `lines`: {name, level, values (numbers or null), dash}; `kind`: "stack" or
  * "line"; `zoom(since_ms, until_ms)` is called when a stretch is dragged. Returns {element, png}.
  */
-export function timeChart({ title, starts, interval_seconds, lines, kind, tick, tell, zoom, height = HEIGHT, colours }) {
+export function timeChart({
+  title,
+  starts,
+  interval_seconds,
+  lines,
+  kind,
+  tick,
+  tell,
+  zoom,
+  height = HEIGHT,
+  colours,
+}) {
   const times = starts.map((start) => Date.parse(start) / 1000);
   const values = lines.map((line) => line.values.map((value) => (value === null ? null : Number(value))));
   const drawn = kind === "stack" ? sums(values) : values;
@@ -43,27 +54,55 @@ export function timeChart({ title, starts, interval_seconds, lines, kind, tick, 
   function options(width) {
     const [ink, line, ground] = [colour("muted"), colour("line"), colour("panel")];
     const order = kind === "stack" ? lines.map((_, i) => lines.length - 1 - i) : lines.map((_, i) => i);
-    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 }, font: "11px system-ui, sans-serif" };
+    const axis = {
+      stroke: ink,
+      grid: { stroke: line, width: 1 },
+      ticks: { stroke: line, width: 1, size: 4 },
+      font: "11px system-ui, sans-serif",
+    };
     return {
       width,
       height,
       legend: { show: false },
       padding: [8, 8, 0, 0],
-      cursor: { y: false, points: { show: kind === "line", size: 6 }, drag: { x: Boolean(zoom), y: false, setScale: false } },
+      cursor: {
+        y: false,
+        points: { show: kind === "line", size: 6 },
+        drag: { x: Boolean(zoom), y: false, setScale: false },
+      },
       scales: {
         x: { time: true, range: () => [times[0], times.at(-1) + interval_seconds] },
         y: { range: (_, low, high) => [Math.min(0, low ?? 0), (high ?? 0) > 0 ? high * 1.06 : 1] },
       },
       axes: [
-        { ...axis, size: (_, labels) => (labels?.some((label) => label?.includes("\n")) ? 42 : 28), space: width < NARROW ? 70 : 60, values: (_, ticks, __, ___, step) => timeTicks(ticks, step) },
+        {
+          ...axis,
+          size: (_, labels) => (labels?.some((label) => label?.includes("\n")) ? 42 : 28),
+          space: width < NARROW ? 70 : 60,
+          values: (_, ticks, __, ___, step) => timeTicks(ticks, step),
+        },
         { ...axis, size: 56, values: (_, ticks) => ticks.map((value) => tick(value)) },
       ],
       series: [
         {},
         ...order.map((i) =>
           kind === "stack"
-            ? { label: lines[i].name, stroke: ground, width: 0.5, fill: colour(shades[i]), paths: uPlot.paths.bars({ size: [1, Infinity], gap: times.length > 80 ? 0 : 1, align: 1 }), points: { show: false } }
-            : { label: lines[i].name, stroke: colour(shades[i]), width: 2, dash: lines[i].dash, spanGaps: false, points: { show: times.length < 60, size: 4 } },
+            ? {
+                label: lines[i].name,
+                stroke: ground,
+                width: 0.5,
+                fill: colour(shades[i]),
+                paths: uPlot.paths.bars({ size: [1, Infinity], gap: times.length > 80 ? 0 : 1, align: 1 }),
+                points: { show: false },
+              }
+            : {
+                label: lines[i].name,
+                stroke: colour(shades[i]),
+                width: 2,
+                dash: lines[i].dash,
+                spanGaps: false,
+                points: { show: times.length < 60, size: 4 },
+              },
         ),
       ],
       hooks: {
@@ -93,7 +132,17 @@ export function timeChart({ title, starts, interval_seconds, lines, kind, tick, 
         .filter(([, value]) => value !== null && (kind === "line" || value !== 0))
         .reverse()
         .map(([line, value, i]) =>
-          h("div", { class: "line" }, h("span", { class: "tier" }, h("span", { class: "swatch", css: { background: `var(--${shades[i]})` } }), clipped(line.name || "none")), h("span", { class: "nowrap" }, tell(value))),
+          h(
+            "div",
+            { class: "line" },
+            h(
+              "span",
+              { class: "tier" },
+              h("span", { class: "swatch", css: { background: `var(--${shades[i]})` } }),
+              clipped(line.name || "none"),
+            ),
+            h("span", { class: "nowrap" }, tell(value)),
+          ),
         ),
     );
     tip.hidden = false;
@@ -138,7 +187,15 @@ export function timeChart({ title, starts, interval_seconds, lines, kind, tick, 
     tip.hidden = true;
   });
 
-  return { element, png: () => picture(title, plot?.ctx.canvas, lines.map((line, i) => ({ name: line.name || "none", colour: colour(shades[i]) }))) };
+  return {
+    element,
+    png: () =>
+      picture(
+        title,
+        plot?.ctx.canvas,
+        lines.map((line, i) => ({ name: line.name || "none", colour: colour(shades[i]) })),
+      ),
+  };
 }
 
 /** Each line on top of those before. */
@@ -162,7 +219,10 @@ export function shares(values) {
 async function picture(title, canvas, entries) {
   const ratio = devicePixelRatio || 1;
   const [head, foot] = [34 * ratio, 30 * ratio];
-  const out = h("canvas", { width: Math.max(canvas?.width ?? 0, 320 * ratio), height: (canvas?.height ?? 0) + head + foot });
+  const out = h("canvas", {
+    width: Math.max(canvas?.width ?? 0, 320 * ratio),
+    height: (canvas?.height ?? 0) + head + foot,
+  });
   const pen = out.getContext("2d");
   pen.fillStyle = colour("panel");
   pen.fillRect(0, 0, out.width, out.height);
@@ -190,9 +250,14 @@ export async function tablePicture(title, rows) {
   const pen = h("canvas").getContext("2d");
   const font = `${12 * ratio}px system-ui, sans-serif`;
   pen.font = font;
-  const widths = shown[0].map((_, i) => Math.max(...shown.map((row) => pen.measureText(row[i] ?? "").width)) + 18 * ratio);
+  const widths = shown[0].map(
+    (_, i) => Math.max(...shown.map((row) => pen.measureText(row[i] ?? "").width)) + 18 * ratio,
+  );
   const line = 20 * ratio;
-  const out = h("canvas", { width: Math.ceil(widths.reduce((a, b) => a + b, 24 * ratio)), height: Math.ceil((shown.length + 2.5) * line) });
+  const out = h("canvas", {
+    width: Math.ceil(widths.reduce((a, b) => a + b, 24 * ratio)),
+    height: Math.ceil((shown.length + 2.5) * line),
+  });
   const ink = out.getContext("2d");
   ink.fillStyle = colour("panel");
   ink.fillRect(0, 0, out.width, out.height);
@@ -215,14 +280,21 @@ export async function tablePicture(title, rows) {
 export function sparkline(values) {
   const numbers = values.map((value) => (value === null || value === undefined ? null : Number(value)));
   const known = numbers.filter((value) => value !== null);
-  const drawing = svg("svg", { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", "aria-hidden": "true", focusable: "false" });
+  const drawing = svg("svg", {
+    class: "spark",
+    viewBox: "0 0 100 30",
+    preserveAspectRatio: "none",
+    "aria-hidden": "true",
+    focusable: "false",
+  });
   if (known.length < 2) return drawing;
   const [low, high] = [Math.min(0, ...known), Math.max(...known, 0)];
   const y = (value) => (high === low ? 28 : 28 - (26 * (value - low)) / (high - low));
   const x = (i) => (numbers.length > 1 ? (100 * i) / (numbers.length - 1) : 0);
   let path = "";
   numbers.forEach((value, i) => {
-    if (value !== null) path += `${path && numbers[i - 1] !== null ? "L" : "M"}${x(i).toFixed(2)} ${y(value).toFixed(2)}`;
+    if (value !== null)
+      path += `${path && numbers[i - 1] !== null ? "L" : "M"}${x(i).toFixed(2)} ${y(value).toFixed(2)}`;
   });
   if (low < 0) drawing.append(svg("path", { class: "zero", d: `M0 ${y(0)}H100` }));
   if (!numbers.includes(null)) drawing.append(svg("path", { class: "area", d: `${path}L100 ${y(0)}L0 ${y(0)}Z` }));
@@ -238,7 +310,9 @@ export function interval(rate, low, high) {
     "svg",
     { class: "interval", viewBox: "0 0 130 16", "aria-hidden": "true", focusable: "false" },
     svg("path", { class: "axis", d: "M4 12V4M126 12V4M4 8H126" }),
-    low !== null && high !== null && svg("path", { class: "whisker", d: `M${x(low)} 8H${x(high)}M${x(low)} 4V12M${x(high)} 4V12` }),
+    low !== null &&
+      high !== null &&
+      svg("path", { class: "whisker", d: `M${x(low)} 8H${x(high)}M${x(low)} 4V12M${x(high)} 4V12` }),
     svg("circle", { class: "mark", cx: x(rate), cy: 8, r: 3.5 }),
   );
 }
@@ -250,7 +324,13 @@ export function reliability(bins) {
   const ticks = [0, 0.25, 0.5, 0.75, 1];
   return svg(
     "svg",
-    { class: "drawn", viewBox: "0 0 360 290", role: "img", "aria-label": "Reliability: confidence against the share that was right, with 95 % intervals. The same figures are under Table." },
+    {
+      class: "drawn",
+      viewBox: "0 0 360 290",
+      role: "img",
+      "aria-label":
+        "Reliability: confidence against the share that was right, with 95 % intervals. The same figures are under Table.",
+    },
     ticks.map((tick) => [
       svg("path", { class: "axis", d: `M40 ${y(tick)}H340` }),
       svg("text", { x: 34, y: y(tick) + 4, "text-anchor": "end" }, `${tick * 100}`),
@@ -265,7 +345,11 @@ export function reliability(bins) {
         const at = x(bin.mean_confidence ?? (bin.from_confidence + bin.to_confidence) / 2);
         return [
           bin.low !== null && svg("path", { class: "whisker", d: `M${at} ${y(bin.low)}V${y(bin.high)}` }),
-          svg("circle", { class: "mark", cx: at, cy: y(bin.right_rate), r: Math.min(9, 3 + Math.sqrt(bin.calls) / 3) }, svg("title", {}, `${bin.right} of ${bin.calls} right`)),
+          svg(
+            "circle",
+            { class: "mark", cx: at, cy: y(bin.right_rate), r: Math.min(9, 3 + Math.sqrt(bin.calls) / 3) },
+            svg("title", {}, `${bin.right} of ${bin.calls} right`),
+          ),
         ];
       }),
   );

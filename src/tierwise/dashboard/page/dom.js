@@ -25,7 +25,8 @@ function build(element, props, children) {
     else if (name === "data") Object.assign(element.dataset, value);
     else if (name === "prop") Object.assign(element, value);
     else if (name === "css") for (const [key, length] of Object.entries(value)) element.style.setProperty(key, length);
-    else if (/^on|^style$|^srcdoc$/.test(name)) throw new Error(`${name} is not set as an attribute here: use on or css`);
+    else if (/^on|^style$|^srcdoc$/.test(name))
+      throw new Error(`${name} is not set as an attribute here: use on or css`);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
   append(element, children);
@@ -48,13 +49,19 @@ export function said(text, className = "") {
 /** The same on one line, cut off by the style sheet where there is no room; whole in the tooltip, within reason. */
 export function clipped(text, className = "") {
   const whole = String(text ?? "");
-  return h("bdi", { class: `clip ${className}`.trim(), title: whole.length > 24 ? short(whole, 400) : null }, short(whole, 400));
+  return h(
+    "bdi",
+    { class: `clip ${className}`.trim(), title: whole.length > 24 ? short(whole, 400) : null },
+    short(whole, 400),
+  );
 }
 
 /** At most `length` characters, told to be cut. Never half of a pair of surrogates. */
 export function short(text, length) {
   const points = Array.from(String(text).slice(0, length * 2 + 2));
-  return points.length <= length && String(text).length <= length * 2 ? points.join("") : `${points.slice(0, length - 1).join("")}…`;
+  return points.length <= length && String(text).length <= length * 2
+    ? points.join("")
+    : `${points.slice(0, length - 1).join("")}…`;
 }
 
 /** Replace what is in `root`, leaving the focus on the element with the same `data-key`, or the same id. */
@@ -62,11 +69,14 @@ export function replace(root, ...children) {
   const active = document.activeElement;
   const key = root.contains(active) ? active.dataset.key || active.id : null;
   const caret = key && active.selectionStart !== undefined ? [active.selectionStart, active.selectionEnd] : null;
-  const scrolled = new Map([...root.querySelectorAll("[data-scroll]")].map((e) => [e.dataset.scroll, [e.scrollLeft, e.scrollTop]]));
+  const scrolled = new Map(
+    [...root.querySelectorAll("[data-scroll]")].map((e) => [e.dataset.scroll, [e.scrollLeft, e.scrollTop]]),
+  );
   const opened = new Set([...root.querySelectorAll("details[open][data-key]")].map((e) => e.dataset.key));
   root.replaceChildren();
   append(root, children);
-  for (const details of root.querySelectorAll("details[data-key]")) if (opened.has(details.dataset.key)) details.open = true;
+  for (const details of root.querySelectorAll("details[data-key]"))
+    if (opened.has(details.dataset.key)) details.open = true;
   for (const element of root.querySelectorAll("[data-scroll]")) {
     [element.scrollLeft, element.scrollTop] = scrolled.get(element.dataset.scroll) ?? [0, 0];
   }

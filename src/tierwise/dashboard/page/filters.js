@@ -4,7 +4,14 @@ import { h, short } from "./dom.js";
 import { minuteOf, words, zone } from "./format.js";
 import { cleared, FILTERS, RANGES, shifted, span, zoomed } from "./state.js";
 
-const TITLES = { project: "Project", session: "Session", key: "Key", model: "Model", tier: "Tier", task_type: "Task type" };
+const TITLES = {
+  project: "Project",
+  session: "Session",
+  key: "Key",
+  model: "Model",
+  tier: "Tier",
+  task_type: "Task type",
+};
 const LONGEST = 60; // of a name in a picker
 
 function options(name, choices) {
@@ -34,7 +41,12 @@ function picker(name, state, choices, go) {
   if (chosen && !offered.some(([value]) => value === chosen)) offered.unshift([chosen, chosen]);
   const select = h(
     "select",
-    { id: `filter-${name}`, class: chosen ? "set" : null, disabled: !offered.length, on: { change: (event) => go({ ...state, [name]: event.target.value || undefined }) } },
+    {
+      id: `filter-${name}`,
+      class: chosen ? "set" : null,
+      disabled: !offered.length,
+      on: { change: (event) => go({ ...state, [name]: event.target.value || undefined }) },
+    },
     h("option", { value: "" }, "All"),
     offered.map(([value, text]) => h("option", { value, selected: value === chosen }, short(text, LONGEST))),
   );
@@ -48,13 +60,27 @@ export function filters(state, choices, now_ms, go) {
   const { since_ms, until_ms } = span(state, now_ms);
   const ranges = h(
     "select",
-    { id: "filter-range", on: { change: (event) => go({ ...state, range: event.target.value, since: undefined, until: undefined }) } },
-    Object.entries(RANGES).map(([value, range]) => h("option", { value, selected: value === state.range }, range.label)),
+    {
+      id: "filter-range",
+      on: { change: (event) => go({ ...state, range: event.target.value, since: undefined, until: undefined }) },
+    },
+    Object.entries(RANGES).map(([value, range]) =>
+      h("option", { value, selected: value === state.range }, range.label),
+    ),
     state.range === "custom" && h("option", { value: "custom", selected: true }, "As chosen"),
   );
-  const step = (text, label, next) => h("button", { type: "button", "aria-label": label, title: label, data: { key: label }, on: { click: () => go(next) } }, text);
+  const step = (text, label, next) =>
+    h(
+      "button",
+      { type: "button", "aria-label": label, title: label, data: { key: label }, on: { click: () => go(next) } },
+      text,
+    );
   const set = FILTERS.filter((name) => state[name]).length;
-  const more = h("button", { type: "button", class: "more", id: "more-filters", "aria-expanded": String(all), on: { click: open } }, set ? `Filters (${set})` : "Filters");
+  const more = h(
+    "button",
+    { type: "button", class: "more", id: "more-filters", "aria-expanded": String(all), on: { click: open } },
+    set ? `Filters (${set})` : "Filters",
+  );
   function open() {
     all = !all;
     more.setAttribute("aria-expanded", String(all));
@@ -75,6 +101,12 @@ export function filters(state, choices, now_ms, go) {
     more,
     FILTERS.map((name) => picker(name, state, choices, go)),
     set > 0 && h("button", { type: "button", id: "clear", on: { click: () => go(cleared(state)) } }, "Clear filters"),
-    h("p", { class: "shown" }, `${minuteOf(new Date(since_ms).toISOString())} – ${minuteOf(new Date(until_ms).toISOString())}`, h("br"), zone),
+    h(
+      "p",
+      { class: "shown" },
+      `${minuteOf(new Date(since_ms).toISOString())} – ${minuteOf(new Date(until_ms).toISOString())}`,
+      h("br"),
+      zone,
+    ),
   );
 }

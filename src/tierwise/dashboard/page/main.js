@@ -19,7 +19,14 @@ import * as taskTypes from "./views/task-types.js";
 import * as whatIf from "./views/what-if.js";
 
 const SHOWN = { overview, "task-types": taskTypes, quality, calls, limits, "what-if": whatIf };
-const TITLES = { overview: "Overview", "task-types": "Task types", quality: "Quality", calls: "Calls", limits: "Limits and budgets", "what-if": "What if" };
+const TITLES = {
+  overview: "Overview",
+  "task-types": "Task types",
+  quality: "Quality",
+  calls: "Calls",
+  limits: "Limits and budgets",
+  "what-if": "What if",
+};
 const REFRESH_MS = 30_000; // of a view whose time goes on, beside what live events bring
 const SETTLE_MS = 5_000; // at most so often because of live events
 
@@ -47,7 +54,8 @@ function go(next, { replace: instead = false } = {}) {
 /** Draw what changed between two states. What is opened lies over the view, which need not be read again. */
 function arrived(before) {
   const opened = ["call", "conversation", "type"];
-  const under = (state) => serialize(Object.fromEntries(Object.entries(state).filter(([name]) => !opened.includes(name))));
+  const under = (state) =>
+    serialize(Object.fromEntries(Object.entries(state).filter(([name]) => !opened.includes(name))));
   if (under(before) !== under(page.state)) {
     drawHead();
     const moved = before.view !== page.state.view;
@@ -81,7 +89,11 @@ const today = h("span", { title: "All calls since midnight UTC" });
 function drawStatus() {
   const totals = page.live?.totals?.now;
   pulse.classList.toggle("on", Boolean(page.live?.connected));
-  today.textContent = page.live?.connected ? (totals ? `today ${money(totals.cost_usd)} spent, ${signedMoney(totals.saved_usd)} saved` : "live") : "not live";
+  today.textContent = page.live?.connected
+    ? totals
+      ? `today ${money(totals.cost_usd)} spent, ${signedMoney(totals.saved_usd)} saved`
+      : "live"
+    : "not live";
 }
 
 function drawHead() {
@@ -92,12 +104,36 @@ function drawHead() {
     h(
       "div",
       { class: "bar" },
-      h("a", { class: "brand", href: "?", on: { click: (event) => follow(event, toView({ ...parse(""), range: state.range, since: state.since, until: state.until }, "overview")) } }, logo, "tierwise"),
+      h(
+        "a",
+        {
+          class: "brand",
+          href: "?",
+          on: {
+            click: (event) =>
+              follow(
+                event,
+                toView({ ...parse(""), range: state.range, since: state.since, until: state.until }, "overview"),
+              ),
+          },
+        },
+        logo,
+        "tierwise",
+      ),
       h(
         "nav",
         { "aria-label": "Views" },
         VIEWS.map((view) =>
-          h("a", { href: serialize(toView(state, view)), "aria-current": view === state.view ? "page" : null, data: { key: `nav-${view}` }, on: { click: (event) => follow(event, toView(state, view)) } }, TITLES[view]),
+          h(
+            "a",
+            {
+              href: serialize(toView(state, view)),
+              "aria-current": view === state.view ? "page" : null,
+              data: { key: `nav-${view}` },
+              on: { click: (event) => follow(event, toView(state, view)) },
+            },
+            TITLES[view],
+          ),
         ),
       ),
       h(
@@ -105,8 +141,30 @@ function drawHead() {
         { class: "status" },
         pulse,
         today,
-        h("button", { class: "plain", type: "button", id: "theme", "aria-label": `Theme: ${theme()}. Change it`, title: "Light, dark, or as the system (d)", on: { click: nextTheme } }, { light: "☀", dark: "☾", system: "◐" }[theme()]),
-        h("button", { class: "plain", type: "button", id: "help", "aria-label": "Keys (?)", title: "Keys (?)", on: { click: () => openKeys() } }, "?"),
+        h(
+          "button",
+          {
+            class: "plain",
+            type: "button",
+            id: "theme",
+            "aria-label": `Theme: ${theme()}. Change it`,
+            title: "Light, dark, or as the system (d)",
+            on: { click: nextTheme },
+          },
+          { light: "☀", dark: "☾", system: "◐" }[theme()],
+        ),
+        h(
+          "button",
+          {
+            class: "plain",
+            type: "button",
+            id: "help",
+            "aria-label": "Keys (?)",
+            title: "Keys (?)",
+            on: { click: () => openKeys() },
+          },
+          "?",
+        ),
       ),
     ),
     filters(state, page.choices, Date.now(), go),
@@ -130,13 +188,18 @@ async function show({ fresh = false }) {
     if (fresh) page.current = null;
     const shown = await SHOWN[page.state.view].show(context, reading.signal);
     if (reading.signal.aborted) return;
-    const isEmpty = page.choices && page.choices.first_call_at === null && !["what-if", "limits"].includes(page.state.view);
+    const isEmpty =
+      page.choices && page.choices.first_call_at === null && !["what-if", "limits"].includes(page.state.view);
     page.current = shown;
     replace(main, h("h1", { class: "sr-only" }, TITLES[page.state.view]), isEmpty ? firstSteps() : shown.elements);
   } catch (error) {
     if (error.name === "AbortError" || reading.signal.aborted) return;
     if (!(error instanceof ApiError)) console.error(error);
-    replace(main, h("h1", { class: "sr-only" }, TITLES[page.state.view]), error.status === 401 || error.status === 403 ? askKey(error) : problem(error));
+    replace(
+      main,
+      h("h1", { class: "sr-only" }, TITLES[page.state.view]),
+      error.status === 401 || error.status === 403 ? askKey(error) : problem(error),
+    );
   } finally {
     if (page.reading === reading) main.setAttribute("aria-busy", "false");
   }
@@ -156,7 +219,7 @@ function firstSteps() {
         {},
         h("li", {}, h("code", {}, "tierwise demo"), " runs a small agent task through the tiers, without a key."),
         h("li", {}, h("code", {}, "tierwise claude"), " runs Claude Code through the gateway."),
-        h("li", {}, h("code", {}, "tierwise run \"Summarise this ticket: …\""), " routes one piece of work."),
+        h("li", {}, h("code", {}, 'tierwise run "Summarise this ticket: …"'), " routes one piece of work."),
       ),
     ),
   );
@@ -166,10 +229,24 @@ function askKey(error) {
   const field = h("input", { type: "password", id: "api-key", autocomplete: "off", required: true });
   return h(
     "form",
-    { class: "panel", on: { submit: (event) => { event.preventDefault(); rememberKey(field.value.trim()); start(); } } },
+    {
+      class: "panel",
+      on: {
+        submit: (event) => {
+          event.preventDefault();
+          rememberKey(field.value.trim());
+          start();
+        },
+      },
+    },
     h("h2", {}, "A key is needed"),
     h("p", {}, error.message, error.advice ? `: ${error.advice}` : "", "."),
-    h("div", { class: "row" }, h("label", { class: "field" }, "Key (kept in this tab only)", field), h("button", { class: "main", type: "submit" }, "Show the figures")),
+    h(
+      "div",
+      { class: "row" },
+      h("label", { class: "field" }, "Key (kept in this tab only)", field),
+      h("button", { class: "main", type: "submit" }, "Show the figures"),
+    ),
   );
 }
 
@@ -202,7 +279,12 @@ function goesOn() {
 function busy() {
   const at = document.activeElement;
   const typing = main.contains(at) && /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName);
-  return typing || sheet.isOpen() || !getSelection().isCollapsed || main.querySelector(".chart:hover, .panel:active") !== null;
+  return (
+    typing ||
+    sheet.isOpen() ||
+    !getSelection().isCollapsed ||
+    main.querySelector(".chart:hover, .panel:active") !== null
+  );
 }
 
 function listenAgain() {
@@ -271,7 +353,8 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "d") nextTheme();
   else if (event.key === "r") show({});
   else if (event.key === "f") document.getElementById("filter-range").focus();
-  else if (event.key === "/") document.getElementById("search") ? document.getElementById("search").focus() : go(toView(state, "calls"));
+  else if (event.key === "/")
+    document.getElementById("search") ? document.getElementById("search").focus() : go(toView(state, "calls"));
   else if (event.key === "?") openKeys();
   else return;
   event.preventDefault();
@@ -285,7 +368,8 @@ addEventListener("popstate", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme() === "system" && show({}));
 
 async function start() {
-  if (["light", "dark"].includes(localStorage.getItem("tierwise.theme"))) setTheme(localStorage.getItem("tierwise.theme"));
+  if (["light", "dark"].includes(localStorage.getItem("tierwise.theme")))
+    setTheme(localStorage.getItem("tierwise.theme"));
   drawHead();
   // The pickers wait for nothing, and the figures do not wait for the pickers.
   context.ready = get("choices").then(

@@ -13,7 +13,11 @@ export function panel({ title, note, tools = [], body, csv, png, table, name }) 
   const buttons = [...tools];
   if (table) {
     let shown = false;
-    const toggle = h("button", { class: "plain", type: "button", "aria-pressed": "false", data: { key: `${file}-table` } }, "Table");
+    const toggle = h(
+      "button",
+      { class: "plain", type: "button", "aria-pressed": "false", data: { key: `${file}-table` } },
+      "Table",
+    );
     toggle.addEventListener("click", () => {
       shown = !shown;
       toggle.setAttribute("aria-pressed", String(shown));
@@ -21,12 +25,43 @@ export function panel({ title, note, tools = [], body, csv, png, table, name }) 
     });
     buttons.push(toggle);
   }
-  if (csv) buttons.push(h("button", { class: "plain", type: "button", title: `${title} as CSV`, "aria-label": `${title} as CSV`, on: { click: () => saveCsv(file, csv()) } }, "CSV"));
-  if (png) buttons.push(h("button", { class: "plain", type: "button", title: `${title} as PNG`, "aria-label": `${title} as PNG`, on: { click: async () => download(`tierwise-${file}.png`, await png()) } }, "PNG"));
+  if (csv)
+    buttons.push(
+      h(
+        "button",
+        {
+          class: "plain",
+          type: "button",
+          title: `${title} as CSV`,
+          "aria-label": `${title} as CSV`,
+          on: { click: () => saveCsv(file, csv()) },
+        },
+        "CSV",
+      ),
+    );
+  if (png)
+    buttons.push(
+      h(
+        "button",
+        {
+          class: "plain",
+          type: "button",
+          title: `${title} as PNG`,
+          "aria-label": `${title} as PNG`,
+          on: { click: async () => download(`tierwise-${file}.png`, await png()) },
+        },
+        "PNG",
+      ),
+    );
   return h(
     "section",
     { class: "panel", "aria-labelledby": id },
-    h("div", { class: "top" }, h("div", { class: "titles" }, h("h2", { id }, title), note && h("p", { class: "note" }, note)), buttons.length ? h("div", { class: "tools" }, buttons) : null),
+    h(
+      "div",
+      { class: "top" },
+      h("div", { class: "titles" }, h("h2", { id }, title), note && h("p", { class: "note" }, note)),
+      buttons.length ? h("div", { class: "tools" }, buttons) : null,
+    ),
     inner,
   );
 }
@@ -63,44 +98,84 @@ export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }
       return head;
     }
     head.append(
-      h("button", {
-        type: "button",
-        data: { key: `${name}-sort-${column.name}` },
-        on: {
-          click: () => {
-            order.descending = order.name === column.name ? !order.descending : Boolean(column.number);
-            order.name = column.name;
-            fill();
+      h(
+        "button",
+        {
+          type: "button",
+          data: { key: `${name}-sort-${column.name}` },
+          on: {
+            click: () => {
+              order.descending = order.name === column.name ? !order.descending : Boolean(column.number);
+              order.name = column.name;
+              fill();
+            },
           },
         },
-      }, column.title),
+        column.title,
+      ),
     );
     return head;
   });
 
   function fill() {
     const by = order && columns.find((column) => column.name === order.name);
-    const sorted = by ? [...rows].sort((a, b) => compare(by.value(a), by.value(b)) * (order.descending ? -1 : 1)) : rows;
+    const sorted = by
+      ? [...rows].sort((a, b) => compare(by.value(a), by.value(b)) * (order.descending ? -1 : 1))
+      : rows;
     columns.forEach((column, i) => {
       if (by && column === by) heads[i].setAttribute("aria-sort", order.descending ? "descending" : "ascending");
       else heads[i].removeAttribute("aria-sort");
     });
-    replace(body, sorted.map((row) => line(row)));
+    replace(
+      body,
+      sorted.map((row) => line(row)),
+    );
   }
 
   function line(row) {
     const cells = columns.map((column, i) => {
       const content = column.cell(row);
-      const shown = i === 0 && open ? h("button", { class: "link", type: "button", css: { "max-width": "100%" }, data: { key: `${name}-${keyOf(row)}` }, on: { click: (event) => { event.stopPropagation(); open(row); } } }, content) : content;
+      const shown =
+        i === 0 && open
+          ? h(
+              "button",
+              {
+                class: "link",
+                type: "button",
+                css: { "max-width": "100%" },
+                data: { key: `${name}-${keyOf(row)}` },
+                on: {
+                  click: (event) => {
+                    event.stopPropagation();
+                    open(row);
+                  },
+                },
+              },
+              content,
+            )
+          : content;
       return h("td", { class: column.number ? "number" : "text" }, shown);
     });
-    return h("tr", { class: [open ? "opens" : "", fresh?.has(keyOf(row)) ? "fresh" : ""].join(" ").trim() || null, on: open ? { click: () => getSelection().isCollapsed && open(row) } : {} }, cells);
+    return h(
+      "tr",
+      {
+        class: [open ? "opens" : "", fresh?.has(keyOf(row)) ? "fresh" : ""].join(" ").trim() || null,
+        on: open ? { click: () => getSelection().isCollapsed && open(row) } : {},
+      },
+      cells,
+    );
   }
 
   fill();
   return h(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}: table`, data: { scroll: name, key: `${name}-scroll` } },
+    {
+      class: "scroll",
+      tabindex: "0",
+      role: "region",
+      "aria-label": `${caption}: table`,
+      data: { scroll: name, key: `${name}-scroll` },
+    },
     h("table", {}, h("caption", { class: "sr-only" }, caption), h("thead", {}, h("tr", {}, heads)), body),
   );
 }
@@ -122,12 +197,27 @@ export function segments(label, choices, chosen, choose) {
   return h(
     "div",
     { class: "segments", role: "group", "aria-label": label },
-    choices.map(([value, text]) => h("button", { type: "button", "aria-pressed": String(value === chosen), data: { key: `${label}-${value}` }, on: { click: () => choose(value) } }, text)),
+    choices.map(([value, text]) =>
+      h(
+        "button",
+        {
+          type: "button",
+          "aria-pressed": String(value === chosen),
+          data: { key: `${label}-${value}` },
+          on: { click: () => choose(value) },
+        },
+        text,
+      ),
+    ),
   );
 }
 
 export function facts(pairs) {
-  return h("dl", { class: "facts" }, pairs.filter(Boolean).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+  return h(
+    "dl",
+    { class: "facts" },
+    pairs.filter(Boolean).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))),
+  );
 }
 
 export function announce(text) {

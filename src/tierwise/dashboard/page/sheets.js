@@ -27,7 +27,10 @@ async function open(title, read, back) {
   reading = new AbortController();
   const { signal } = reading;
   if (!dialog) {
-    dialog = h("dialog", { "aria-labelledby": "sheet-title", on: { close: () => closed(), click: (event) => event.target === dialog && dialog.close() } });
+    dialog = h("dialog", {
+      "aria-labelledby": "sheet-title",
+      on: { close: () => closed(), click: (event) => event.target === dialog && dialog.close() },
+    });
     document.body.append(dialog);
   }
   closed = back;
@@ -55,7 +58,11 @@ async function open(title, read, back) {
 
 export function openCall(context, id) {
   const back = () => context.open({});
-  open("Call", async (signal) => callParts(context, await get(`calls/${encodeURIComponent(id)}`, "", signal), signal), back);
+  open(
+    "Call",
+    async (signal) => callParts(context, await get(`calls/${encodeURIComponent(id)}`, "", signal), signal),
+    back,
+  );
 }
 
 function callParts(context, call) {
@@ -64,20 +71,48 @@ function callParts(context, call) {
     h(
       "section",
       { class: "panel rows" },
-      h("div", { class: "row" }, outcomeTag(summary.status), tierChip(summary.tier, summary.level), clipped(summary.model, "mono")),
+      h(
+        "div",
+        { class: "row" },
+        outcomeTag(summary.status),
+        tierChip(summary.tier, summary.level),
+        clipped(summary.model, "mono"),
+      ),
       facts([
-        ["Task type", h("button", { class: "link", type: "button", on: { click: () => context.open({ type: summary.task_type }) } }, said(words(summary.task_type)))],
+        [
+          "Task type",
+          h(
+            "button",
+            { class: "link", type: "button", on: { click: () => context.open({ type: summary.task_type }) } },
+            said(words(summary.task_type)),
+          ),
+        ],
         ["Confidence", `${percent(summary.confidence)}${summary.abstained ? ", abstained: sent up" : ""}`],
         ["Started", secondOf(summary.started_at)],
         ["Latency", duration(summary.latency_ms)],
-        ["Spent", `${money(summary.cost_usd)}${call.attempts.some((attempt) => attempt.estimated) ? " (estimated tokens)" : ""}`],
+        [
+          "Spent",
+          `${money(summary.cost_usd)}${call.attempts.some((attempt) => attempt.estimated) ? " (estimated tokens)" : ""}`,
+        ],
         [said(`On ${call.baseline_model}`), money(summary.baseline_usd)],
         ["Saved", savedText(summary.saved_usd)],
         ["Needs", said(words(call.needs))],
         summary.project && ["Project", said(summary.project)],
         summary.key && ["Key", said(summary.key)],
         summary.kind && ["Kind", said(words(summary.kind))],
-        summary.session && ["Conversation", h("button", { class: "link", type: "button", css: { "max-width": "100%" }, on: { click: () => context.open({ conversation: summary.session }) } }, clipped(summary.session))],
+        summary.session && [
+          "Conversation",
+          h(
+            "button",
+            {
+              class: "link",
+              type: "button",
+              css: { "max-width": "100%" },
+              on: { click: () => context.open({ conversation: summary.session }) },
+            },
+            clipped(summary.session),
+          ),
+        ],
         ["Call", clipped(summary.call_id, "mono")],
         ...call.tags.filter((tag) => tag.name !== "kind").map((tag) => [said(tag.name), said(tag.value)]),
       ]),
@@ -98,10 +133,21 @@ function callParts(context, call) {
           { name: "estimated", title: "Estimated", number: true, cell: (rung) => money(rung.estimated_usd) },
           { name: "real", title: "Real", number: true, cell: (rung) => money(rung.cost_usd) },
           { name: "attempts", title: "Attempts", number: true, cell: (rung) => count(rung.attempts) },
-          { name: "what", title: "Role", cell: (rung) => [rung.planned && h("span", { class: "tag" }, "planned"), " ", rung.answered && h("span", { class: "tag good" }, "answered")] },
+          {
+            name: "what",
+            title: "Role",
+            cell: (rung) => [
+              rung.planned && h("span", { class: "tag" }, "planned"),
+              " ",
+              rung.answered && h("span", { class: "tag good" }, "answered"),
+            ],
+          },
         ],
       }),
-      csv: () => [["tier", "model", "planned", "answered", "attempts", "estimated_usd", "cost_usd"], ...call.ladder.map((r) => [r.tier, r.model, r.planned, r.answered, r.attempts, r.estimated_usd, r.cost_usd])],
+      csv: () => [
+        ["tier", "model", "planned", "answered", "attempts", "estimated_usd", "cost_usd"],
+        ...call.ladder.map((r) => [r.tier, r.model, r.planned, r.answered, r.attempts, r.estimated_usd, r.cost_usd]),
+      ],
     }),
     panel({ title: "Attempts", name: "attempts", body: waterfall(call), csv: () => attemptRows(call) }),
     panel({ title: "Tokens", name: "tokens", body: tokens(call) }),
@@ -109,16 +155,30 @@ function callParts(context, call) {
       "section",
       { class: "panel rows" },
       h("h2", {}, "Why"),
-      call.reasons.length ? h("ol", { class: "reasons" }, call.reasons.map((reason) => h("li", {}, said(reason.text), " ", h("span", { class: "step" }, `(${words(reason.step)})`)))) : h("p", { class: "muted" }, "No reasons were kept."),
+      call.reasons.length
+        ? h(
+            "ol",
+            { class: "reasons" },
+            call.reasons.map((reason) =>
+              h("li", {}, said(reason.text), " ", h("span", { class: "step" }, `(${words(reason.step)})`)),
+            ),
+          )
+        : h("p", { class: "muted" }, "No reasons were kept."),
     ),
-    call.captured_text && h("section", { class: "panel rows" }, h("h2", {}, "What the classifier saw"), h("pre", { tabindex: "0", dir: "auto", "aria-label": "What the classifier saw" }, call.captured_text)),
+    call.captured_text &&
+      h(
+        "section",
+        { class: "panel rows" },
+        h("h2", {}, "What the classifier saw"),
+        h("pre", { tabindex: "0", dir: "auto", "aria-label": "What the classifier saw" }, call.captured_text),
+      ),
     feedback(context, call),
   ];
 }
 
 export function savedText(usd) {
   if (usd === null || usd === undefined) return "—";
-  return h("span", { class: Number(usd) < 0 ? "bad" : "good" }, signedMoney(usd));
+  return h("span", { class: Number(usd) < 0 ? "bad" : Number(usd) > 0 ? "good" : null }, signedMoney(usd));
 }
 
 /** Each attempt on one time axis: waiting, then the model; a mark where the first token came. */
@@ -135,23 +195,62 @@ function waterfall(call) {
       return h(
         "li",
         {},
-        h("div", { class: "about" }, h("span", { class: "row" }, `${attempt.number}.`, tierChip(attempt.tier, attempt.level), clipped(attempt.model, "mono"), outcomeTag(attempt.outcome)), h("span", { class: "nowrap" }, `${duration(attempt.latency_ms)} · ${money(attempt.cost_usd)}`)),
+        h(
+          "div",
+          { class: "about" },
+          h(
+            "span",
+            { class: "row" },
+            `${attempt.number}.`,
+            tierChip(attempt.tier, attempt.level),
+            clipped(attempt.model, "mono"),
+            outcomeTag(attempt.outcome),
+          ),
+          h("span", { class: "nowrap" }, `${duration(attempt.latency_ms)} · ${money(attempt.cost_usd)}`),
+        ),
         h(
           "div",
           { class: "lane", role: "img", "aria-label": told, title: told },
-          attempt.wait_ms > 0 && h("span", { class: "waited", css: { left: at(attempt.offset_ms - attempt.wait_ms), width: at(attempt.wait_ms) } }),
-          h("span", { class: `fill-${shade(attempt.level)}`, css: { left: at(attempt.offset_ms), width: at(attempt.latency_ms ?? end - attempt.offset_ms) } }),
-          attempt.ttft_ms !== null && h("span", { class: "first", css: { left: at(attempt.offset_ms + attempt.ttft_ms) } }),
+          attempt.wait_ms > 0 &&
+            h("span", {
+              class: "waited",
+              css: { left: at(attempt.offset_ms - attempt.wait_ms), width: at(attempt.wait_ms) },
+            }),
+          h("span", {
+            class: `fill-${shade(attempt.level)}`,
+            css: { left: at(attempt.offset_ms), width: at(attempt.latency_ms ?? end - attempt.offset_ms) },
+          }),
+          attempt.ttft_ms !== null &&
+            h("span", { class: "first", css: { left: at(attempt.offset_ms + attempt.ttft_ms) } }),
         ),
         attempt.detail && h("p", { class: "note" }, said(attempt.detail)),
-        attempt.reported_model && attempt.reported_model !== attempt.model && h("p", { class: "note" }, "The provider says that ", said(attempt.reported_model), " answered."),
+        attempt.reported_model &&
+          attempt.reported_model !== attempt.model &&
+          h("p", { class: "note" }, "The provider says that ", said(attempt.reported_model), " answered."),
       );
     }),
     h("li", { class: "note" }, `0 to ${duration(end)}. Hatched: waiting. Dark mark: first token.`),
   );
 }
 
-const ATTEMPT_COLUMNS = ["number", "tier", "model", "provider", "started_at", "outcome", "wait_ms", "ttft_ms", "latency_ms", "cost_usd", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "thinking_tokens"];
+const ATTEMPT_COLUMNS = [
+  "number",
+  "tier",
+  "model",
+  "provider",
+  "started_at",
+  "outcome",
+  "wait_ms",
+  "ttft_ms",
+  "latency_ms",
+  "cost_usd",
+  "input_tokens",
+  "output_tokens",
+  "cache_read_tokens",
+  "cache_write_5m_tokens",
+  "cache_write_1h_tokens",
+  "thinking_tokens",
+];
 
 function attemptRows(call) {
   return [ATTEMPT_COLUMNS, ...call.attempts.map((attempt) => ATTEMPT_COLUMNS.map((name) => attempt[name]))];
@@ -171,11 +270,18 @@ function tokens(call) {
   return table({
     name: "tokens",
     caption: "Tokens by class and attempt",
-    rows: TOKEN_CLASSES.filter(([, name]) => name === "input_tokens" || name === "output_tokens" || call.attempts.some((a) => a[name])),
+    rows: TOKEN_CLASSES.filter(
+      ([, name]) => name === "input_tokens" || name === "output_tokens" || call.attempts.some((a) => a[name]),
+    ),
     keyOf: ([title]) => title,
     columns: [
       { name: "class", title: "Class", cell: ([title]) => title },
-      ...call.attempts.map((attempt) => ({ name: `a${attempt.number}`, title: `Attempt ${attempt.number}`, number: true, cell: ([, name]) => count(attempt[name]) })),
+      ...call.attempts.map((attempt) => ({
+        name: `a${attempt.number}`,
+        title: `Attempt ${attempt.number}`,
+        number: true,
+        cell: ([, name]) => count(attempt[name]),
+      })),
     ],
   });
 }
@@ -183,10 +289,20 @@ function tokens(call) {
 function feedback(context, call) {
   const said_ = h("p", { class: "note", role: "status" }, saidOf(call.feedback));
   const types = (context.choices?.task_types ?? []).map((type) => type.name);
-  const type = h("select", { id: "feedback-type" }, h("option", { value: "" }, "was of another type …"), types.map((name) => h("option", { value: name, selected: call.feedback?.task_type === name }, words(name))));
+  const type = h(
+    "select",
+    { id: "feedback-type" },
+    h("option", { value: "" }, "was of another type …"),
+    types.map((name) => h("option", { value: name, selected: call.feedback?.task_type === name }, words(name))),
+  );
   const say = async (what) => {
     try {
-      await post("feedback", { call_id: call.summary.call_id, verdict: call.feedback?.verdict ?? null, task_type: call.feedback?.task_type ?? null, ...what });
+      await post("feedback", {
+        call_id: call.summary.call_id,
+        verdict: call.feedback?.verdict ?? null,
+        task_type: call.feedback?.task_type ?? null,
+        ...what,
+      });
       call.feedback = { ...(call.feedback ?? {}), ...what, at: new Date().toISOString(), source: "dashboard" };
       said_.textContent = `Noted. ${saidOf(call.feedback)}`;
     } catch (error) {
@@ -210,7 +326,8 @@ function feedback(context, call) {
 }
 
 function saidOf(given) {
-  if (!given || (!given.verdict && !given.task_type)) return "Nothing was said of it yet; what is said teaches the classifier (tierwise train).";
+  if (!given || (!given.verdict && !given.task_type))
+    return "Nothing was said of it yet; what is said teaches the classifier (tierwise train).";
   return [given.verdict, given.task_type && `really ${words(given.task_type)}`].filter(Boolean).join(", ");
 }
 
@@ -235,9 +352,30 @@ export function openConversation(context, session) {
             ["Baseline", money(told.baseline_usd)],
             ["Saved", savedText(told.saved_usd)],
           ]),
-          h("div", { class: "row" }, h("button", { type: "button", on: { click: () => context.go({ ...context.state, view: "calls", conversation: undefined, session: told.session }) } }, "Show only its calls")),
+          h(
+            "div",
+            { class: "row" },
+            h(
+              "button",
+              {
+                type: "button",
+                on: {
+                  click: () =>
+                    context.go({ ...context.state, view: "calls", conversation: undefined, session: told.session }),
+                },
+              },
+              "Show only its calls",
+            ),
+          ),
         ),
-        h("section", { class: "panel rows" }, h("h2", {}, "Calls"), h("p", { class: "note" }, "Subagents and side calls hang below the call beside which they ran."), tree(context, told.nodes, "tree"), told.more && h("p", { class: "note" }, "It goes on: filter by this session in Calls to see all of it.")),
+        h(
+          "section",
+          { class: "panel rows" },
+          h("h2", {}, "Calls"),
+          h("p", { class: "note" }, "Subagents and side calls hang below the call beside which they ran."),
+          tree(context, told.nodes, "tree"),
+          told.more && h("p", { class: "note" }, "It goes on: filter by this session in Calls to see all of it."),
+        ),
       ];
     },
     () => context.open({}),
@@ -256,8 +394,24 @@ function tree(context, nodes, className = null) {
         h(
           "div",
           { class: "node" },
-          h("button", { class: "link", type: "button", on: { click: () => context.open({ call: call.call_id }) } }, clipped(words(call.task_type))),
-          h("span", { class: "row" }, call.kind && call.kind !== "main" && h("span", { class: "tag" }, clipped(words(call.kind))), tierChip(call.tier, call.level), call.climbed && h("span", { class: "tag warn" }, "climbed"), call.status !== "answered" && outcomeTag(call.status), h("span", { class: "nowrap small muted" }, `${secondOf(call.started_at)} · ${duration(call.latency_ms)} · ${money(call.cost_usd)}`)),
+          h(
+            "button",
+            { class: "link", type: "button", on: { click: () => context.open({ call: call.call_id }) } },
+            clipped(words(call.task_type)),
+          ),
+          h(
+            "span",
+            { class: "row" },
+            call.kind && call.kind !== "main" && h("span", { class: "tag" }, clipped(words(call.kind))),
+            tierChip(call.tier, call.level),
+            call.climbed && h("span", { class: "tag warn" }, "climbed"),
+            call.status !== "answered" && outcomeTag(call.status),
+            h(
+              "span",
+              { class: "nowrap small muted" },
+              `${secondOf(call.started_at)} · ${duration(call.latency_ms)} · ${money(call.cost_usd)}`,
+            ),
+          ),
         ),
         node.children.length > 0 && tree(context, node.children),
       );
@@ -286,16 +440,41 @@ export function openType(context, name) {
             ["Accepted", percent(summary.acceptance_rate)],
             ["Climbed", `${count(summary.climbs)} (${percent(summary.escalation_rate)})`],
             ["Latency p50, p95", `${duration(summary.p50_latency_ms)}, ${duration(summary.p95_latency_ms)}`],
-            ["Feedback", `${summary.feedback.good} good, ${summary.feedback.bad} bad, ${summary.feedback.typed} of another type`],
+            [
+              "Feedback",
+              `${summary.feedback.good} good, ${summary.feedback.bad} bad, ${summary.feedback.typed} with their type named`,
+            ],
           ]),
           h("h2", {}, "Tiers, by calls"),
-          stack(summary.tiers.map((tier) => ({ tier: tier.tier, level: tier.level, value: tier.calls })), null, "Calls by tier"),
+          stack(
+            summary.tiers.map((tier) => ({ tier: tier.tier, level: tier.level, value: tier.calls })),
+            null,
+            "Calls by tier",
+          ),
           legend(summary.tiers.map((tier) => ({ name: tier.tier, level: tier.level }))),
         ),
         history(context, "Cost", told.cost, moneyTick, money),
         history(context, "Calls", told.calls, countShort, count),
-        h("section", { class: "panel rows" }, h("h2", {}, "How calls were decided"), told.examples.length ? told.examples.map((call) => example(context, call)) : h("p", { class: "muted" }, "No calls of this type in this time.")),
-        h("div", { class: "row" }, h("button", { type: "button", on: { click: () => context.go({ ...context.state, view: "calls", type: undefined, task_type: name }) } }, "Show its calls")),
+        h(
+          "section",
+          { class: "panel rows" },
+          h("h2", {}, "How calls were decided"),
+          told.examples.length
+            ? told.examples.map((call) => example(context, call))
+            : h("p", { class: "muted" }, "No calls of this type in this time."),
+        ),
+        h(
+          "div",
+          { class: "row" },
+          h(
+            "button",
+            {
+              type: "button",
+              on: { click: () => context.go({ ...context.state, view: "calls", type: undefined, task_type: name }) },
+            },
+            "Show its calls",
+          ),
+        ),
       ];
     },
     () => context.open({}),
@@ -314,7 +493,10 @@ function history(context, title, series, tick, tell) {
 }
 
 export function seriesRows(series) {
-  return [["start", ...series.lines.map((line) => line.name || "none")], ...series.starts.map((start, i) => [start, ...series.lines.map((line) => line.values[i])])];
+  return [
+    ["start", ...series.lines.map((line) => line.name || "none")],
+    ...series.starts.map((start, i) => [start, ...series.lines.map((line) => line.values[i])]),
+  ];
 }
 
 export function seriesTable(title, series, tell) {
@@ -325,7 +507,12 @@ export function seriesTable(title, series, tell) {
     keyOf: (row) => row.start,
     columns: [
       { name: "start", title: "From", cell: (row) => secondOf(row.start) },
-      ...series.lines.map((line, i) => ({ name: `line-${i}`, title: clipped(line.name || "none"), number: true, cell: (row) => tell(row.values[i]) })),
+      ...series.lines.map((line, i) => ({
+        name: `line-${i}`,
+        title: clipped(line.name || "none"),
+        number: true,
+        cell: (row) => tell(row.values[i]),
+      })),
     ],
   });
 }
@@ -335,9 +522,18 @@ function example(context, call) {
     "details",
     { data: { key: `example-${call.summary.call_id}` } },
     h("summary", {}, secondOf(call.summary.started_at), " · ", call.summary.tier, " · ", money(call.summary.cost_usd)),
-    h("ol", { class: "reasons" }, call.reasons.map((reason) => h("li", {}, said(reason.text)))),
-    call.captured_text && h("pre", { tabindex: "0", dir: "auto", "aria-label": "What the classifier saw" }, call.captured_text),
-    h("button", { class: "link", type: "button", on: { click: () => context.open({ call: call.summary.call_id }) } }, "Open this call"),
+    h(
+      "ol",
+      { class: "reasons" },
+      call.reasons.map((reason) => h("li", {}, said(reason.text))),
+    ),
+    call.captured_text &&
+      h("pre", { tabindex: "0", dir: "auto", "aria-label": "What the classifier saw" }, call.captured_text),
+    h(
+      "button",
+      { class: "link", type: "button", on: { click: () => context.open({ call: call.summary.call_id }) } },
+      "Open this call",
+    ),
   );
 }
 
@@ -356,6 +552,18 @@ const KEYS = [
 ];
 
 export function openKeys() {
-  open("Keys", async () => h("section", { class: "panel rows" }, h("dl", { class: "keys" }, KEYS.map(([key, does]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, does)]))), () => announce(""));
+  open(
+    "Keys",
+    async () =>
+      h(
+        "section",
+        { class: "panel rows" },
+        h(
+          "dl",
+          { class: "keys" },
+          KEYS.map(([key, does]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, does)]),
+        ),
+      ),
+    () => announce(""),
+  );
 }
-

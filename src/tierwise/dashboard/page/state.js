@@ -3,7 +3,19 @@
 
 export const VIEWS = ["overview", "task-types", "quality", "calls", "limits", "what-if"];
 export const FILTERS = ["project", "session", "key", "model", "tier", "task_type"];
-const OWN = ["text", "status", "climbed", "min_cost_usd", "max_cost_usd", "call", "conversation", "type", "measure", "policy", "priced_on"];
+const OWN = [
+  "text",
+  "status",
+  "climbed",
+  "min_cost_usd",
+  "max_cost_usd",
+  "call",
+  "conversation",
+  "type",
+  "measure",
+  "policy",
+  "priced_on",
+];
 
 const HOUR_MS = 3_600_000;
 export const RANGES = {
@@ -63,7 +75,10 @@ export const isLive = (state) => state.range !== "custom";
 /** The filters, as the API takes them. */
 export function scope(state, now_ms) {
   const { since_ms, until_ms } = span(state, now_ms);
-  const query = new URLSearchParams({ since: new Date(since_ms).toISOString(), until: new Date(until_ms).toISOString() });
+  const query = new URLSearchParams({
+    since: new Date(since_ms).toISOString(),
+    until: new Date(until_ms).toISOString(),
+  });
   for (const name of FILTERS) if (state[name]) query.set(name, state[name]);
   return query;
 }
@@ -76,7 +91,12 @@ export function admits(state, call) {
 /** Another stretch of time, not shorter than a minute. */
 export function between(state, since_ms, until_ms) {
   const end = Math.max(until_ms, since_ms + SHORTEST_MS);
-  return { ...state, range: "custom", since: new Date(Math.round(since_ms)).toISOString(), until: new Date(Math.round(end)).toISOString() };
+  return {
+    ...state,
+    range: "custom",
+    since: new Date(Math.round(since_ms)).toISOString(),
+    until: new Date(Math.round(end)).toISOString(),
+  };
 }
 
 /** Earlier (−) or later (+), by a share of what is seen. */

@@ -15,7 +15,31 @@ import { outcomeTag, tierChip } from "../tiers.js";
 const PAGE = 50;
 const MOST_SHOWN = 500; // rows of a page that is left open all day
 const TYPING_MS = 350;
-const COLUMNS = ["call_id", "started_at", "status", "task_type", "confidence", "planned_tier", "tier", "model", "project", "session", "key", "kind", "attempts", "climbed", "cost_usd", "baseline_usd", "saved_usd", "tokens_in", "tokens_out", "latency_ms", "feedback", "feedback_type", "error"];
+const COLUMNS = [
+  "call_id",
+  "started_at",
+  "status",
+  "task_type",
+  "confidence",
+  "planned_tier",
+  "tier",
+  "model",
+  "project",
+  "session",
+  "key",
+  "kind",
+  "attempts",
+  "climbed",
+  "cost_usd",
+  "baseline_usd",
+  "saved_usd",
+  "tokens_in",
+  "tokens_out",
+  "latency_ms",
+  "feedback",
+  "feedback_type",
+  "error",
+];
 const OWN = ["text", "status", "climbed", "min_cost_usd", "max_cost_usd"];
 
 let held = false; // lasts while the page is open: who stopped the log does not want it to run off again
@@ -60,14 +84,26 @@ export async function show(context, signal) {
     const known = new Map(items.map((item) => [item.call_id, item]));
     fresh = new Set(came.filter((item) => !known.has(item.call_id)).map((item) => item.call_id));
     for (const item of came) known.set(item.call_id, item);
-    items = [...known.values()].sort((a, b) => (a.started_at < b.started_at ? 1 : -1)).slice(0, Math.max(MOST_SHOWN, PAGE));
+    items = [...known.values()]
+      .sort((a, b) => (a.started_at < b.started_at ? 1 : -1))
+      .slice(0, Math.max(MOST_SHOWN, PAGE));
     if (fresh.size) announce(`${fresh.size} new ${fresh.size === 1 ? "call" : "calls"}`);
     draw();
   }
 
   function draw() {
     if (!items.length && !next) {
-      replace(body, empty("No such calls", h("p", {}, "Choose a longer time, clear the filters, or search for something else. Prompts are not searched: they are not kept.")));
+      replace(
+        body,
+        empty(
+          "No such calls",
+          h(
+            "p",
+            {},
+            "Choose a longer time, clear the filters, or search for something else. Prompts are not searched: they are not kept.",
+          ),
+        ),
+      );
       return;
     }
     replace(
@@ -80,22 +116,67 @@ export async function show(context, signal) {
         open: (item) => context.open({ call: item.call_id }),
         fresh,
         columns: [
-          { name: "started", title: "Started", cell: (item) => h("time", { datetime: item.started_at, class: "nowrap" }, secondOf(item.started_at)) },
+          {
+            name: "started",
+            title: "Started",
+            cell: (item) => h("time", { datetime: item.started_at, class: "nowrap" }, secondOf(item.started_at)),
+          },
           { name: "type", title: "Task type", cell: (item) => clipped(words(item.task_type)) },
-          { name: "tier", title: "Tier", cell: (item) => [tierChip(item.tier, item.level), item.climbed && item.planned_tier !== item.tier ? h("span", { class: "small muted" }, " from ", clipped(item.planned_tier)) : null] },
+          {
+            name: "tier",
+            title: "Tier",
+            cell: (item) => [
+              tierChip(item.tier, item.level),
+              item.climbed && item.planned_tier !== item.tier
+                ? h("span", { class: "small muted" }, " from ", clipped(item.planned_tier))
+                : null,
+            ],
+          },
           { name: "model", title: "Model", cell: (item) => clipped(item.model, "mono") },
           { name: "outcome", title: "Outcome", cell: (item) => outcomeTag(item.status) },
           { name: "attempts", title: "Attempts", number: true, cell: (item) => count(item.attempts) },
           { name: "cost", title: "Cost", number: true, cell: (item) => money(item.cost_usd) },
-          { name: "tokens", title: "Tokens in, out", number: true, cell: (item) => `${countShort(item.tokens_in)}, ${countShort(item.tokens_out)}` },
+          {
+            name: "tokens",
+            title: "Tokens in, out",
+            number: true,
+            cell: (item) => `${countShort(item.tokens_in)}, ${countShort(item.tokens_out)}`,
+          },
           { name: "saved", title: "Saved", number: true, cell: (item) => savedText(item.saved_usd) },
           { name: "latency", title: "Latency", number: true, cell: (item) => duration(item.latency_ms) },
           { name: "confidence", title: "Confidence", number: true, cell: (item) => percent(item.confidence, 0) },
           { name: "project", title: "Project", cell: (item) => clipped(item.project ?? "") },
-          { name: "session", title: "Session", cell: (item) => item.session && h("button", { class: "link", type: "button", css: { "max-width": "100%" }, data: { key: `session-${item.call_id}` }, on: { click: (event) => { event.stopPropagation(); context.open({ conversation: item.session }); } } }, clipped(item.session.slice(0, 8))) },
+          {
+            name: "session",
+            title: "Session",
+            cell: (item) =>
+              item.session &&
+              h(
+                "button",
+                {
+                  class: "link",
+                  type: "button",
+                  css: { "max-width": "100%" },
+                  data: { key: `session-${item.call_id}` },
+                  on: {
+                    click: (event) => {
+                      event.stopPropagation();
+                      context.open({ conversation: item.session });
+                    },
+                  },
+                },
+                clipped(item.session.slice(0, 8)),
+              ),
+          },
         ],
       }),
-      next && h("div", { class: "row" }, h("button", { type: "button", id: "more", on: { click: more } }, narrowed ? "Search on" : "Older calls"), narrowed && searched_to && h("span", { class: "note" }, `Searched back to ${secondOf(searched_to)}.`)),
+      next &&
+        h(
+          "div",
+          { class: "row" },
+          h("button", { type: "button", id: "more", on: { click: more } }, narrowed ? "Search on" : "Older calls"),
+          narrowed && searched_to && h("span", { class: "note" }, `Searched back to ${secondOf(searched_to)}.`),
+        ),
     );
     fresh = new Set();
   }
@@ -118,10 +199,19 @@ export async function show(context, signal) {
       panel({
         title: "Calls",
         name: "calls",
-        note: live ? "New calls appear as they are made." : "Time or search stands still: new calls do not appear by themselves.",
+        note: live
+          ? "New calls appear as they are made."
+          : "Time or search stands still: new calls do not appear by themselves.",
         tools: [live && hold].filter(Boolean),
         csv: rows,
-        png: () => tablePicture("Calls", [["started_at", "task_type", "tier", "model", "status", "cost_usd", "latency_ms"]].flatMap((names) => [names, ...items.map((item) => names.map((name) => item[name]))])),
+        png: () =>
+          tablePicture(
+            "Calls",
+            [["started_at", "task_type", "tier", "model", "status", "cost_usd", "latency_ms"]].flatMap((names) => [
+              names,
+              ...items.map((item) => names.map((name) => item[name])),
+            ]),
+          ),
         body: [search(context), body],
       }),
     ],
@@ -140,25 +230,67 @@ export async function show(context, signal) {
 /** What narrows the log beside the filters. */
 function search(context) {
   const { state, choices } = context;
-  const set = (name) => (event) => context.go({ ...context.state, [name]: event.target.value || undefined }, { replace: true });
+  const set = (name) => (event) =>
+    context.go({ ...context.state, [name]: event.target.value || undefined }, { replace: true });
   const typed = (name) => debounced((event) => set(name)(event), TYPING_MS);
   const cost = (name, title) =>
-    h("label", { class: "field" }, title, h("input", { id: `calls-${name}`, type: "number", min: "0", step: "any", inputmode: "decimal", size: "8", value: state[name] ?? "", on: { input: typed(name) } }));
+    h(
+      "label",
+      { class: "field" },
+      title,
+      h("input", {
+        id: `calls-${name}`,
+        type: "number",
+        min: "0",
+        step: "any",
+        inputmode: "decimal",
+        size: "8",
+        value: state[name] ?? "",
+        on: { input: typed(name) },
+      }),
+    );
   return h(
     "div",
     { class: "row", role: "search", "aria-label": "Calls" },
-    h("label", { class: "field" }, "Search", h("input", { id: "search", type: "search", maxlength: "200", placeholder: "id, project, session, model, error", value: state.text ?? "", on: { input: typed("text") } })),
+    h(
+      "label",
+      { class: "field" },
+      "Search",
+      h("input", {
+        id: "search",
+        type: "search",
+        maxlength: "200",
+        placeholder: "id, project, session, model, error",
+        value: state.text ?? "",
+        on: { input: typed("text") },
+      }),
+    ),
     h(
       "label",
       { class: "field" },
       "Outcome",
-      h("select", { id: "calls-status", on: { change: set("status") } }, h("option", { value: "" }, "All"), (choices?.statuses ?? (state.status ? [state.status] : [])).map((name) => h("option", { value: name, selected: name === state.status }, words(name)))),
+      h(
+        "select",
+        { id: "calls-status", on: { change: set("status") } },
+        h("option", { value: "" }, "All"),
+        (choices?.statuses ?? (state.status ? [state.status] : [])).map((name) =>
+          h("option", { value: name, selected: name === state.status }, words(name)),
+        ),
+      ),
     ),
     h(
       "label",
       { class: "field" },
       "Climbed",
-      h("select", { id: "calls-climbed", on: { change: set("climbed") } }, [["", "All"], ["true", "Climbed"], ["false", "Did not"]].map(([value, text]) => h("option", { value, selected: value === (state.climbed ?? "") }, text))),
+      h(
+        "select",
+        { id: "calls-climbed", on: { change: set("climbed") } },
+        [
+          ["", "All"],
+          ["true", "Climbed"],
+          ["false", "Did not"],
+        ].map(([value, text]) => h("option", { value, selected: value === (state.climbed ?? "") }, text)),
+      ),
     ),
     cost("min_cost_usd", "Cost from, $"),
     cost("max_cost_usd", "to, $"),

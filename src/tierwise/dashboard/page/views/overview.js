@@ -3,7 +3,18 @@
 import { get } from "../api.js";
 import { shares, sparkline, tablePicture, timeChart } from "../charts.js";
 import { clipped, h } from "../dom.js";
-import { change, count, countShort, duration, minuteOf, money, moneyTick, percent, signedMoney, words } from "../format.js";
+import {
+  change,
+  count,
+  countShort,
+  duration,
+  minuteOf,
+  money,
+  moneyTick,
+  percent,
+  signedMoney,
+  words,
+} from "../format.js";
 import { empty, panel, segments, table } from "../parts.js";
 import { seriesRows, seriesTable } from "../sheets.js";
 import { legend, stack } from "../tiers.js";
@@ -16,7 +27,8 @@ export async function show(context, signal) {
   const measure = Object.hasOwn(MEASURES, context.state.measure ?? "") ? context.state.measure : "calls";
   const query = context.query();
   const points = String(innerWidth < NARROW ? 24 : 60); // bars that are wide enough to be told apart
-  const series = (name) => get("series", new URLSearchParams([...query, ["measure", name], ["by", "tier"], ["points", points]]), signal);
+  const series = (name) =>
+    get("series", new URLSearchParams([...query, ["measure", name], ["by", "tier"], ["points", points]]), signal);
   const [told, cost, distribution, types] = await Promise.all([
     get("overview", query, signal),
     series("cost_usd"),
@@ -38,7 +50,15 @@ function nothing(context, told) {
     "section",
     { class: "panel banner" },
     h("p", {}, `No calls in this time with these filters. The last call was ${minuteOf(told.last_call_at)}.`),
-    h("div", { class: "row" }, h("button", { type: "button", on: { click: () => context.go({ view: context.state.view, range: "365d" }) } }, "Show the last year, without filters")),
+    h(
+      "div",
+      { class: "row" },
+      h(
+        "button",
+        { type: "button", on: { click: () => context.go({ view: context.state.view, range: "365d" }) } },
+        "Show the last year, without filters",
+      ),
+    ),
   );
 }
 
@@ -47,9 +67,12 @@ function lead(context, { now }) {
   const baseline = context.choices?.baseline_model;
   const saved = Number(now.saved_usd);
   const doubts = [
-    now.unpriced_calls && `${count(now.unpriced_calls)} ${now.unpriced_calls === 1 ? "call has" : "calls have"} no known price and ${now.unpriced_calls === 1 ? "is" : "are"} in no saving`,
-    now.estimated_attempts && `${count(now.estimated_attempts)} ${now.estimated_attempts === 1 ? "attempt was" : "attempts were"} counted by estimate`,
-    now.open_calls && `${count(now.open_calls)} ${now.open_calls === 1 ? "call is" : "calls are"} still open (${money(now.open_cost_usd)} at most)`,
+    now.unpriced_calls &&
+      `${count(now.unpriced_calls)} ${now.unpriced_calls === 1 ? "call has" : "calls have"} no known price and ${now.unpriced_calls === 1 ? "is" : "are"} in no saving`,
+    now.estimated_attempts &&
+      `${count(now.estimated_attempts)} ${now.estimated_attempts === 1 ? "attempt was" : "attempts were"} counted by estimate`,
+    now.open_calls &&
+      `${count(now.open_calls)} ${now.open_calls === 1 ? "call is" : "calls are"} still open (${money(now.open_cost_usd)} at most)`,
   ].filter(Boolean);
   return h(
     "div",
@@ -64,10 +87,21 @@ function lead(context, { now }) {
       " alone would have cost ",
       h("strong", {}, money(now.baseline_usd)),
       ". ",
-      h("strong", { class: saved < 0 ? "bad" : "good" }, saved < 0 ? `Routing lost ${money(String(now.saved_usd).replace("-", ""))}` : `Routing saved ${money(now.saved_usd)}`),
+      h(
+        "strong",
+        { class: saved < 0 ? "bad" : "good" },
+        saved < 0
+          ? `Routing lost ${money(String(now.saved_usd).replace("-", ""))}`
+          : `Routing saved ${money(now.saved_usd)}`,
+      ),
       now.saved_percent === null ? "." : ` (${percent(now.saved_percent / 100)}).`,
     ),
-    h("p", { class: "note" }, "Failed attempts, routing's own cost and lost cache are counted as spent.", doubts.length ? ` ${doubts.join("; ")}.` : ""),
+    h(
+      "p",
+      { class: "note" },
+      "Failed attempts, routing's own cost and lost cache are counted as spent.",
+      doubts.length ? ` ${doubts.join("; ")}.` : "",
+    ),
   );
 }
 
@@ -75,12 +109,42 @@ function cards({ now, before, points }) {
   const of = (name) => points.map((point) => point[name]);
   return h("div", { class: "cards" }, [
     card("Spent", money(now.cost_usd), change(now.cost_usd, before?.cost_usd), 0, of("cost_usd")),
-    card("Saved", h("span", { class: Number(now.saved_usd) < 0 ? "bad" : null }, signedMoney(now.saved_usd)), change(now.saved_usd, before?.saved_usd), 1, of("saved_usd")),
-    card("Saved, of baseline", now.saved_percent === null ? "—" : percent(now.saved_percent / 100), points_(now.saved_percent, before?.saved_percent, 1), 1, of("saved_percent")),
+    card(
+      "Saved",
+      h("span", { class: Number(now.saved_usd) < 0 ? "bad" : null }, signedMoney(now.saved_usd)),
+      change(now.saved_usd, before?.saved_usd),
+      1,
+      of("saved_usd"),
+    ),
+    card(
+      "Saved, of baseline",
+      now.saved_percent === null ? "—" : percent(now.saved_percent / 100),
+      points_(now.saved_percent, before?.saved_percent, 1),
+      1,
+      of("saved_percent"),
+    ),
     card("Calls", count(now.calls), change(now.calls, before?.calls), 0, of("calls")),
-    card("Escalated", percent(now.escalation_rate), points_(now.escalation_rate, before?.escalation_rate, 100), -1, of("escalation_rate")),
-    card("Latency, p50", duration(now.p50_latency_ms), change(now.p50_latency_ms, before?.p50_latency_ms), -1, of("p50_latency_ms")),
-    card("Latency, p95", duration(now.p95_latency_ms), change(now.p95_latency_ms, before?.p95_latency_ms), -1, of("p95_latency_ms")),
+    card(
+      "Escalated",
+      percent(now.escalation_rate),
+      points_(now.escalation_rate, before?.escalation_rate, 100),
+      -1,
+      of("escalation_rate"),
+    ),
+    card(
+      "Latency, p50",
+      duration(now.p50_latency_ms),
+      change(now.p50_latency_ms, before?.p50_latency_ms),
+      -1,
+      of("p50_latency_ms"),
+    ),
+    card(
+      "Latency, p95",
+      duration(now.p95_latency_ms),
+      change(now.p95_latency_ms, before?.p95_latency_ms),
+      -1,
+      of("p95_latency_ms"),
+    ),
   ]);
 }
 
@@ -102,7 +166,17 @@ function card(label, value, changed, better, values) {
     { class: "card", "aria-label": label },
     h("h2", { class: "label" }, label),
     h("p", { class: "value" }, value),
-    h("p", { class: `change ${kind}`, title: "Against the period as long just before" }, changed === null ? "nothing before" : [h("span", { "aria-hidden": "true" }, arrow), changed, h("span", { class: "sr-only" }, " against the period before")]),
+    h(
+      "p",
+      { class: `change ${kind}`, title: "Against the period as long just before" },
+      changed === null
+        ? "nothing before"
+        : [
+            h("span", { "aria-hidden": "true" }, arrow),
+            changed,
+            h("span", { class: "sr-only" }, " against the period before"),
+          ],
+    ),
     sparkline(values),
   );
 }
@@ -111,17 +185,47 @@ function costPanel(context, series) {
   const title = "Cost over time, by tier";
   if (!series.lines.length) return panel({ title, body: empty("Nothing was spent in this time") });
   const chart = timeChart({ title, ...series, kind: "stack", tick: moneyTick, tell: money, zoom: context.zoom });
-  return panel({ title, name: "cost-by-tier", note: "Drag across a chart to zoom.", body: [chart.element, legend(series.lines)], png: chart.png, csv: () => seriesRows(series), table: () => seriesTable(title, series, money) });
+  return panel({
+    title,
+    name: "cost-by-tier",
+    note: "Drag across a chart to zoom.",
+    body: [chart.element, legend(series.lines)],
+    png: chart.png,
+    csv: () => seriesRows(series),
+    table: () => seriesTable(title, series, money),
+  });
 }
 
 function sharePanel(context, series, measure) {
   const title = `Tiers by share of ${MEASURES[measure][0].toLowerCase()}`;
-  const choose = segments("Share of", Object.entries(MEASURES).map(([name, [text]]) => [name, text]), measure, (value) => context.go({ ...context.state, measure: value === "calls" ? undefined : value }));
+  const choose = segments(
+    "Share of",
+    Object.entries(MEASURES).map(([name, [text]]) => [name, text]),
+    measure,
+    (value) => context.go({ ...context.state, measure: value === "calls" ? undefined : value }),
+  );
   if (!series.lines.length) return panel({ title, tools: [choose], body: empty("No calls in this time") });
   const parts = shares(series.lines.map((line) => line.values.map((value) => (value === null ? null : Number(value)))));
   const lines = series.lines.map((line, i) => ({ ...line, values: parts[i] }));
-  const chart = timeChart({ title, ...series, lines, kind: "stack", tick: (value) => percent(value, 0), tell: percent, zoom: context.zoom });
-  return panel({ title, name: "tier-shares", note: "Which tiers answered.", tools: [choose], body: [chart.element, legend(series.lines)], png: chart.png, csv: () => seriesRows(series), table: () => seriesTable(title, { ...series, lines }, percent) });
+  const chart = timeChart({
+    title,
+    ...series,
+    lines,
+    kind: "stack",
+    tick: (value) => percent(value, 0),
+    tell: percent,
+    zoom: context.zoom,
+  });
+  return panel({
+    title,
+    name: "tier-shares",
+    note: "Which tiers answered.",
+    tools: [choose],
+    body: [chart.element, legend(series.lines)],
+    png: chart.png,
+    csv: () => seriesRows(series),
+    table: () => seriesTable(title, { ...series, lines }, percent),
+  });
 }
 
 function typesPanel(context, items) {
@@ -131,12 +235,28 @@ function typesPanel(context, items) {
   const most = Math.max(...ranked.map((item) => Number(item.cost_usd)), 1e-12);
   const seen = new Map(ranked.flatMap((item) => item.tiers.map((tier) => [tier.tier, tier.level])));
   const lines = [...seen].map(([name, level]) => ({ name, level })).sort((a, b) => (a.level ?? 99) - (b.level ?? 99));
-  const rows = () => [["task_type", "calls", "cost_usd", "baseline_usd", "saved_usd", ...lines.map((line) => `${line.name}_usd`)], ...items.map((item) => [item.task_type, item.calls, item.cost_usd, item.baseline_usd, item.saved_usd, ...lines.map((line) => item.tiers.find((tier) => tier.tier === line.name)?.cost_usd ?? "0")])];
+  const rows = () => [
+    ["task_type", "calls", "cost_usd", "baseline_usd", "saved_usd", ...lines.map((line) => `${line.name}_usd`)],
+    ...items.map((item) => [
+      item.task_type,
+      item.calls,
+      item.cost_usd,
+      item.baseline_usd,
+      item.saved_usd,
+      ...lines.map((line) => item.tiers.find((tier) => tier.tier === line.name)?.cost_usd ?? "0"),
+    ]),
+  ];
   return panel({
     title,
     name: "cost-by-task-type",
     note: items.length > MOST_TYPES ? `The ${MOST_TYPES} dearest of ${items.length}.` : null,
-    tools: [h("button", { class: "plain", type: "button", on: { click: () => context.go({ ...context.state, view: "task-types" }) } }, "All task types")],
+    tools: [
+      h(
+        "button",
+        { class: "plain", type: "button", on: { click: () => context.go({ ...context.state, view: "task-types" }) } },
+        "All task types",
+      ),
+    ],
     body: [
       h(
         "ul",
@@ -145,9 +265,31 @@ function typesPanel(context, items) {
           h(
             "li",
             {},
-            h("div", { class: "name" }, h("button", { class: "link", type: "button", data: { key: `ranked-${item.task_type}` }, on: { click: () => context.open({ type: item.task_type }) } }, clipped(words(item.task_type)))),
-            stack(item.tiers.map((tier) => ({ tier: tier.tier, level: tier.level, value: Number(tier.cost_usd) })), most, `Cost of ${words(item.task_type).slice(0, 60)} by tier`),
-            h("span", { class: "amount nowrap" }, money(item.cost_usd), h("span", { class: "muted" }, ` · ${countShort(item.calls)} ${item.calls === 1 ? "call" : "calls"}`)),
+            h(
+              "div",
+              { class: "name" },
+              h(
+                "button",
+                {
+                  class: "link",
+                  type: "button",
+                  data: { key: `ranked-${item.task_type}` },
+                  on: { click: () => context.open({ type: item.task_type }) },
+                },
+                clipped(words(item.task_type)),
+              ),
+            ),
+            stack(
+              item.tiers.map((tier) => ({ tier: tier.tier, level: tier.level, value: Number(tier.cost_usd) })),
+              most,
+              `Cost of ${words(item.task_type).slice(0, 60)} by tier`,
+            ),
+            h(
+              "span",
+              { class: "amount nowrap" },
+              money(item.cost_usd),
+              h("span", { class: "muted" }, ` · ${countShort(item.calls)} ${item.calls === 1 ? "call" : "calls"}`),
+            ),
           ),
         ),
       ),
@@ -155,13 +297,17 @@ function typesPanel(context, items) {
     ],
     csv: rows,
     png: () => tablePicture(title, rows()),
-    table: () => table({
-      name: "types-cost", caption: title, rows: ranked, keyOf: (item) => item.task_type,
-      columns: [
-        { name: "type", title: "Task type", cell: (item) => clipped(words(item.task_type)) },
-        { name: "calls", title: "Calls", number: true, cell: (item) => count(item.calls) },
-        { name: "cost", title: "Cost", number: true, cell: (item) => money(item.cost_usd) },
-      ],
-    }),
+    table: () =>
+      table({
+        name: "types-cost",
+        caption: title,
+        rows: ranked,
+        keyOf: (item) => item.task_type,
+        columns: [
+          { name: "type", title: "Task type", cell: (item) => clipped(words(item.task_type)) },
+          { name: "calls", title: "Calls", number: true, cell: (item) => count(item.calls) },
+          { name: "cost", title: "Cost", number: true, cell: (item) => money(item.cost_usd) },
+        ],
+      }),
   });
 }

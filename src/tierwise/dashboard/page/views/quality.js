@@ -9,7 +9,9 @@ import { outcomeTag, tierChip } from "../tiers.js";
 
 export async function show(context, signal) {
   const told = await get("quality", context.query(), signal);
-  return { elements: [summary(told), h("div", { class: "columns" }, reliable(told), left(told)), accepted(context, told)] };
+  return {
+    elements: [summary(told), h("div", { class: "columns" }, reliable(told), left(told)), accepted(context, told)],
+  };
 }
 
 function summary(told) {
@@ -19,7 +21,7 @@ function summary(told) {
     { class: "panel" },
     facts([
       ["Feedback", `${count(feedback.good)} good, ${count(feedback.bad)} bad`],
-      ["Types corrected", count(feedback.typed)],
+      ["Types named", count(feedback.typed)],
       ["Calibration error", told.calibration_error === null ? "not known yet" : percent(told.calibration_error)],
       ["Refusals", count(told.refusals)],
       ["Cut off", count(told.truncations)],
@@ -33,10 +35,27 @@ function reliable(told) {
   if (!bins.length) {
     return panel({
       title,
-      body: empty("No feedback yet", h("p", {}, "Say what calls really were, and this shows how often the classifier was right at each confidence:"), h("p", {}, h("code", {}, "tierwise feedback CALL --type TYPE")), h("p", {}, "or open a call and say it there.")),
+      body: empty(
+        "No feedback yet",
+        h("p", {}, "Say what calls really were, and this shows how often the classifier was right at each confidence:"),
+        h("p", {}, h("code", {}, "tierwise feedback CALL --type TYPE")),
+        h("p", {}, "or open a call and say it there."),
+      ),
     });
   }
-  const rows = () => [["from_confidence", "to_confidence", "calls", "right", "mean_confidence", "right_rate", "low", "high"], ...bins.map((b) => [b.from_confidence, b.to_confidence, b.calls, b.right, b.mean_confidence, b.right_rate, b.low, b.high])];
+  const rows = () => [
+    ["from_confidence", "to_confidence", "calls", "right", "mean_confidence", "right_rate", "low", "high"],
+    ...bins.map((b) => [
+      b.from_confidence,
+      b.to_confidence,
+      b.calls,
+      b.right,
+      b.mean_confidence,
+      b.right_rate,
+      b.low,
+      b.high,
+    ]),
+  ];
   return panel({
     title,
     name: "reliability",
@@ -44,22 +63,42 @@ function reliable(told) {
     body: reliability(bins),
     csv: rows,
     png: () => tablePicture(title, rows()),
-    table: () => table({
-      name: "reliability", caption: title, rows: bins, keyOf: (bin) => bin.from_confidence,
-      columns: [
-        { name: "bin", title: "Confidence", cell: (bin) => `${percent(bin.from_confidence, 0)} – ${percent(bin.to_confidence, 0)}` },
-        { name: "calls", title: "Calls", number: true, cell: (bin) => count(bin.calls) },
-        { name: "right", title: "Right", number: true, cell: (bin) => percent(bin.right_rate) },
-        { name: "interval", title: "95 % interval", number: true, cell: (bin) => (bin.low === null ? "—" : `${percent(bin.low, 0)} – ${percent(bin.high, 0)}`) },
-      ],
-    }),
+    table: () =>
+      table({
+        name: "reliability",
+        caption: title,
+        rows: bins,
+        keyOf: (bin) => bin.from_confidence,
+        columns: [
+          {
+            name: "bin",
+            title: "Confidence",
+            cell: (bin) => `${percent(bin.from_confidence, 0)} – ${percent(bin.to_confidence, 0)}`,
+          },
+          { name: "calls", title: "Calls", number: true, cell: (bin) => count(bin.calls) },
+          { name: "right", title: "Right", number: true, cell: (bin) => percent(bin.right_rate) },
+          {
+            name: "interval",
+            title: "95 % interval",
+            number: true,
+            cell: (bin) => (bin.low === null ? "—" : `${percent(bin.low, 0)} – ${percent(bin.high, 0)}`),
+          },
+        ],
+      }),
   });
 }
 
 function left(told) {
   const title = "Why rungs were left";
-  if (!told.left.length) return panel({ title, body: empty("No rung was left", h("p", {}, "Every first attempt in this time was accepted.")) });
-  const rows = () => [["tier", "outcome", "attempts"], ...told.left.map((row) => [row.tier, row.outcome, row.attempts])];
+  if (!told.left.length)
+    return panel({
+      title,
+      body: empty("No rung was left", h("p", {}, "Every first attempt in this time was accepted.")),
+    });
+  const rows = () => [
+    ["tier", "outcome", "attempts"],
+    ...told.left.map((row) => [row.tier, row.outcome, row.attempts]),
+  ];
   const most = Math.max(...told.left.map((row) => row.attempts));
   return panel({
     title,
@@ -76,8 +115,23 @@ function left(told) {
       columns: [
         { name: "tier", title: "Tier", value: (row) => row.level ?? 99, cell: (row) => tierChip(row.tier, row.level) },
         { name: "outcome", title: "Because", value: (row) => row.outcome, cell: (row) => outcomeTag(row.outcome) },
-        { name: "attempts", title: "Attempts", number: true, value: (row) => row.attempts, cell: (row) => count(row.attempts) },
-        { name: "bar", title: "Drawn", cell: (row) => h("div", { class: "meter", "aria-hidden": "true" }, h("span", { css: { width: `${(100 * row.attempts) / most}%` } })) },
+        {
+          name: "attempts",
+          title: "Attempts",
+          number: true,
+          value: (row) => row.attempts,
+          cell: (row) => count(row.attempts),
+        },
+        {
+          name: "bar",
+          title: "Drawn",
+          cell: (row) =>
+            h(
+              "div",
+              { class: "meter", "aria-hidden": "true" },
+              h("span", { css: { width: `${(100 * row.attempts) / most}%` } }),
+            ),
+        },
       ],
     }),
   });
@@ -86,7 +140,10 @@ function left(told) {
 function accepted(context, told) {
   const title = "Accepted replies, by task type and tier";
   if (!told.acceptance.length) return panel({ title, body: empty("No replies in this time") });
-  const rows = () => [["task_type", "tier", "attempts", "accepted", "rate", "low", "high"], ...told.acceptance.map((row) => [row.task_type, row.tier, row.attempts, row.accepted, row.rate, row.low, row.high])];
+  const rows = () => [
+    ["task_type", "tier", "attempts", "accepted", "rate", "low", "high"],
+    ...told.acceptance.map((row) => [row.task_type, row.tier, row.attempts, row.accepted, row.rate, row.low, row.high]),
+  ];
   return panel({
     title,
     name: "acceptance",
@@ -101,12 +158,29 @@ function accepted(context, told) {
       open: (row) => context.open({ type: row.task_type }),
       sort: { name: "attempts", descending: true },
       columns: [
-        { name: "type", title: "Task type", value: (row) => row.task_type, cell: (row) => clipped(words(row.task_type)) },
+        {
+          name: "type",
+          title: "Task type",
+          value: (row) => row.task_type,
+          cell: (row) => clipped(words(row.task_type)),
+        },
         { name: "tier", title: "Tier", value: (row) => row.level ?? 99, cell: (row) => tierChip(row.tier, row.level) },
-        { name: "attempts", title: "Attempts", number: true, value: (row) => row.attempts, cell: (row) => count(row.attempts) },
+        {
+          name: "attempts",
+          title: "Attempts",
+          number: true,
+          value: (row) => row.attempts,
+          cell: (row) => count(row.attempts),
+        },
         { name: "rate", title: "Accepted", number: true, value: (row) => row.rate, cell: (row) => percent(row.rate) },
         { name: "drawn", title: "0 to 100 %", cell: (row) => interval(row.rate, row.low, row.high) },
-        { name: "interval", title: "95 % interval", number: true, value: (row) => row.low, cell: (row) => (row.low === null ? "—" : said(`${percent(row.low, 0)} – ${percent(row.high, 0)}`)) },
+        {
+          name: "interval",
+          title: "95 % interval",
+          number: true,
+          value: (row) => row.low,
+          cell: (row) => (row.low === null ? "—" : said(`${percent(row.low, 0)} – ${percent(row.high, 0)}`)),
+        },
       ],
     }),
   });

@@ -16,13 +16,30 @@ export async function show(context) {
   const replayed = h("div", { "aria-live": "polite" });
   const { state } = context;
   if (state.policy) replay(context, replayed);
-  else replace(replayed, empty("Choose a policy", h("p", {}, "The calls of the time and the filters above are gone through again, in order, under a simulated prompt cache.")));
+  else
+    replace(
+      replayed,
+      empty(
+        "Choose a policy",
+        h(
+          "p",
+          {},
+          "The calls of the time and the filters above are gone through again, in order, under a simulated prompt cache.",
+        ),
+      ),
+    );
   return { elements: [replayPanel(context, replayed), decisionPanel()], still: true };
 }
 
 function replayPanel(context, replayed) {
   const { state, choices } = context;
-  const policy = h("select", { id: "what-policy" }, (choices?.policies ?? []).map((one) => h("option", { value: one.name, selected: one.name === state.policy }, one.title)));
+  const policy = h(
+    "select",
+    { id: "what-policy" },
+    (choices?.policies ?? []).map((one) =>
+      h("option", { value: one.name, selected: one.name === state.policy }, one.title),
+    ),
+  );
   const day = h("input", { id: "what-day", type: "date", value: state.priced_on ?? "" });
   return panel({
     title: "Another policy, another price list",
@@ -36,7 +53,8 @@ function replayPanel(context, replayed) {
             submit: (event) => {
               event.preventDefault();
               const asked = { ...context.state, policy: policy.value, priced_on: day.value || undefined };
-              if (asked.policy === context.state.policy && asked.priced_on === context.state.priced_on) replay(context, replayed);
+              if (asked.policy === context.state.policy && asked.priced_on === context.state.priced_on)
+                replay(context, replayed);
               else context.go(asked);
             },
           },
@@ -71,7 +89,20 @@ function replayedParts(context, told) {
   ];
   const starts = told.points.map((point) => point.at);
   const colours = ["muted", "accent"];
-  const chart = starts.length > 1 ? timeChart({ title, starts, interval_seconds: told.interval_seconds, lines, kind: "line", tick: moneyTick, tell: money, zoom: context.zoom, colours }) : null;
+  const chart =
+    starts.length > 1
+      ? timeChart({
+          title,
+          starts,
+          interval_seconds: told.interval_seconds,
+          lines,
+          kind: "line",
+          tick: moneyTick,
+          tell: money,
+          zoom: context.zoom,
+          colours,
+        })
+      : null;
   return h(
     "div",
     { class: "rows" },
@@ -82,15 +113,50 @@ function replayedParts(context, told) {
       ["That is", told.saved_percent === null ? "—" : percent(told.saved_percent / 100)],
       ["Calls", `${count(told.calls)} in ${count(told.sessions)} conversations`],
       ["Moved to another model", count(told.moved_calls)],
-      ["Below what their work demands", h("span", { class: told.below_calls ? "warn" : null }, count(told.below_calls))],
+      [
+        "Below what their work demands",
+        h("span", { class: told.below_calls ? "warn" : null }, count(told.below_calls)),
+      ],
       told.unpriced_calls && ["No price known", count(told.unpriced_calls)],
     ]),
-    told.more && h("p", { class: "warn" }, "The time has more calls than are replayed here; these are the newest. The whole: tierwise replay."),
-    chart && panel({ title, name: "replay-cost", body: [chart.element, h("ul", { class: "legend" }, lines.map((line, i) => h("li", { class: "tier" }, h("span", { class: "swatch", css: { background: `var(--${colours[i]})` } }), i ? "replayed (dashed)" : "real")))], png: chart.png, csv: () => [["start", "real_usd", "replayed_usd"], ...told.points.map((p) => [p.at, p.real_usd, p.replayed_usd])] }),
+    told.more &&
+      h(
+        "p",
+        { class: "warn" },
+        "The time has more calls than are replayed here; these are the newest. The whole: tierwise replay.",
+      ),
+    chart &&
+      panel({
+        title,
+        name: "replay-cost",
+        body: [
+          chart.element,
+          h(
+            "ul",
+            { class: "legend" },
+            lines.map((line, i) =>
+              h(
+                "li",
+                { class: "tier" },
+                h("span", { class: "swatch", css: { background: `var(--${colours[i]})` } }),
+                i ? "replayed (dashed)" : "real",
+              ),
+            ),
+          ),
+        ],
+        png: chart.png,
+        csv: () => [
+          ["start", "real_usd", "replayed_usd"],
+          ...told.points.map((p) => [p.at, p.real_usd, p.replayed_usd]),
+        ],
+      }),
     panel({
       title: "Where calls go",
       name: "replay-tiers",
-      csv: () => [["tier", "real_calls", "replayed_calls", "real_usd", "replayed_usd"], ...told.tiers.map((t) => [t.tier, t.real_calls, t.replayed_calls, t.real_usd, t.replayed_usd])],
+      csv: () => [
+        ["tier", "real_calls", "replayed_calls", "real_usd", "replayed_usd"],
+        ...told.tiers.map((t) => [t.tier, t.real_calls, t.replayed_calls, t.real_usd, t.replayed_usd]),
+      ],
       body: table({
         name: "replay-tiers",
         caption: "Where calls go",
@@ -108,15 +174,41 @@ function replayedParts(context, told) {
     told.assumptions.length > 0 &&
       panel({
         title: "What this rests on",
-        body: h("ul", { class: "rows" }, told.assumptions.map((one) => h("li", {}, said(one.text), Number(one.adds_usd) !== 0 && h("span", { class: "muted nowrap" }, ` (adds ${money(one.adds_usd)})`)))),
+        body: h(
+          "ul",
+          { class: "rows" },
+          told.assumptions.map((one) =>
+            h(
+              "li",
+              {},
+              said(one.text),
+              Number(one.adds_usd) !== 0 && h("span", { class: "muted nowrap" }, ` (adds ${money(one.adds_usd)})`),
+            ),
+          ),
+        ),
       }),
   );
 }
 
 function decisionPanel() {
   const answer = h("div", { "aria-live": "polite" });
-  const text = h("textarea", { id: "what-text", required: true, maxlength: "100000", placeholder: "Summarise this ticket in one line: …", prop: { value: typed }, on: { input: () => (typed = text.value) } });
-  const stakes = h("select", { id: "what-stakes" }, [["low", "low"], ["normal", "normal"], ["high", "high"]].map(([value, name]) => h("option", { value, selected: value === "normal" }, name)));
+  const text = h("textarea", {
+    id: "what-text",
+    required: true,
+    maxlength: "100000",
+    placeholder: "Summarise this ticket in one line: …",
+    prop: { value: typed },
+    on: { input: () => (typed = text.value) },
+  });
+  const stakes = h(
+    "select",
+    { id: "what-stakes" },
+    [
+      ["low", "low"],
+      ["normal", "normal"],
+      ["high", "high"],
+    ].map(([value, name]) => h("option", { value, selected: value === "normal" }, name)),
+  );
   const decide = async () => {
     try {
       replace(answer, decision(await post("what-if/decision", { text: text.value, stakes: stakes.value })));
@@ -146,7 +238,12 @@ function decisionPanel() {
           },
         },
         h("label", { class: "field" }, "Task", text),
-        h("div", { class: "row" }, h("label", { class: "field" }, "Stakes", stakes), h("button", { type: "submit", class: "main" }, "Decide")),
+        h(
+          "div",
+          { class: "row" },
+          h("label", { class: "field" }, "Stakes", stakes),
+          h("button", { type: "submit", class: "main" }, "Decide"),
+        ),
       ),
       answer,
     ),
@@ -160,7 +257,17 @@ function decision(told) {
   return h(
     "div",
     { class: "rows" },
-    told.blockers.length > 0 && h("div", { class: "panel error" }, h("h3", {}, "It could not be run as asked"), h("ul", {}, told.blockers.map((reason) => h("li", {}, said(reason.text))))),
+    told.blockers.length > 0 &&
+      h(
+        "div",
+        { class: "panel error" },
+        h("h3", {}, "It could not be run as asked"),
+        h(
+          "ul",
+          {},
+          told.blockers.map((reason) => h("li", {}, said(reason.text))),
+        ),
+      ),
     facts([
       ["Task type", said(words(told.task_type))],
       ["Confidence", `${percent(told.confidence)}${told.abstained ? ", abstains: goes up" : ""}`],
@@ -168,7 +275,12 @@ function decision(told) {
       ["Model", clipped(told.model, "mono")],
       [said(`On ${told.baseline_model}`), money(told.baseline_usd)],
       ["Saves", savedText(told.saved_usd)],
-      ["It might be", likely.length ? likely.map((one) => h("div", {}, said(words(one.task_type)), ` ${percent(one.confidence)}`)) : "nothing else"],
+      [
+        "It might be",
+        likely.length
+          ? likely.map((one) => h("div", {}, said(words(one.task_type)), ` ${percent(one.confidence)}`))
+          : "nothing else",
+      ],
       told.also.length > 0 && ["Asks for, too", told.also.map((name) => h("div", {}, said(words(name))))],
       told.evidence.length > 0 && ["Told by", said(told.evidence.join(", "))],
     ]),
@@ -186,6 +298,12 @@ function decision(told) {
       ],
     }),
     h("h3", {}, "Why"),
-    h("ol", { class: "reasons" }, told.reasons.map((reason) => h("li", {}, said(reason.text), " ", h("span", { class: "step" }, `(${words(reason.step)})`)))),
+    h(
+      "ol",
+      { class: "reasons" },
+      told.reasons.map((reason) =>
+        h("li", {}, said(reason.text), " ", h("span", { class: "step" }, `(${words(reason.step)})`)),
+      ),
+    ),
   );
 }
