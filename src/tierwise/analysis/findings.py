@@ -204,6 +204,15 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedFrom:
+    """What of the user's own ledger the expected cost rests on; 0: as assumed (`docs/explanation/what-if.md`)."""
+
+    conversations: Annotated[int, "of which it is known how long they went on"] = 0
+    turns: Annotated[int, "of which it is known whether the next one asked for more"] = 0
+    answers: Annotated[int, "of which it is known whether they were good enough"] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counterfactual:
     """What the same calls would have cost under the policy."""
 
@@ -222,6 +231,7 @@ class Counterfactual:
     contributions: tuple[Contribution, ...]
     left_alone_calls: Annotated[int, "that the policy may not or does not move"]
     moved_calls: Annotated[int, "that would have gone to another model"]
+    learned_from: LearnedFrom = LearnedFrom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from tierwise.analysis import findings as f
 from tierwise.analysis.advise import advised
 from tierwise.analysis.aggregate import Summing, Totals
 from tierwise.analysis.asks import AskClassifier
+from tierwise.analysis.learned import Learned
 from tierwise.analysis.session import FORMAT, Lens, Scope, SessionFindings, look_at
 from tierwise.core.calls import ImportedSession
 from tierwise.core.catalog import Model
@@ -49,6 +50,7 @@ from tierwise.replay import (
     SubagentsOn,
     known_models,
     levers,
+    shipped_assumptions,
 )
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class Plan:
     with_local: bool = False  # whether models on this machine may answer
     with_levers: bool = True  # whether what could be changed beside the model is priced too
     scope: Scope = field(default_factory=Scope)
+    learned: Learned = field(default_factory=Learned)  # from the user's own ledger
 
     @cached_property
     def lens(self) -> Lens:
@@ -100,7 +103,15 @@ class Plan:
                 unavailable.update(
                     {model.id: "on this machine" for model in of.catalog.models if model.provider in local}
                 )
-        world = ReplayWorld(prices=prices, models=models, priced_on=self.priced_on, unavailable=unavailable)
+        world = ReplayWorld(
+            prices=prices,
+            models=models,
+            priced_on=self.priced_on,
+            assumptions=replace(shipped_assumptions(), escalation=self.learned.escalation),
+            turns=self.learned.turns,
+            harder=self.learned.harder,
+            unavailable=unavailable,
+        )
         return Lens(
             rates=RateBook(prices, models),
             ways=tuple(Replayer(policy, world) for policy in self.ways),
@@ -126,6 +137,7 @@ class Plan:
             self.priced_on,
             self.with_local,
             self.with_levers,
+            self.learned,
         ):
             hashed.update(repr(part).encode("utf-8", "surrogatepass") + b"\0")
         return hashed.hexdigest()
@@ -260,7 +272,13 @@ def analyse(
         skipped=_skipped(run.skipped),
         roots={importer.name: [str(root) for root in roots] for importer, roots in sources},
     )
-    return replace(totals, findings=advised(totals.findings, plan.settings))
+    told = f.LearnedFrom(
+        conversations=plan.learned.conversations,
+        turns=plan.learned.followed_turns,
+        answers=plan.learned.answers,
+    )
+    found = replace(totals.findings, counterfactual=replace(totals.findings.counterfactual, learned_from=told))
+    return replace(totals, findings=advised(found, plan.settings))
 
 
 def looked_at(

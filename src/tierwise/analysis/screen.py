@@ -185,6 +185,9 @@ class _Screen:
             yield _line(f" {_fit(part.means, 64)}{self._money(part.usd).rjust(14)}")
         for name, ends in (("assumptions, kind to unkind", might.assumptions), ("other sessions", might.sampling)):
             yield _line(f" {_fit(name, 44)}{self._money(ends.low_usd):>16} to {self._money(ends.high_usd):>14}")
+        known = might.learned_from
+        if known.conversations or known.turns or known.answers:
+            yield _line(f" of your own ledger: {known.conversations:,} conversations, {known.answers:,} judged answers")
 
     def _policies(self) -> Iterator[Line]:
         if self._found.policies:

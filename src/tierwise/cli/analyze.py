@@ -21,6 +21,7 @@ from tierwise.cli.transcripts import (
     source_options,
     sources_of,
     tell_nothing,
+    what_is_known,
 )
 from tierwise.core.errors import ConfigError
 
@@ -89,6 +90,7 @@ def command(
         others=own_levers(settings),
         with_local=with_local,
         scope=scope_of(since, until, project),
+        learned=what_is_known(settings),
     )
     looked = sources_of(sources, paths)
     totals = found_totals(plan, looked, settings, fresh=fresh)

@@ -14,7 +14,14 @@ import click
 
 from tierwise.cli.options import MOMENT, settings_of
 from tierwise.cli.output import console, echo_json, json_option, literal, money, table
-from tierwise.cli.transcripts import found_totals, scope_of, source_options, sources_of, tell_nothing
+from tierwise.cli.transcripts import (
+    found_totals,
+    scope_of,
+    source_options,
+    sources_of,
+    tell_nothing,
+    what_is_known,
+)
 from tierwise.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,6 +96,7 @@ def command(
         with_local=with_local,
         with_levers=False,
         scope=scope_of(since, until, project),
+        learned=what_is_known(settings),
     )
     looked = sources_of(sources, paths)
     totals = found_totals(plan, looked, settings, fresh=fresh)

@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tierwise.cli.options import MOMENT
-from tierwise.core.errors import ConfigError, LedgerUnavailable
+from tierwise.core.errors import ConfigError, LedgerError, LedgerUnavailable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tierwise.analysis.aggregate import Totals
     from tierwise.analysis.gather import Plan, Watch
+    from tierwise.analysis.learned import Learned
     from tierwise.analysis.screen import Line
     from tierwise.analysis.session import Scope
     from tierwise.core.settings import Settings
     from tierwise.importers.base import Importer
 
-__all__ = ["found_totals", "print_lines", "scope_of", "source_options", "sources_of", "tell_nothing"]
+__all__ = ["found_totals", "print_lines", "scope_of", "source_options", "sources_of", "tell_nothing", "what_is_known"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Sources = Sequence[tuple["Importer", Sequence[Path]]]
@@ -80,6 +81,23 @@ def scope_of(since: date | None, until: date | None, project: str | None) -> Sco
 
     since_ms, until_ms = period(since, until)
     return Scope(since_ms, until_ms, project)
+
+
+def what_is_known(settings: Settings) -> Learned:
+    """What the user's own ledger tells of conversations and answers: nothing where there is none, or it is broken."""
+    from tierwise.analysis.learned import Learned, learned_from
+    from tierwise.classifier import load_taxonomy
+    from tierwise.ledger import Ledger
+
+    if not settings.ledger.enabled or not settings.ledger.path.exists():
+        return Learned()
+    taxonomy = load_taxonomy().with_user_types(settings.task_types)
+    try:
+        with Ledger.of(settings.ledger) as ledger:
+            return learned_from(ledger, settings.catalog, taxonomy, time.time_ns() // 1_000_000)
+    except LedgerError as error:
+        click.echo(f"tierwise: {error}; nothing is learned from it this time", err=True)
+        return Learned()
 
 
 def found_totals(plan: Plan, sources: Sources, settings: Settings, *, fresh: bool) -> Totals:

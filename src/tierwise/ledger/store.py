@@ -851,19 +851,20 @@ class Ledger:
                 )
             )
 
-    def session_lengths(self, since_ms: int, *, most: int = 10_000) -> list[int]:
-        """How many turns the main loops of sessions had since then, at most so many of the latest.
+    def session_lengths(self, since_ms: int, until_ms: int = 2**62, *, most: int = 10_000) -> list[int]:
+        """How many turns the main loops of sessions had in this time, at most so many of the latest.
 
-        Subagents share their session's id; their calls are no turns of it.
+        `until_ms` is exclusive. Subagents share their session's id; their calls are no turns of it.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT count(*) FROM calls WHERE started_at_ms >= ? AND session IS NOT NULL AND status = 'answered' "
-                "AND json_extract(tags, '$.kind') = 'main' GROUP BY session ORDER BY max(started_at_ms) DESC LIMIT ?",
-                (since_ms, most),
+                "SELECT count(*) FROM calls WHERE started_at_ms >= ? AND started_at_ms < ? AND session IS NOT NULL "
+                "AND status = 'answered' AND json_extract(tags, '$.kind') = 'main' GROUP BY session "
+                "ORDER BY max(started_at_ms) DESC LIMIT ?",
+                (since_ms, until_ms, most),
             ).fetchall()
         return [row[0] for row in rows]
 

@@ -14,7 +14,9 @@ from tierwise.core.tasks import Needs
 if TYPE_CHECKING:
     from tierwise.ledger.store import Ledger
 
-__all__ = ["TurnsAfter", "turns_after"]
+__all__ = ["EVER_MS", "TurnsAfter", "turns_after"]
+
+EVER_MS = 2**62  # no call begins later
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ _RANK = f"max(CASE needs {_RANKS} ELSE 0 END, abstained * {Needs.JUDGMENT.rank})
 _SELECT = f"""
 WITH latest AS (
     SELECT session, started_at_ms, call_id, family, {_RANK} AS rank FROM calls
-    WHERE started_at_ms >= ? AND session IS NOT NULL AND status = 'answered' AND json_extract(tags, '$.kind') = ?
+    WHERE started_at_ms >= ? AND started_at_ms < ? AND session IS NOT NULL AND status = 'answered'
+        AND json_extract(tags, '$.kind') = ?
     ORDER BY started_at_ms DESC LIMIT ?
 ), turns AS (
     SELECT family, rank, lead(rank) OVER (PARTITION BY session ORDER BY started_at_ms, call_id) AS next FROM latest
@@ -42,13 +45,13 @@ SELECT family, rank, count(*), sum(next > rank) FROM turns WHERE next IS NOT NUL
 """  # noqa: S608  names and numbers of this module
 
 
-def turns_after(ledger: Ledger, since_ms: int, *, most: int = 100_000) -> list[TurnsAfter]:
-    """What came after the answered turns since then, of so many of the latest at most.
+def turns_after(ledger: Ledger, since_ms: int, until_ms: int = EVER_MS, *, most: int = 100_000) -> list[TurnsAfter]:
+    """What came after the answered turns since then (and before `until_ms`), of so many of the latest at most.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
     by_rank = {needs.rank: needs for needs in Needs}
     with ledger._reading() as connection:
-        rows = connection.execute(_SELECT, (since_ms, CallKind.MAIN.value, most)).fetchall()
+        rows = connection.execute(_SELECT, (since_ms, until_ms, CallKind.MAIN.value, most)).fetchall()
     return [TurnsAfter(family, by_rank[rank], turns, more) for family, rank, turns, more in rows]
