@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests that run at once. They wait for programs that they start more than they compute.
+JOBS ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Progress of what takes over a second goes to the terminal; the rest stays quiet.
 say = @printf '\033[2m%s\033[0m\n' "$(1)"
@@ -28,7 +30,7 @@ contracts: $(VENV)/.dev ## Imports run one way
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev $(VENV)/.claude $(VENV)/.page ## pytest: unit, Hypothesis, the embedded model, Claude Code and Chromium for real, a wheel in an empty environment
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 docs-check: $(VENV)/.dev ## Help texts, settings and schema in the docs match the code
 	$(BIN)/python docs/build_analysis_reference.py --check

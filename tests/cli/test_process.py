@@ -26,6 +26,7 @@ VERBS = {
     "classify": ["classify", "Summarise this ☕"],
     "eval": ["eval", "classify", str(LABELLED), "--errors", "5"],
     "run": ["run", "Summarise this ☕"],
+    "exec": ["exec", "--", "claude", "-p", "Summarise this ☕"],
     "serve": ["serve", "--check"],
     "claude": ["claude", "--version"],
     "types": ["types", "list"],
@@ -34,13 +35,17 @@ VERBS = {
     "replay": ["replay"],
     "estimate": ["estimate", str(EXAMPLE)],
     "report": ["report"],
+    "dashboard": ["dashboard", "--no-open", "--host", "203.0.113.1"],  # which is nobody's address
     "export": ["export"],
     "prices": ["prices"],
     "keys": ["keys", "list"],
     "budgets": ["budgets", "list"],
+    "ledger": ["ledger", "size"],
     "init": ["init", "--no-weights"],
     "doctor": ["doctor", "--no-speed"],
 }
+# There is no Claude Code on the path, no call, no key for an address that others reach, and no ledger: each says so.
+NOTHING_TO_WORK_WITH = ("exec", "claude", "feedback", "dashboard", "ledger")
 
 
 def test_every_verb_is_tried_here() -> None:
@@ -168,9 +173,7 @@ def test_every_verb_survives_a_poor_environment(program: Tierwise, home: Path, v
     poor = {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "HOME": None}
     place = {"XDG_CONFIG_HOME": str(home), "XDG_DATA_HOME": str(home), "XDG_STATE_HOME": str(home)}
     done = program(*VERBS[verb], env={**poor, **place})
-    assert done.code == {"run": 3, "doctor": 1, "claude": 2, "feedback": 2}.get(
-        verb, 0
-    )  # there is no Claude Code on the path
+    assert done.code == {"run": 3, "doctor": 1, **dict.fromkeys(NOTHING_TO_WORK_WITH, 2)}.get(verb, 0)
     assert "Traceback" not in done.err
     assert done.out.isascii()
     assert "\x1b" not in done.out
@@ -181,9 +184,8 @@ def test_every_verb_survives_a_poor_environment(program: Tierwise, home: Path, v
 def test_every_verb_works_where_nothing_can_be_written(program: Tierwise, home: Path, verb: str) -> None:
     """In a read-only working directory only those fail that would write there, and say so."""
     done = program(*VERBS[verb], cwd="/proc/self", env={"ANTHROPIC_API_KEY": None, "TIERWISE_MIN_TIER": "haiku"})
-    assert done.code == {"run": 3, "init": 2, "claude": 2, "feedback": 2, "train": 2}.get(
-        verb, done.code if verb == "doctor" else 0
-    )
+    codes = {"run": 3, "init": 2, "train": 2, "doctor": done.code, **dict.fromkeys(NOTHING_TO_WORK_WITH, 2)}
+    assert done.code == codes.get(verb, 0)
     assert "Traceback" not in done.err
 
 
