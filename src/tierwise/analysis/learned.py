@@ -13,7 +13,7 @@ from tierwise.core.catalog import Catalog
 from tierwise.core.tasks import TaskType
 from tierwise.ledger import Ledger
 from tierwise.ledger.answers import answers_by_type
-from tierwise.ledger.turns import turns_after
+from tierwise.ledger.turns import harder_turns, turns_after
 from tierwise.policy.outlook import HarderTurns, TurnsToCome
 from tierwise.replay import Escalation, shipped_assumptions
 
@@ -53,7 +53,7 @@ def learned_from(ledger: Ledger, catalog: Catalog, types: Mapping[str, TaskType]
     }
     return Learned(
         turns=TurnsToCome.learned(lengths),
-        harder=HarderTurns(counts={(one.family, one.needs): (one.turns, one.more) for one in after}),
+        harder=harder_turns(after),
         escalation=assumed.learned(counts),
         conversations=len(lengths),
         followed_turns=sum(one.turns for one in after),

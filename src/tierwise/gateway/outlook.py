@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tierwise.core.tasks import Classification
-from tierwise.ledger.turns import TurnsAfter
+from tierwise.ledger.turns import TurnsAfter, harder_turns
 from tierwise.policy.outlook import HarderTurns
 
 __all__ = ["Outlook"]
@@ -22,7 +22,7 @@ class Outlook:
 
     def learn(self, after: Iterable[TurnsAfter]) -> None:
         """What came after past turns, in place of what was learned before."""
-        self._harder = HarderTurns(counts={(one.family, one.needs): (one.turns, one.more) for one in after})
+        self._harder = harder_turns(after)
 
     def needs_more(self, classification: Classification) -> float:
         """How likely each turn after one like this is to ask for more."""

@@ -87,6 +87,7 @@ _Speed: TypeAlias = tuple[float, float, float, float, int]  # the columns of `sp
 _NO_SPEED: _Speed = (0.0, 0.0, 0.0, 0.0, 0)
 _IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
 _MOST_PRICES = 1024
+EVER_MS = 2**62  # no call begins later
 _MOST_OPEN_CALLS = 4096
 
 # What a record itself is to blame for: no other time or place would take it.
@@ -851,7 +852,7 @@ class Ledger:
                 )
             )
 
-    def session_lengths(self, since_ms: int, until_ms: int = 2**62, *, most: int = 10_000) -> list[int]:
+    def session_lengths(self, since_ms: int, until_ms: int = EVER_MS, *, most: int = 10_000) -> list[int]:
         """How many turns the main loops of sessions had in this time, at most so many of the latest.
 
         `until_ms` is exclusive. Subagents share their session's id; their calls are no turns of it.

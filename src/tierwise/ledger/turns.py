@@ -5,18 +5,19 @@ Of the main loop of a session only: its subagents share its id, and their calls 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tierwise.core.calls import CallKind
 from tierwise.core.tasks import Needs
+from tierwise.ledger.store import EVER_MS
+from tierwise.policy.outlook import HarderTurns
 
 if TYPE_CHECKING:
     from tierwise.ledger.store import Ledger
 
-__all__ = ["EVER_MS", "TurnsAfter", "turns_after"]
-
-EVER_MS = 2**62  # no call begins later
+__all__ = ["TurnsAfter", "harder_turns", "turns_after"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +56,8 @@ def turns_after(ledger: Ledger, since_ms: int, until_ms: int = EVER_MS, *, most:
     with ledger._reading() as connection:
         rows = connection.execute(_SELECT, (since_ms, until_ms, CallKind.MAIN.value, most)).fetchall()
     return [TurnsAfter(family, by_rank[rank], turns, more) for family, rank, turns, more in rows]
+
+
+def harder_turns(after: Iterable[TurnsAfter]) -> HarderTurns:
+    """How likely a turn is to be followed by one that asks for more, as `turns_after` tells it."""
+    return HarderTurns(counts={(one.family, one.needs): (one.turns, one.more) for one in after})
