@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tierwise.cli.options import given, read_stdin, settings_of, task_options
+from tierwise.cli.options import given, read_stdin, schema_of, settings_of, task_options
 from tierwise.cli.output import echo_json, json_option
-from tierwise.core.errors import InvalidTask
 from tierwise.core.money import format_usd, nanousd_to_usd
 
 if TYPE_CHECKING:
-    from tierwise.core.json import JsonObject
     from tierwise.engine.router import AsyncRouter
     from tierwise.integrations.claude_code.batch import Finished
     from tierwise.integrations.claude_code.execution import Executed, Executor, Job
@@ -73,7 +71,7 @@ def command(
 
     claude = ClaudeCommand.parse(words)
     if schema_file is not None:
-        claude = replace(claude, json_schema=_schema(schema_file))
+        claude = replace(claude, json_schema=schema_of(schema_file))
     wanted = given(options)
     if options["project"]:
         wanted["project"] = options["project"]
@@ -192,16 +190,6 @@ def _as_json(done: Executed) -> dict[str, Any]:
             {"model": attempt.model, "outcome": attempt.outcome, "detail": attempt.detail} for attempt in done.attempts
         ],
     }
-
-
-def _schema(name: str) -> JsonObject:
-    try:
-        schema = json.loads(Path(name).read_bytes())
-    except ValueError as error:
-        raise InvalidTask(f"{name} is not JSON: {error}") from None
-    if not isinstance(schema, dict):
-        raise InvalidTask(f"{name} holds no object; a JSON schema is one")
-    return schema
 
 
 # ------------------------------------------------------------------ a file of tasks

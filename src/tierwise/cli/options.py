@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import click
 from tierwise.core.errors import InvalidTask
 
 if TYPE_CHECKING:
+    from tierwise.core.json import JsonObject
     from tierwise.core.settings import Settings
     from tierwise.ledger import Ledger
 
@@ -27,6 +29,7 @@ __all__ = [
     "ledger_of",
     "period_options",
     "read_stdin",
+    "schema_of",
     "settings_of",
     "task_options",
     "text_of",
@@ -184,3 +187,18 @@ def read_stdin() -> str:
 def utf8(data: bytes) -> str:
     """As text, without a byte order mark; bytes that are no UTF-8 are replaced."""
     return data.decode("utf-8", "replace").removeprefix("\ufeff")
+
+
+def schema_of(name: str) -> JsonObject:
+    """The JSON schema that a file holds.
+
+    Raises:
+        InvalidTask: it holds none.
+    """
+    try:
+        schema = json.loads(Path(name).read_bytes())
+    except ValueError as error:
+        raise InvalidTask(f"{name} is not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise InvalidTask(f"{name} holds a {type(schema).__name__}; a JSON schema is an object")
+    return schema

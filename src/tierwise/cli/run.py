@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tierwise.cli.options import MAX_TASK_BYTES, given, settings_of, task_options, text_of, utf8
+from tierwise.cli.options import MAX_TASK_BYTES, given, schema_of, settings_of, task_options, text_of, utf8
 from tierwise.cli.output import decision_as_json, echo_json, json_option
 from tierwise.core.errors import InvalidTask, RunError
 from tierwise.core.money import nanousd_to_usd
 
 if TYPE_CHECKING:
     from tierwise.core.decisions import AttemptRecord
-    from tierwise.core.json import JsonObject
     from tierwise.engine.result import Result
     from tierwise.engine.sync import Router
 
@@ -66,7 +64,7 @@ def command(
     if input_file is not None:
         wanted["input_text"] = _read(input_file)
     if schema_file is not None:
-        wanted["json_schema"] = _schema(schema_file)
+        wanted["json_schema"] = schema_of(schema_file)
     if options["labels"]:
         wanted["labels"] = options["labels"]
     if tags:
@@ -112,16 +110,6 @@ def _read(name: str) -> str:
     if size > MAX_TASK_BYTES:
         raise InvalidTask(f"{name} has {size:,} bytes; at most {MAX_TASK_BYTES:,} are read")
     return utf8(path.read_bytes())
-
-
-def _schema(name: str) -> JsonObject:
-    try:
-        schema = json.loads(Path(name).read_bytes())
-    except ValueError as error:
-        raise InvalidTask(f"{name} is not JSON: {error}") from None
-    if not isinstance(schema, dict):
-        raise InvalidTask(f"{name} holds a {type(schema).__name__}; a JSON schema is an object")
-    return schema
 
 
 def _tag(tag: str) -> tuple[str, str]:

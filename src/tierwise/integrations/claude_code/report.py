@@ -81,7 +81,7 @@ def _uses(found: JsonObject) -> tuple[ModelUse, ...]:
         if not isinstance(told, dict):
             continue
         model, usage = canonical_id(name), _usage(told)
-        uses[model] = _sum(uses[model], usage) if model in uses else usage
+        uses[model] = uses[model] + usage if model in uses else usage
     return tuple(ModelUse(model, usage) for model, usage in uses.items())
 
 
@@ -98,19 +98,6 @@ def _usage(told: JsonObject) -> Usage:
         thinking_tokens=min(_number(told, "thinkingTokens"), _number(told, "outputTokens")),
         web_searches=_number(told, "webSearchRequests"),
         estimated=not split,
-    )
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        one.input_tokens + other.input_tokens,
-        one.output_tokens + other.output_tokens,
-        one.cache_read_tokens + other.cache_read_tokens,
-        one.cache_write_5m_tokens + other.cache_write_5m_tokens,
-        one.cache_write_1h_tokens + other.cache_write_1h_tokens,
-        one.thinking_tokens + other.thinking_tokens,
-        one.web_searches + other.web_searches,
-        one.estimated or other.estimated,
     )
 
 
