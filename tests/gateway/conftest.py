@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -187,7 +187,14 @@ def run(tmp_path: Path) -> Iterator[Run]:
     """Starts `tierwise serve` for an upstream: `run(upstream, toml)`; each is killed at the end."""
     started: list[Process] = []
 
-    def start(upstream: StandInUpstream, toml: str = "", *, port: int = 0, ledger: Path | None = None) -> Process:
+    def start(
+        upstream: StandInUpstream,
+        toml: str = "",
+        *,
+        port: int = 0,
+        ledger: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Process:
         settings = settings_for(upstream, tmp_path, toml)
         ledger_path = ledger or settings.ledger.path
         log = tmp_path / f"log-{len(started)}"
@@ -197,6 +204,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
             "HOME": str(tmp_path),
             "ANTHROPIC_BASE_URL": upstream.url,
             "TIERWISE_LEDGER": str(ledger_path),
+            **(env or {}),
         }
         config = tmp_path / "tierwise.toml"
         config.write_text(f'classifier = "rules"\n{config.read_text(encoding="utf-8")}', encoding="utf-8")

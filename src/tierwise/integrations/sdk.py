@@ -58,8 +58,8 @@ def wrap(
         route: models that are routed too when a call names them.
         settings: the configuration; read from tierwise.toml and the environment when None.
         ledger: where calls are recorded; the configured one when None.
-        http_client: the `httpx2` client for what is not routed (batches, files, …), where the SDK's defaults, which
-            heed HTTPS_PROXY, will not do.
+        http_client: the `httpx2` client for what is not routed (batches, files, …), where the SDK's defaults will
+            not do.
 
     Raises:
         ConfigError: another kind of client, or a configuration that cannot be used.

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tierwise.providers.proxies import Proxies, Proxy, TunnelRefused, open_tunnel
+
 __all__ = ["Answer", "Endpoint", "PassThrough", "Timeouts", "UpstreamFailed", "UpstreamTimeout"]
 
 Header = tuple[bytes, bytes]
@@ -336,11 +338,13 @@ class PassThrough:
     """Sends requests and hands on answers; keeps connections. Belongs to one event loop.
 
     Args:
-        tls: how certificates are checked; the system's way when None.
+        tls: how certificates are checked; the system's way when None (`SSL_CERT_FILE` names other authorities).
+        proxies: which proxy leads where; those of the environment when None.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, proxies: Proxies | None = None) -> None:
         self._tls = tls
+        self._proxies = Proxies.of_environment() if proxies is None else proxies
         self._idle: dict[Endpoint, list[_Connection]] = {}
         self._active: set[_Connection] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -379,7 +383,9 @@ class PassThrough:
             self._loop = asyncio.get_running_loop()
         if self._sweeper is None or self._sweeper.done():
             self._sweeper = self._loop.create_task(self._sweep())
-        request = _request(endpoint, method, target, headers, body)
+        # A tunnel is a matter of the connection; a proxy of plain HTTP is told with each request.
+        proxy = None if endpoint.tls else self._proxy(endpoint)
+        request = _request(endpoint, method, target, headers, body=body, proxy=proxy)
         while True:
             connection = self._take(endpoint) or await self._connect(endpoint, timeouts)
             self._active.add(connection)
@@ -419,24 +425,40 @@ class PassThrough:
             connection.transport.abort()
         return None
 
+    def _proxy(self, endpoint: Endpoint) -> Proxy | None:
+        try:
+            return self._proxies.leading_to("https" if endpoint.tls else "http", endpoint.host)
+        except ValueError as error:
+            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}: {error}") from None
+
     async def _connect(self, endpoint: Endpoint, timeouts: Timeouts) -> _Connection:
-        loop = asyncio.get_running_loop()
         if endpoint.tls and self._tls is None:
             self._tls = ssl.create_default_context()
+        proxy = self._proxy(endpoint)
+        by = f" by the proxy {proxy.host}:{proxy.port}" if proxy is not None else ""
         try:
             async with asyncio.timeout(timeouts.connect):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, endpoint),
-                    endpoint.host,
-                    endpoint.port,
-                    ssl=self._tls if endpoint.tls else None,
-                    server_hostname=endpoint.host if endpoint.tls else None,
-                )
+                return await self._open(endpoint, proxy)
         except TimeoutError:
-            raise UpstreamTimeout(f"no connection to {endpoint.host} within {timeouts.connect:g} s") from None
+            raise UpstreamTimeout(f"no connection to {endpoint.host}{by} within {timeouts.connect:g} s") from None
+        except TunnelRefused as error:
+            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}: {error}") from None
         except (OSError, ssl.SSLError) as error:
             what = error.strerror or type(error).__name__
-            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}: {what}") from None
+            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}{by}: {what}") from None
+
+    async def _open(self, endpoint: Endpoint, proxy: Proxy | None) -> _Connection:
+        connection = _Connection(self, endpoint)
+        if proxy is not None and endpoint.tls and self._tls is not None:
+            await open_tunnel(proxy, endpoint.host, endpoint.port, connection, self._tls)
+            return connection
+        await asyncio.get_running_loop().create_connection(
+            lambda: connection,
+            endpoint.host if proxy is None else proxy.host,
+            endpoint.port if proxy is None else proxy.port,
+            ssl=self._tls if endpoint.tls else None,
+            server_hostname=endpoint.host if endpoint.tls else None,
+        )
         return connection
 
     # What connections tell.
@@ -470,8 +492,14 @@ class PassThrough:
                     connection.transport.close()
 
 
-def _request(endpoint: Endpoint, method: str, target: str, headers: Sequence[Header], body: bytes) -> list[bytes]:
-    lines = [f"{method} {endpoint.prefix}{target} HTTP/1.1\r\nhost: ".encode("ascii"), endpoint.authority, b"\r\n"]
+def _request(
+    endpoint: Endpoint, method: str, target: str, headers: Sequence[Header], *, body: bytes, proxy: Proxy | None
+) -> list[bytes]:
+    where = b"" if proxy is None else b"http://" + endpoint.authority  # a proxy has to be told of which host it is
+    lines = [method.encode("ascii"), b" ", where, f"{endpoint.prefix}{target} HTTP/1.1\r\nhost: ".encode("ascii")]
+    lines += (endpoint.authority, b"\r\n")
+    if proxy is not None and proxy.authorization is not None:
+        lines += (b"proxy-authorization: ", proxy.authorization, b"\r\n")
     for name, value in headers:
         lines += (name, b": ", value, b"\r\n")
     if body or method in ("POST", "PUT", "PATCH"):
