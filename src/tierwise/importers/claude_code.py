@@ -37,25 +37,33 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 from tierwise.core.calls import CallKind
 from tierwise.core.json import Json, JsonObject, Loads, choose_loads
-from tierwise.core.money import amount
 from tierwise.importers.base import FoundSession, ImportRun, Skipped
 from tierwise.importers.drafts import (
-    DID_OTHER,
-    EDITED,
-    EXPLORED,
     SPOKE,
-    VERIFIED,
     Draft,
     Group,
     Spent,
     key_of,
+)
+from tierwise.importers.transcript_rows import (
+    ITERATIONS,
+    PASSED_OVER,
+    USAGE_FIELDS,
+    Mistaken,
+    asked_by,
+    done_by,
+    is_image,
+    object_of,
+    spent_of,
+    text_of,
+    time_ms,
+    usd,
 )
 from tierwise.wire.claude_code import is_note, said
 
@@ -65,73 +73,12 @@ NAME = "claude_code"
 _LONGEST_ASK = 20_000  # characters that are classified
 _DAY_MS = 86_400_000
 _EARLIEST_MS = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp() * 1000)
-_MOST_TOKENS = 1_000_000_000_000  # a row that says more is mistaken
 _MOST_STATES = 200  # of a session's totals that are kept
 _MOST_REQUESTS = 32  # that may be without a reply yet
 
-# Kinds of rows that are known and hold nothing of use here.
-_PASSED_OVER = frozenset(
-    [
-        "agent-color",
-        "agent-name",
-        "agent-setting",
-        "ai-title",
-        "api-request-blob",
-        "api-request-resumed",
-        "api-request-shape",
-        "artifact-autoreact-ledger",
-        "atis-latch",
-        "attachment",
-        "bridge-session",
-        "content-replacement",
-        "context-collapse",
-        "continued-in",
-        "custom-title",
-        "ended-by-model",
-        "file-history-delta",
-        "file-history-snapshot",
-        "frame-link",
-        "history-suppression",
-        "host-row",
-        "hybrid-organization",
-        "last-prompt",
-        "marble-origami-commit",
-        "marble-origami-snapshot",
-        "mode",
-        "permission-mode",
-        "pr-link",
-        "repl-mode",
-        "resume-head-vouch",
-        "speculation-accept",
-        "summary",
-        "tag",
-        "task-summary",
-        "tools-used",
-        "worktree-state",
-    ]
-)
-_USAGE_FIELDS = frozenset(
-    [
-        "input_tokens",
-        "output_tokens",
-        "cache_creation_input_tokens",
-        "cache_read_input_tokens",
-        "cache_creation",
-        "server_tool_use",
-        "service_tier",
-        "inference_geo",
-        "speed",
-        "iterations",
-        "output_tokens_details",
-    ]
-)
-_CACHE_FIELDS = frozenset(("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"))
-_SERVER_TOOLS = frozenset(("web_search_requests", "web_fetch_requests"))  # a fetch costs nothing but its tokens
-_ITERATIONS = frozenset(("message", "fallback_message", "compaction", "advisor_message"))
-
 # ------------------------------------------------------------------ rows that need no parsing
 
-_PASSED_OVER_BYTES = frozenset(kind.encode() for kind in _PASSED_OVER)
+_PASSED_OVER_BYTES = frozenset(kind.encode() for kind in PASSED_OVER)
 _TYPE_FIRST = b'{"type":"'
 _ENDS = (b"}\n", b"}\r\n", b"}")
 _PARENT_FIRST = b'{"parentUuid":'
@@ -143,41 +90,8 @@ _REQUEST = re.compile(
     rb'"id":"([^"\\]{1,80})","timestamp":"[^"\\]*","version":"[^"\\]*","querySource":"([^"\\]{1,80})"'
 )
 
-_EXPLORING = frozenset(
-    [
-        "Read",
-        "Grep",
-        "Glob",
-        "LS",
-        "NotebookRead",
-        "WebFetch",
-        "WebSearch",
-        "ToolSearch",
-        "LSP",
-        "ListMcpResourcesTool",
-        "ReadMcpResourceTool",
-    ]
-)
-_EDITING = frozenset(["Edit", "Write", "MultiEdit", "NotebookEdit", "ApplyPatch"])
-_VERIFYING = frozenset(["Bash", "BashOutput", "PowerShell", "REPL", "KillShell", "KillBash", "Monitor", "TaskOutput"])
-# Commands that only look; any other is taken to check or to run something.
-_LOOKS = re.compile(
-    r"\s*(?:cd\s+\S+\s*&&\s*)?(?:ls|cat|head|tail|less|rg|grep|egrep|find|fd|tree|wc|pwd|which|file|stat|du|jq|sed\s+-n|"
-    r"git\s+(?:log|status|diff|show|blame|branch|grep|ls-files))\b"
-)
 _PLANNING = {"EnterPlanMode": True, "ExitPlanMode": False}  # tools that change the mode, and whether it is to plan then
 _AGENT_ID = re.compile(r"a[0-9a-f]{8,}\Z")
-_QUERY_KINDS = (  # of `api-request`: how its `querySource` begins
-    ("compact", CallKind.COMPACTION),
-    ("generate_session_title", CallKind.TITLE),
-    ("rename_generate_name", CallKind.TITLE),
-    ("auto_mode", CallKind.SAFETY),
-    ("agent_classifier", CallKind.SAFETY),
-    ("agent:", CallKind.SUBAGENT),
-    ("hook_agent", CallKind.SUBAGENT),
-    ("sdk", CallKind.MAIN),
-    ("repl_main_thread", CallKind.MAIN),
-)
 _AGENT_KINDS = (("acompact", CallKind.COMPACTION),)  # how the ids of agents begin that are no agents
 
 
@@ -211,13 +125,13 @@ class _Chain:
     def asks(self, content: Json) -> None:
         """What a reply calls may change the mode, once it has a result."""
         for block in content if isinstance(content, list) else ():
-            plans = _PLANNING.get(_text(block, "name")) if isinstance(block, dict) else None
+            plans = _PLANNING.get(text_of(block, "name")) if isinstance(block, dict) else None
             if plans is not None and isinstance(block, dict) and block.get("type") == "tool_use":
-                self.asked_to_change, self.will_plan = key_of("tool", _text(block, "id")), plans
+                self.asked_to_change, self.will_plan = key_of("tool", text_of(block, "id")), plans
 
     def mode_changed(self, result: JsonObject) -> None:
         """A tool's result, which may be the one that was waited for."""
-        if self.asked_to_change and self.asked_to_change == key_of("tool", _text(result, "tool_use_id")):
+        if self.asked_to_change and self.asked_to_change == key_of("tool", text_of(result, "tool_use_id")):
             self.asked_to_change = 0
             if result.get("is_error") is not True:
                 self.plans = self.will_plan
@@ -240,7 +154,7 @@ class TranscriptReader:
         self._messages: dict[tuple[str, str], int] = {}  # without request ids: session and message id, and key
         self._query_kinds: dict[str, CallKind] = {}  # of requests that are neither main loop nor agent
         self._last_usage: JsonObject | None = None
-        self._last_spent = _spent({}, self.skipped)
+        self._last_spent = spent_of({}, self.skipped)
         self._loads = loads or choose_loads()
         path = Path(file)
         nested = path.parent.name == "subagents"
@@ -269,7 +183,7 @@ class TranscriptReader:
             return
         try:
             self._row(row, number)
-        except _Mistaken as mistake:
+        except Mistaken as mistake:
             self.skipped.line(self.file, number, str(mistake))
 
     def is_whole(self, line: bytes) -> bool:
@@ -334,7 +248,7 @@ class TranscriptReader:
 
     def _request(self, name: str, source: str) -> None:
         """What a request is for, kept if the rows of its reply do not tell it as well."""
-        kind = _asked_by(source)
+        kind = asked_by(source)
         if kind not in (CallKind.MAIN, CallKind.SUBAGENT):
             if len(self._query_kinds) >= _MOST_REQUESTS:
                 self._query_kinds.pop(next(iter(self._query_kinds)))
@@ -357,24 +271,24 @@ class TranscriptReader:
             case "queue-operation":
                 self._born(row)
             case "api-request":
-                self._request(_text(row, "id"), _text(row, "querySource"))
+                self._request(text_of(row, "id"), text_of(row, "querySource"))
             case str(kind):
-                if kind not in _PASSED_OVER:
+                if kind not in PASSED_OVER:
                     self.skipped.kind(kind)
             case _:
                 self.skipped.kind("(none)")
 
     def _progress(self, row: JsonObject, number: int) -> None:
         """What becomes of an agent, in versions that keep that in its parent's file too: rows within rows."""
-        data = _object(row, "data")
-        told = _object(data, "message")
+        data = object_of(row, "data")
+        told = object_of(data, "message")
         if told.get("type") == "assistant":
-            agent: JsonObject = {"agentId": _text(data, "agentId") or "sidechain", "isSidechain": True}
+            agent: JsonObject = {"agentId": text_of(data, "agentId") or "sidechain", "isSidechain": True}
             known: JsonObject = {name: row[name] for name in ("sessionId", "cwd", "timestamp") if name in row}
             self._assistant({**known, **told, **agent}, number)
 
     def _born(self, row: JsonObject) -> None:
-        session, at_ms = _text(row, "sessionId"), _time(row.get("timestamp"))
+        session, at_ms = text_of(row, "sessionId"), time_ms(row.get("timestamp"))
         if session and at_ms is not None:
             self.born_ms[session] = min(at_ms, self.born_ms.get(session, at_ms))
 
@@ -386,8 +300,8 @@ class TranscriptReader:
 
     def _of(self, row: JsonObject) -> tuple[str, str]:
         """The session and the agent that a row belongs to."""
-        session = _text(row, "sessionId") or self._session
-        agent = _text(row, "agentId") or self._agent
+        session = text_of(row, "sessionId") or self._session
+        agent = text_of(row, "agentId") or self._agent
         if not agent and row.get("isSidechain") is True:
             agent = "sidechain"  # old versions keep side chains in the session's file, without ids
         return session, agent
@@ -399,13 +313,13 @@ class TranscriptReader:
             chain.has_images = chain.has_thinking = False
 
     def _cost_state(self, row: JsonObject) -> None:
-        session = _text(row, "sessionId") or self._session
-        total = _usd(row.get("totalCostUSD"))
+        session = text_of(row, "sessionId") or self._session
+        total = usd(row.get("totalCostUSD"))
         if total is None:
-            raise _Mistaken("totalCostUSD is no amount")
+            raise Mistaken("totalCostUSD is no amount")
         by_model: list[tuple[str, str]] = []
-        for model, used in _object(row, "modelUsage").items():
-            cost = _usd(used.get("costUSD")) if isinstance(used, dict) else None
+        for model, used in object_of(row, "modelUsage").items():
+            cost = usd(used.get("costUSD")) if isinstance(used, dict) else None
             by_model.append((model[:200], cost or "0"))
         states = self.costs.setdefault(session, [])
         states.append((self.last_ms, total, by_model, row.get("hasUnknownModelCost") is True))
@@ -417,7 +331,7 @@ class TranscriptReader:
         session, agent = self._of(row)
         chain = self._chain(session, agent)
         chain.replying = False
-        content = _object(row, "message").get("content")
+        content = object_of(row, "message").get("content")
         texts, results = [], False
         if isinstance(content, str):
             texts.append(content)
@@ -427,18 +341,18 @@ class TranscriptReader:
                     continue
                 match block.get("type"):
                     case "text":
-                        texts.append(_text(block, "text"))
+                        texts.append(text_of(block, "text"))
                     case "tool_result":
                         results = True
                         chain.mode_changed(block)
                         parts = block.get("content")
                         chain.has_images = chain.has_images or (
-                            isinstance(parts, list) and any(_is_image(part) for part in parts)
+                            isinstance(parts, list) and any(is_image(part) for part in parts)
                         )
                     case "image" | "document":
                         chain.has_images = True
         chain.in_tool_loop = results
-        if mode := _text(row, "permissionMode"):
+        if mode := text_of(row, "permissionMode"):
             chain.plans = mode == "plan"
         if row.get("isCompactSummary") is True:
             chain.after_command = False
@@ -477,31 +391,31 @@ class TranscriptReader:
     # -- calls -------------------------------------------------------------------------------------------------
 
     def _assistant(self, row: JsonObject, number: int) -> None:
-        message = _object(row, "message")
-        model = _text(message, "model")
+        message = object_of(row, "message")
+        model = text_of(message, "model")
         usage = message.get("usage")
         if model == "<synthetic>":
             return  # words of the client's own: no request, or one that got no answer
         if not isinstance(usage, dict):
-            raise _Mistaken("a reply without usage")
+            raise Mistaken("a reply without usage")
         if not model:
-            raise _Mistaken("a reply without a model")
+            raise Mistaken("a reply without a model")
         spent = self._spent(usage)
         session, agent = self._of(row)
         chain = self._chain(session, agent)
         at_ms = self._at(row, number)
-        request_id, message_id = _text(row, "requestId"), _text(message, "id")
+        request_id, message_id = text_of(row, "requestId"), text_of(message, "id")
         if request_id:
             key = key_of("call", request_id, message_id)
         elif message_id:
             key = self._key_without_request(chain, session, message_id, at_ms)
         else:
-            key = key_of("row", _text(row, "uuid") or f"{self.file}:{number}")
+            key = key_of("row", text_of(row, "uuid") or f"{self.file}:{number}")
         sidechain = row.get("isSidechain") is True
-        kind = self._kind(session, agent, sidechain, _text(row, "requestRef"))
-        did, tools, thinks = _done(message.get("content"))
+        kind = self._kind(session, agent, sidechain, text_of(row, "requestRef"))
+        did, tools, thinks = done_by(message.get("content"))
         schema = "StructuredOutput" in tools or kind is CallKind.TITLE
-        agent_type = _text(row, "attributionAgent")
+        agent_type = text_of(row, "attributionAgent")
         draft = Draft(
             key,
             session,
@@ -510,13 +424,13 @@ class TranscriptReader:
             spent,
             request_id,
             message_id,
-            origin=_text(row, "requestSessionId"),
+            origin=text_of(row, "requestSessionId"),
             agent=agent,
             agent_type=agent_type,
             kind=kind,
-            requested_model=_text(row, "requestedModel"),
-            effort=_text(row, "effort"),
-            stop_reason=_text(message, "stop_reason"),
+            requested_model=text_of(row, "requestedModel"),
+            effort=text_of(row, "effort"),
+            stop_reason=text_of(message, "stop_reason"),
             did=did,
             tools=tools,
             json_schema=schema,
@@ -533,7 +447,7 @@ class TranscriptReader:
             draft.has_images, draft.has_thinking = chain.has_images, chain.has_thinking
             draft.plan_mode = chain.plans
             self.drafts[key] = draft
-        self._seen_in(session, _text(row, "cwd", 4_000))
+        self._seen_in(session, text_of(row, "cwd", 4_000))
         chain.last_key, chain.replying = key, True
         chain.asks(message.get("content"))
         chain.has_thinking = chain.has_thinking or thinks
@@ -557,10 +471,10 @@ class TranscriptReader:
         return key_of("message", message_id, str(at_ms))
 
     def _at(self, row: JsonObject, number: int) -> int:
-        at_ms = _time(row.get("timestamp"))
+        at_ms = time_ms(row.get("timestamp"))
         if at_ms is None:
             if not self.last_ms:
-                raise _Mistaken("a reply without a time")
+                raise Mistaken("a reply without a time")
             self.skipped.line(self.file, number, "no time; counted at the time of the row before it")
             return self.last_ms
         if at_ms < _EARLIEST_MS or (self._latest_ms is not None and at_ms > self._latest_ms):
@@ -590,9 +504,9 @@ class TranscriptReader:
         if usage == self._last_usage:
             return self._last_spent  # the blocks of a reply repeat it
         for name, value in usage.items():
-            if name not in _USAGE_FIELDS and value not in (None, 0, "", [], {}):
+            if name not in USAGE_FIELDS and value not in (None, 0, "", [], {}):
                 self.skipped.usage_field(name)
-        self._last_spent = _spent(usage, self.skipped)
+        self._last_spent = spent_of(usage, self.skipped)
         self._last_usage = usage
         return self._last_spent
 
@@ -602,11 +516,11 @@ class TranscriptReader:
             return
         for position, iteration in enumerate(iterations):
             kind = iteration.get("type") if isinstance(iteration, dict) else None
-            if kind not in _ITERATIONS:
+            if kind not in ITERATIONS:
                 self.skipped.usage_field(f"iterations: {kind}")
             if kind not in ("compaction", "advisor_message") or not isinstance(iteration, dict):
                 continue
-            model = parent.model if kind == "compaction" else (_text(iteration, "model") or parent.model)
+            model = parent.model if kind == "compaction" else (text_of(iteration, "model") or parent.model)
             key = key_of("iteration", str(parent.key), str(position), str(kind))
             name = f"{kind.removesuffix('_message')}:{position}"
             draft = Draft(
@@ -614,7 +528,7 @@ class TranscriptReader:
                 parent.session,
                 parent.at_ms,
                 model,
-                _spent(iteration, self.skipped, like=parent.spent),
+                spent_of(iteration, self.skipped, like=parent.spent),
                 f"{parent.request_id}:{name}" if parent.request_id else "",
                 f"{parent.message_id}:{name}" if parent.message_id else "",
                 origin=parent.origin,
@@ -680,35 +594,6 @@ class TranscriptReader:
 
 
 @lru_cache(maxsize=200)
-def _asked_by(source: str) -> CallKind:
-    return next((kind for begins, kind in _QUERY_KINDS if source.startswith(begins)), CallKind.SIDE)
-
-
-class _Mistaken(Exception):
-    """A row that cannot be used."""
-
-
-def _text(row: JsonObject, name: str, most: int = 200) -> str:
-    value = row.get(name)
-    return value[:most] if isinstance(value, str) else ""
-
-
-def _object(row: JsonObject, name: str) -> JsonObject:
-    value = row.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _usd(value: Json) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    found: Decimal | None = amount(value)
-    return None if found is None or found > _MOST_TOKENS else str(found)
-
-
-def _is_image(block: Json) -> bool:
-    return isinstance(block, dict) and block.get("type") in ("image", "document")
-
-
 def _between(line: bytes, before: bytes) -> str | None:
     start = line.rfind(before)
     if start < 0:
@@ -717,96 +602,6 @@ def _between(line: bytes, before: bytes) -> str | None:
     end = line.find(b'"', start)
     found = line[start : max(end, start)]
     return found.decode("ascii") if found and found.isascii() and b"\\" not in found else None
-
-
-def _time(value: Json) -> int | None:
-    """Unix milliseconds of a time in ISO 8601; without a zone it is UTC."""
-    if not isinstance(value, str) or len(value) > 40:
-        return None
-    try:
-        when = datetime.fromisoformat(value)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        return int(when.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _count(usage: JsonObject, name: str) -> int:
-    """A count of tokens; a number in a string counts too."""
-    value = usage.get(name)
-    if value is None or (type(value) is int and 0 <= value <= _MOST_TOKENS):
-        return value or 0
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
-        raise _Mistaken(f"usage.{name} is no count of tokens")
-    return value
-
-
-def _spent(usage: JsonObject, skipped: Skipped, like: Spent | None = None) -> Spent:
-    output = _count(usage, "output_tokens")
-    fresh = _count(usage, "input_tokens")
-    read = _count(usage, "cache_read_input_tokens")
-    written = _count(usage, "cache_creation_input_tokens")
-    split = _object(usage, "cache_creation")
-    write_1h, write_5m = _count(split, "ephemeral_1h_input_tokens"), _count(split, "ephemeral_5m_input_tokens")
-    write_5m += max(0, written - write_1h - write_5m)  # what is not split was written for the usual five minutes
-    for name, value in split.items():
-        if name not in _CACHE_FIELDS and value:
-            skipped.usage_field(f"cache_creation.{name}")
-    tools = _object(usage, "server_tool_use")
-    for name, value in tools.items():
-        if name not in _SERVER_TOOLS and value:
-            skipped.usage_field(f"server_tool_use.{name}")
-    searches = _count(tools, "web_search_requests")
-    geo = usage.get("inference_geo")
-    return Spent(
-        total=output + fresh + read + write_5m + write_1h + searches,
-        cache_write_1h_tokens=write_1h,
-        output_tokens=output,
-        input_tokens=fresh,
-        cache_read_tokens=read,
-        cache_write_5m_tokens=write_5m,
-        thinking_tokens=_count(_object(usage, "output_tokens_details"), "thinking_tokens"),
-        web_searches=searches,
-        batch=usage.get("service_tier") == "batch" if like is None else like.batch,
-        fast=usage.get("speed") == "fast" if like is None else like.fast,
-        inference_geo=(geo[:40] if isinstance(geo, str) and geo not in ("global", "not_available") else "")
-        if like is None
-        else like.inference_geo,
-    )
-
-
-def _done(content: Json) -> tuple[int, tuple[str, ...], bool]:
-    """What the blocks of a row do, the names of the tools that they call, and whether one of them thinks."""
-    did, tools, thinks = 0, [], False
-    for block in content if isinstance(content, list) else ():
-        if not isinstance(block, dict):
-            continue
-        match block.get("type"):
-            case "text":
-                did |= SPOKE
-            case "thinking" | "redacted_thinking":
-                thinks = True
-            case "tool_use" | "server_tool_use" | "mcp_tool_use":
-                name = _text(block, "name", 100)
-                tools.append(name)
-                did |= _doing(name, block)
-    return did, tuple(dict.fromkeys(tools)), thinks
-
-
-def _doing(name: str, block: JsonObject) -> int:
-    if name in _EXPLORING or name in ("web_search", "web_fetch"):
-        return EXPLORED
-    if name in _EDITING:
-        return EDITED
-    if name in _VERIFYING:
-        command = _text(_object(block, "input"), "command")
-        return EXPLORED if _LOOKS.match(command) else VERIFIED
-    return DID_OTHER
 
 
 def _directory(path: Path) -> str:
