@@ -158,6 +158,20 @@ def test_a_regional_endpoint_of_bedrock_costs_a_tenth_more(name: str, percent: i
     assert known.id == "claude-opus-4-5"
 
 
+def test_a_price_of_ones_own_under_a_clouds_name_goes_first() -> None:
+    """It is what that endpoint costs: no region's premium comes on top, and other spellings keep their price."""
+    name, other = "us.anthropic.claude-opus-5-5-v1:0", "eu.anthropic.claude-opus-5-5-v1:0"
+    band = PriceBand(Decimal(3), Decimal(15), Decimal(3), Decimal(3), Decimal(3))
+    own = Price(name, (band,), "test", valid_from=date(2020, 1, 1))
+    book = PriceBook([own])
+    for provider in ("anthropic", "bedrock"):
+        mine, theirs = (call(model=told, provider=provider, input_tokens=1_000) for told in (name, other))
+        assert RateBook(book, MODELS).nanousd(mine) == actual_nanousd(mine, book) == 3_000_000
+        assert RateBook(book, MODELS).nanousd(theirs) == actual_nanousd(theirs, book) == 4_400_000
+    stays = replay_session(session(mine), AllOn(settings=SETTINGS, tier="opus"), plain(prices=book))
+    assert stays.actual_nanousd == stays.expected_nanousd == 3_000_000
+
+
 def test_a_region_told_by_the_request() -> None:
     """Bedrock answers with the model's plain name; what was asked for still says where."""
     answered = call(model="claude-opus-5-5", requested_model="eu.anthropic.claude-opus-5-5", input_tokens=1_000)

@@ -85,7 +85,7 @@ class PriceBook:
         if provider is not None and provider.speed == "fast" and not conditions.batch:
             conditions = replace(conditions, fast=True)
         name = model.price_as or model.id
-        price = self._from_table(f"{model.provider}:{name}", on) or self._from_table(name, on)
+        price = self._listed(name, model.provider, on)
         if price is not None:
             if conditions.fast:
                 raise UnpricedModel(f"no fast-mode price is known for {model.id!r}; add one as a model of its own")
@@ -104,6 +104,13 @@ class PriceBook:
                 f'[[prices]] model = "{model.id}", from = {on}, input = "…", output = "…" (US$ per million tokens)'
             )
         return resolved
+
+    def lists(self, name: str, provider: str, on: date) -> bool:
+        """Whether the table itself has a price of that day under this very name."""
+        return self._listed(name, provider, on) is not None
+
+    def _listed(self, name: str, provider: str, on: date) -> Price | None:
+        return self._from_table(f"{provider}:{name}", on) or self._from_table(name, on)
 
     def _from_table(self, name: str, on: date) -> Price | None:
         found = None

@@ -7,7 +7,7 @@ all rates of the price are counted in the smaller unit that leaves none, and the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -216,12 +216,11 @@ class RateBook:
         key = (call.provider, call.model, call.at_ms // MS_PER_DAY, conditions)
         found = self._of_call.get(key)
         if found is None:
-            model = self.model(call.model)
-            rates = None
-            for asked in (model,) if model is not None else _by_name(call):
-                price = None if rates is not None else self._price(asked, self.day(call.at_ms), conditions)
-                rates = rates if price is None else Rates(price)
-            found = self._of_call[key] = (model, rates)
+            model, day = self.model(call.model), self.day(call.at_ms)
+            asked = _asked(call, self._prices, day, model)
+            prices = (self._price(one, day, call.conditions if named else conditions) for one, named in asked)
+            price = next((price for price in prices if price is not None), None)
+            found = self._of_call[key] = (model, None if price is None else Rates(price))
         return found
 
     def nanousd(self, call: ImportedCall, *, listed: bool = False) -> int | None:
@@ -262,12 +261,20 @@ def _with_time(price: Price, model: Model) -> Price:
     return replace(price, bands=bands, usd_per_hour=Decimal(0))
 
 
-def _by_name(call: ImportedCall) -> Iterable[Model]:
+def _asked(call: ImportedCall, prices: PriceBook, day: date, known: Model | None) -> Iterator[tuple[Model, bool]]:
+    """Whose prices may be a call's, best first, and whether one is of that very name: it has the endpoint in it."""
+    own = Model(id=call.model, provider=call.provider, context_tokens=0, max_output_tokens=0)
     name = canonical_id(call.model)
-    # A Claude model of Bedrock's is Anthropic's, at its price: what the endpoint adds is among the terms.
-    provider = "anthropic" if name != call.model and "anthropic." in call.model else call.provider
-    for model_id, of in dict.fromkeys(((name, provider), (call.model, call.provider))):
-        yield Model(id=model_id, provider=of, context_tokens=0, max_output_tokens=0)
+    if name != call.model and prices.lists(call.model, call.provider, day):
+        yield own, True
+    if known is not None:
+        yield known, False
+        return
+    if name != call.model:
+        # A Claude model of Bedrock's is Anthropic's, at its price: what the endpoint adds is among the terms.
+        provider = "anthropic" if "anthropic." in call.model else call.provider
+        yield replace(own, id=name, provider=provider), False
+    yield own, False
 
 
 def actual_nanousd(call: ImportedCall, prices: PriceBook) -> int | None:
@@ -275,9 +282,9 @@ def actual_nanousd(call: ImportedCall, prices: PriceBook) -> int | None:
     usage = call.usage
     if not usage.prompt_tokens and not usage.output_tokens and not usage.web_searches:
         return call.cost_nanousd or 0
-    for model in _by_name(call):
+    for model, named in _asked(call, prices, call.day, None):
         try:
-            price = prices.price(model, call.day, terms(call))
+            price = prices.price(model, call.day, call.conditions if named else terms(call))
             return usd_to_nanousd(price.cost_usd(usage, band_prompt_tokens=call.band_prompt_tokens))
         except UnpricedModel:
             continue
