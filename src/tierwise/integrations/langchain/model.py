@@ -6,10 +6,8 @@ rate limiters, batches, tracing) is `BaseChatModel`'s own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
 from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,30 +24,18 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, SecretStr
 
-from tierwise.core.errors import (
-    ConfigError,
-    DeadlineExceeded,
-    LadderExhausted,
-    RequestRefusedByProvider,
-    RunError,
-)
-from tierwise.core.json import Json, JsonObject
-from tierwise.core.settings import Settings
+from tierwise.core.json import JsonObject
 from tierwise.integrations.langchain.messages import ChunkReader, conversation, message_of, tool_choice_of, tool_of
 from tierwise.integrations.options import call_options
-from tierwise.integrations.sdk import inside_gateway
 from tierwise.wire.schemas import close_schemas
-from tierwise.wire.sse import SseParser
 
 if TYPE_CHECKING:
-    import httpx2
+    from tierwise.integrations.calling import Messages, Told
 
 __all__ = ["ChatTierwise"]
 
 _OPTIONS = ("task", "task_type", "min_tier", "max_tier", "project", "deadline_seconds", "check")
 _NOT_OF_A_REQUEST = ("ls_structured_output_format", "stream_usage")
-_REFUSED = frozenset({400, 401, 402, 403, 404, 413})
-_URL = "http://tierwise.invalid/v1/messages"  # never looked up: the transport answers
 _DEFAULT_MAX_TOKENS = 4_096
 
 StructuredMethod = Literal["json_schema", "function_calling", "json_mode"]
@@ -183,8 +169,8 @@ class ChatTierwise(BaseChatModel):
         options = self._options(kwargs)
         body = self._body(messages, stop, kwargs)
         with options:
-            answer = self._client.post(_URL, json=body, headers=self._headers)
-        return _result(answer.status_code, answer.headers, answer.content)
+            reply, told = self._calls.create(body)
+        return _result(reply, told)
 
     async def _agenerate(
         self,
@@ -195,10 +181,9 @@ class ChatTierwise(BaseChatModel):
     ) -> ChatResult:
         options = self._options(kwargs)
         body = self._body(messages, stop, kwargs)
-        client = self._new_async_client()
         with options:
-            answer = await client.post(_URL, json=body, headers=self._headers)
-        return _result(answer.status_code, answer.headers, answer.content)
+            reply, told = await self._calls.acreate(body)
+        return _result(reply, told)
 
     def _stream(
         self,
@@ -208,22 +193,19 @@ class ChatTierwise(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         options = self._options(kwargs)
-        body = {**self._body(messages, stop, kwargs), "stream": True}
-        with options:
-            answer = self._client.send(
-                self._client.build_request("POST", _URL, json=body, headers=self._headers), stream=True
-            )
-        try:
-            if answer.status_code != 200:
-                raise _failure(answer.status_code, answer.headers, answer.read())
-            events = _Events(answer.headers, body)
-            for piece in answer.iter_bytes():
-                for chunk in events.read(piece):
-                    if run_manager is not None:
-                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
-        finally:
-            answer.close()
+        body = self._body(messages, stop, kwargs)
+        with ExitStack() as stack:
+            with options:
+                events = stack.enter_context(self._calls.stream(body))
+            reader = _reader(events.told, body)
+            for event in events:
+                chunk = reader.read(event)
+                if chunk is None:
+                    continue
+                generation = ChatGenerationChunk(message=chunk)
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(generation.text, chunk=generation)
+                yield generation
 
     async def _astream(
         self,
@@ -233,23 +215,19 @@ class ChatTierwise(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         options = self._options(kwargs)
-        body = {**self._body(messages, stop, kwargs), "stream": True}
-        client = self._new_async_client()
-        with options:
-            answer = await client.send(
-                client.build_request("POST", _URL, json=body, headers=self._headers), stream=True
-            )
-        try:
-            if answer.status_code != 200:
-                raise _failure(answer.status_code, answer.headers, await answer.aread())
-            events = _Events(answer.headers, body)
-            async for piece in answer.aiter_bytes():
-                for chunk in events.read(piece):
-                    if run_manager is not None:
-                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
-        finally:
-            await answer.aclose()
+        body = self._body(messages, stop, kwargs)
+        async with AsyncExitStack() as stack:
+            with options:
+                events = await stack.enter_async_context(self._calls.astream(body))
+            reader = _reader(events.told, body)
+            async for event in events:
+                chunk = reader.read(event)
+                if chunk is None:
+                    continue
+                generation = ChatGenerationChunk(message=chunk)
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(generation.text, chunk=generation)
+                yield generation
 
     def _options(self, kwargs: dict[str, Any]) -> AbstractContextManager[None]:
         """What is said of a call, taken out of `kwargs`; with a call over bound over the model's own."""
@@ -274,99 +252,18 @@ class ChatTierwise(BaseChatModel):
         body.update({name: value for name, value in own.items() if value is not None})
         return close_schemas(body)[0]
 
-    # ------------------------------------------------------------------ the gateway
-
     @cached_property
-    def _gateway(self) -> Any:
-        settings = self.settings
-        if settings is None:
-            from tierwise.config import load_settings  # noqa: PLC0415
+    def _calls(self) -> Messages:
+        from tierwise.integrations.calling import Messages, gateway_for  # noqa: PLC0415  starts httpx2
 
-            settings = load_settings()
-        if not isinstance(settings, Settings):
-            raise ConfigError(f"settings is {type(settings).__name__}; give what tierwise.load_settings() returns")
-        upstream = settings.providers[settings.gateway.upstream]
-        if self.base_url is not None:
-            upstream = replace(upstream, base_url=self.base_url)
-        if self.api_key is not None:
-            upstream = replace(upstream, api_key=None, api_keys=())
-        return inside_gateway(replace(settings, providers={**settings.providers, upstream.name: upstream}))
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {} if self.api_key is None else {"x-api-key": self.api_key.get_secret_value()}
-
-    @cached_property
-    def _client(self) -> httpx2.Client:
-        import httpx2  # noqa: PLC0415
-
-        from tierwise.integrations.transport import Transport  # noqa: PLC0415
-
-        transport = Transport(self._gateway, _all, None)
-        return httpx2.Client(transport=transport, timeout=self.timeout)
-
-    def _new_async_client(self) -> httpx2.AsyncClient:
-        """One a call: they belong to an event loop, and hold nothing but the way to the gateway."""
-        import httpx2  # noqa: PLC0415
-
-        from tierwise.integrations.transport import AsyncTransport  # noqa: PLC0415
-
-        transport = AsyncTransport(self._gateway, _all, None)
-        return httpx2.AsyncClient(transport=transport, timeout=self.timeout)
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        gateway = gateway_for(self.settings, base_url=self.base_url, own_key=key is not None)
+        return Messages(gateway, api_key=key, timeout=self.timeout)
 
 
-def _all(request: httpx2.Request, body: bytes) -> Any:
-    from tierwise.integrations.transport import Part  # noqa: PLC0415
-
-    return Part(request.url.path, [(name.lower(), value) for name, value in request.headers.raw], body)
+def _reader(told: Told, body: JsonObject) -> ChunkReader:
+    return ChunkReader(told.metadata(), blocks=bool(body.get("tools") or body.get("thinking")))
 
 
-class _Events:
-    """The bytes of a stream as LangChain's chunks."""
-
-    def __init__(self, headers: Mapping[str, str], body: JsonObject) -> None:
-        self._parser = SseParser()
-        self._headers = headers
-        self._reader = ChunkReader(_told(headers), blocks=bool(body.get("tools") or body.get("thinking")))
-
-    def read(self, piece: bytes) -> Iterator[ChatGenerationChunk]:
-        for event in self._parser.feed(piece):
-            value = json.loads(event.data)
-            match value:
-                case {"type": "error", "error": {"message": str(message)}}:
-                    raise RunError(message, call_id=self._headers.get("x-tierwise-call-id", ""))
-                case dict():
-                    chunk = self._reader.read(value)
-                    if chunk is not None:
-                        yield ChatGenerationChunk(message=chunk)
-                case _:
-                    pass
-
-
-def _result(status: int, headers: Mapping[str, str], content: bytes) -> ChatResult:
-    if status != 200:
-        raise _failure(status, headers, content)
-    message = message_of(json.loads(content), _told(headers))
-    return ChatResult(generations=[ChatGeneration(message=message)])
-
-
-def _told(headers: Mapping[str, str]) -> JsonObject:
-    names = ("call-id", "task-type", "tier", "cost-usd", "warning")
-    found: dict[str, Json] = {name.replace("-", "_"): headers.get(f"x-tierwise-{name}") for name in names}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _failure(status: int, headers: Mapping[str, str], content: bytes) -> RunError:
-    """Why there is no answer, as an exception of ours; its record is named by `call_id`."""
-    try:
-        message = json.loads(content)["error"]["message"]
-    except (ValueError, LookupError, TypeError):
-        message = f"the gateway answered {status}"
-    match status:
-        case 422:
-            kind: type[RunError] = LadderExhausted
-        case 504:
-            kind = DeadlineExceeded
-        case _:
-            kind = RequestRefusedByProvider if status in _REFUSED else RunError
-    return kind(str(message), call_id=headers.get("x-tierwise-call-id", ""))
+def _result(reply: JsonObject, told: Told) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=message_of(reply, told.metadata()))])
