@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
@@ -18,7 +18,7 @@ import httpx2
 from tierwise.integrations.inside import Ended, Exchange, Head, InsideGateway, Piece, Request
 from tierwise.integrations.options import current_options
 
-__all__ = ["AsyncTransport", "Part", "Rewrite", "Transport"]
+__all__ = ["AsyncTransport", "Part", "Rewrite", "Transport", "hearing_client"]
 
 _FOREVER = 10 * 365 * 86_400.0
 _NOBODY = "tierwise: no one is here for that request"
@@ -218,3 +218,13 @@ class _AsyncStream(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._exchange.close()
+
+
+def hearing_client(
+    gateway: InsideGateway, rewrite: Rewrite, hear: Callable[[httpx2.Response], Awaitable[None]]
+) -> httpx2.AsyncClient:
+    """A client with no other way than to the gateway; `hear` is given each answer when it begins.
+
+    It belongs to no event loop. How long it waits is for the SDK to say that it is given to.
+    """
+    return httpx2.AsyncClient(transport=AsyncTransport(gateway, rewrite, None), event_hooks={"response": [hear]})
