@@ -6,13 +6,14 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
 from tierwise.core.errors import InvalidTask
+from tierwise.core.moments import parse_moment
 
 if TYPE_CHECKING:
     from tierwise.core.json import JsonObject
@@ -75,22 +76,10 @@ class _Moment(click.ParamType[date]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
         if isinstance(value, date):
             return value
-        text = str(value).strip().lower()
-        now = datetime.now(UTC)
         try:
-            if text in {"today", "yesterday"}:
-                return now.date() - timedelta(days=text == "yesterday")
-            if (ago := re.fullmatch(r"(\d{1,6})\s*([hdw])", text)) is not None:
-                count = int(ago[1])
-                if ago[2] == "h":
-                    return now - timedelta(hours=count)
-                return now.date() - timedelta(days=count * (7 if ago[2] == "w" else 1))
-            if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-                return date.fromisoformat(text)
-            moment = datetime.fromisoformat(text.upper())
-            return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time; use for example 7d, 12h, 2026-11-01, 2026-11-01T09:30Z", param, ctx)
+            return parse_moment(str(value), datetime.now(UTC))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 SECONDS = _Seconds()
