@@ -480,6 +480,7 @@ How to use it: [Claude Code](../how-to/claude-code.md).""",
 [Claude Code](../how-to/claude-code.md#the-plugin).""",
     "claude uninstall": "`kept` are files that are not as they were installed. `how` is what became of the settings.",
     "claude status": "`version` is null where it is not installed; `companion`: the process that answers hooks runs.",
+    "mcp": "`--json` has `tools`: each with `name`, `description`, `annotations`, `inputSchema` and `outputSchema`.",
     "report": """\
 `by` has one list for each section, whose rows also hold the section's own key: `tier`, `task_type`, `model`, `day` or
 `project`. `saved_percent` is null where there is nothing to compare with.""",

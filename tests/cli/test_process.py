@@ -29,6 +29,7 @@ VERBS = {
     "exec": ["exec", "--", "claude", "-p", "Summarise this ☕"],
     "serve": ["serve", "--check"],
     "claude": ["claude", "--version"],
+    "mcp": ["mcp", "--json"],
     "types": ["types", "list"],
     "feedback": ["feedback", "CALL", "--good"],
     "train": ["train", "--forget"],

@@ -36,6 +36,7 @@ VERBS = {
     "exec": "Run `claude -p` on the cheapest model that does it well.",
     "serve": "Serve tools that can set a base URL: Claude Code, the Anthropic and OpenAI SDKs.",
     "claude": "Run the Claude Code CLI through the gateway, which is started if none runs.",
+    "mcp": "Serve route, report and feedback to agents as tools, over MCP on stdin and stdout.",
     "types": "Teach the classifier task types of your own, from a dozen examples.",
     "feedback": "Say what a call really was, or whether it was good.",
     "train": "Learn from feedback that names the right task type.",
