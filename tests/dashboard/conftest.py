@@ -13,7 +13,7 @@ import pytest
 
 from tests.ledger.records import DAY_MS, attempt, call
 from tierwise.config import load_settings
-from tierwise.core.decisions import CallStatus, OutcomeKind, Reason
+from tierwise.core.decisions import CallStatus, OutcomeKind, PlannedRung, Reason
 from tierwise.core.settings import Settings
 from tierwise.dashboard.app import Dashboard
 from tierwise.dashboard.runtime import Alone
@@ -70,6 +70,7 @@ def fill(ledger: Ledger) -> None:
             model=haiku,
             tier="haiku",
             baseline_nanousd=9_000_000,
+            ladder=None,
             session="s/1",
             tags=(("kind", "main"),),
         ),
@@ -86,6 +87,11 @@ def fill(ledger: Ledger) -> None:
             baseline_nanousd=8_000_000,
             tags=(("kind", "subagent"),),
             reasons=(Reason("classified", "code_review (90% sure): judgment"), Reason("climb", "schema")),
+            ladder=(
+                PlannedRung("haiku", haiku, 900_000),
+                PlannedRung("sonnet", sonnet, 11_000_000),
+                PlannedRung("opus", "claude-opus-4-5", 55_000_000),
+            ),
             latency_ms=4_000,
         ),
         [

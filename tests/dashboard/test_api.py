@@ -9,6 +9,7 @@ import pytest
 
 from tests.dashboard.conftest import CHANGE, HOSTILE, HOUR_MS, START_MS, Asked, fill
 from tests.ledger.records import attempt, call
+from tierwise.core.decisions import OutcomeKind, PlannedRung
 from tierwise.dashboard.models import moment
 from tierwise.ledger.keys import Keys, KeyScope
 
@@ -131,17 +132,65 @@ async def test_calls_are_searched(asked: Asked) -> None:
 
 
 async def test_a_call_tells_its_way(asked: Asked) -> None:
-    """The rungs that were tried, at what they cost, and those above, at what its tokens would cost there."""
+    """The decision's rungs, tried or not, at what each was expected to cost and what it did."""
     found = await asked.get("/calls/climbed")
-    tried = [(rung["tier"], rung["planned"], rung["answered"], rung["cost_usd"]) for rung in found["ladder"][:2]]
-    assert tried == [("haiku", True, False, "0.001"), ("sonnet", False, True, "0.012")]
-    assert found["ladder"][2]["tier"] == "opus"
-    assert found["ladder"][2]["attempts"] == 0
-    assert Decimal(found["ladder"][2]["estimated_usd"]) > 0
+    assert found["ladder_kept"]
+    said = ("tier", "planned", "answered", "attempts", "estimated_usd", "cost_usd")
+    assert [tuple(rung[name] for name in said) for rung in found["ladder"]] == [
+        ("haiku", True, False, 1, "0.0009", "0.001"),
+        ("sonnet", False, True, 1, "0.011", "0.012"),
+        ("opus", False, False, 0, "0.055", None),
+    ]
+    assert all(Decimal(rung["same_tokens_usd"]) > 0 for rung in found["ladder"])
     assert [(one["offset_ms"], one["wait_ms"]) for one in found["attempts"]] == [(0, 0), (1_000, 100)]
     assert found["attempts"][0]["detail"] == "the reply is no JSON"
     assert found["captured_text"] is None
     assert "take a call_id" in (await asked.refused("/calls/nothing", 404))["do"]
+
+
+async def test_a_call_whose_ladder_was_not_kept_says_so(asked: Asked) -> None:
+    """What was tried and the tiers above, at no estimate: not one that was made up afterwards."""
+    found = await asked.get("/calls/plain")
+    assert not found["ladder_kept"]
+    assert [(rung["tier"], rung["cost_usd"]) for rung in found["ladder"]] == [
+        ("haiku", "0.002"),
+        ("sonnet", None),
+        ("opus", None),
+    ]
+    assert {rung["estimated_usd"] for rung in found["ladder"]} == {None}
+
+
+async def test_what_was_tried_off_the_ladder_stands_where_it_was_tried(asked: Asked) -> None:
+    """A model that took the place of another is told behind the one before it, without an estimate."""
+    ladder = (PlannedRung("haiku", "a", 1_000), PlannedRung("opus", "c", 9_000))
+    attempts = [attempt("off", n, model=model) for n, model in enumerate("ab", 1)]
+    asked.ledger.record(call("off", ladder=ladder, model="b"), attempts)
+    found = (await asked.get("/calls/off"))["ladder"]
+    assert [(rung["model"], rung["estimated_usd"]) for rung in found] == [
+        ("a", "0.000001"),
+        ("b", None),
+        ("c", "0.000009"),
+    ]
+
+
+async def test_a_call_is_the_same_in_the_list_and_opened(asked: Asked) -> None:
+    """Asking what the task is, and what was not sent, make it neither climbed nor unpriced, here as there."""
+    asked.ledger.record(
+        call("asked", model="b"),
+        [
+            attempt("asked", 0, tier="local", model="a", cost_nanousd=0),
+            attempt("asked", 1, model="b"),
+            attempt("asked", 2, model="c", outcome=OutcomeKind.NOT_RUN, cost_nanousd=None),
+        ],
+    )
+    listed = {one["call_id"]: one for one in (await asked.get("/calls"))["items"]}
+    assert not listed["asked"]["climbed"]
+    for call_id, summary in listed.items():
+        opened = await asked.get(f"/calls/{call_id}")
+        assert opened["summary"] == summary
+    opened = await asked.get("/calls/asked")
+    assert [one["number"] for one in opened["attempts"]] == [0, 1, 2]
+    assert "a" not in [rung["model"] for rung in opened["ladder"]]
 
 
 async def test_a_conversation_is_a_tree(asked: Asked) -> None:

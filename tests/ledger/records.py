@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, PlannedRung, Reason
 from tierwise.core.money import Price, PriceBand, Usage
 
 PRICE = Price(
@@ -46,6 +46,7 @@ def call(call_id: str = "call-1", **changes: Any) -> CallRecord:
         "project": "p",
         "tags": (("team", "search"),),
         "reasons": (Reason("type", "asks for a summary"),),
+        "ladder": (PlannedRung("haiku", "haiku", 1_500), PlannedRung("sonnet", "sonnet", 4_500)),
     }
     return CallRecord(**{**values, **changes})
 
@@ -110,6 +111,7 @@ calls = st.builds(
     reasons=st.lists(st.builds(Reason, texts, texts), max_size=2).map(tuple),
     error=st.none() | texts,
     key_id=st.none() | st.sampled_from(["k", "l"]),
+    ladder=st.none() | st.lists(st.builds(PlannedRung, names, texts, counts), max_size=3).map(tuple),
 )
 attempts = st.builds(
     AttemptRecord,

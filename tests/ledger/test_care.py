@@ -181,7 +181,7 @@ def test_a_ledger_from_before_is_summed_up_anew(opened: Opener) -> None:
     from tierwise.ledger.connection import open_database
 
     ledger = opened(clock_ms=lambda: TODAY)
-    ledger.record(call(started_at_ms=TODAY), [attempt()])
+    ledger.record(call(started_at_ms=TODAY, ladder=None), [attempt()])  # a ladder was not kept then
     ledger.close()
     old_path = ledger.path.with_name("old.db")
     old = open_database(old_path, synchronous="normal", busy_timeout_ms=100, migrations=MIGRATIONS[:5])

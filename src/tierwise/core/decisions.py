@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from tierwise.core.catalog import Model, Tier
-from tierwise.core.money import Price, Usage
+from tierwise.core.money import Price, Usage, usd_to_nanousd
 from tierwise.core.tasks import Classification
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Decision",
     "Outcome",
     "OutcomeKind",
+    "PlannedRung",
     "Reason",
     "Rung",
 ]
@@ -42,6 +43,15 @@ class Rung:
     estimated_cost_usd: Decimal
     estimated_seconds: float
     retries: int  # how often a rejected reply is tried again here
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRung:
+    """What is kept of a rung: where it leads, and what one attempt there was expected to cost when it was decided."""
+
+    tier: str
+    model: str
+    estimated_nanousd: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,13 @@ class Decision:
     def estimated_cost_usd(self) -> Decimal:
         """What the first attempt is expected to cost."""
         return self.ladder[0].estimated_cost_usd
+
+    @property
+    def planned(self) -> tuple[PlannedRung, ...]:
+        """The ladder as it is kept with the call."""
+        return tuple(
+            PlannedRung(rung.tier.name, rung.model.id, usd_to_nanousd(rung.estimated_cost_usd)) for rung in self.ladder
+        )
 
 
 class OutcomeKind(StrEnum):
@@ -256,6 +273,7 @@ class CallRecord:
     reasons: tuple[Reason, ...] = ()
     error: str | None = None
     key_id: str | None = None  # the key that a client of the gateway came with
+    ladder: tuple[PlannedRung, ...] | None = None  # as decided; None: nothing was, or it was not kept
     captured_text: str | None = None  # what the classifier saw; only where the user chose to keep it. Write-only
 
     def ended(
@@ -290,5 +308,6 @@ class CallRecord:
             reasons=self.reasons,
             error=error,
             key_id=self.key_id,
+            ladder=self.ladder,
             captured_text=self.captured_text,
         )

@@ -383,7 +383,7 @@ class Tag(Model):
 class Attempt(Model):
     """One attempt of a call."""
 
-    number: Annotated[int, Field(ge=1)]
+    number: Count = Field(description="From 1; 0 asked a model what the task is.")
     tier: str
     level: int | None
     model: str
@@ -409,7 +409,7 @@ class Attempt(Model):
 
 
 class Rung(Model):
-    """A rung that the call tried, or could have climbed to."""
+    """A rung of the decision, or one that was tried besides."""
 
     tier: str
     level: int | None
@@ -419,6 +419,9 @@ class Rung(Model):
     attempts: Count
     cost_usd: Usd | None = Field(description="Really spent here; null: not tried, or no price known.")
     estimated_usd: Usd | None = Field(
+        description="What the decision expected one attempt to cost here; null: it was no rung of it, or was not kept."
+    )
+    same_tokens_usd: Usd | None = Field(
         description="What the tokens of the last attempt would cost here, at the prices of its day."
     )
 
@@ -442,6 +445,10 @@ class Call(Model):
     reasons: list[Reason]
     tags: list[Tag]
     ladder: list[Rung]
+    ladder_kept: bool = Field(
+        description="Whether `ladder` is the decision's. An older call, or one that passed through, has none: then it "
+        "is what was tried, and the tiers above."
+    )
     attempts: list[Attempt]
     feedback: FeedbackSays | None
     captured_text: str | None

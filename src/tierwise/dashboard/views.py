@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import groupby
+from typing import TypeAlias
 
 from tierwise.core.calls import CallKind
 from tierwise.core.catalog import Catalog
@@ -43,6 +43,7 @@ _BY: Mapping[models.SeriesBy, figures.By] = {
 }
 _NAMES = {measure: name for name, measure in _MEASURES.items()}
 _BY_NAMES = {by: name for name, by in _BY.items()}
+_Place: TypeAlias = tuple[str, str]  # of a rung: its tier and model
 _ALIKE = 400  # characters of a text that a list shows: a call tells it whole
 
 
@@ -345,6 +346,7 @@ class View:
             reasons=[models.Reason(step=one.step, text=one.text) for one in call.reasons],
             tags=[models.Tag(name=name, value=value) for name, value in call.tags],
             ladder=self._ladder(found, prices),
+            ladder_kept=call.ladder is not None,
             attempts=[self._attempt(one, call.started_at_ms) for one in found.attempts],
             feedback=None
             if said is None
@@ -386,45 +388,46 @@ class View:
         )
 
     def _ladder(self, found: StoredCall, prices: Mapping[str, Price]) -> list[models.Rung]:
-        """What was tried, in order; then the tiers above, at what the tokens of the last attempt would cost there."""
-        rungs: list[models.Rung] = []
-        tried = [one for one in found.attempts if one.outcome is not OutcomeKind.NOT_RUN]
-        last = tried[-1] if tried else None
-        answered = found.call.status is CallStatus.ANSWERED
-        for (tier, model), group in groupby(tried, key=lambda one: (one.tier, one.model)):
-            attempts = list(group)
-            costs = [one.cost_nanousd for one in attempts]
-            known = [cost for cost in costs if cost is not None]
-            rungs.append(
-                models.Rung(
-                    tier=tier,
-                    level=self.level(tier),
-                    model=model,
-                    planned=not rungs,
-                    answered=answered and attempts[-1] is last,
-                    attempts=len(attempts),
-                    cost_usd=nanousd_to_usd(sum(known)) if len(known) == len(costs) else None,
-                    estimated_usd=self._estimated(last, model, prices),
-                )
-            )
-        highest = max((rung.level for rung in rungs if rung.level is not None), default=self.level(found.call.tier))
-        rungs.extend(
+        """The decision's rungs and what was tried besides; if it was not kept, what was tried and the tiers above."""
+        call = found.call
+        sent = _tried(found.attempts)
+        last = sent[-1] if sent else None
+        tried: dict[_Place, list[AttemptRecord]] = {}
+        for one in sent:
+            tried.setdefault((one.tier, one.model), []).append(one)
+        if call.ladder is None:
+            expected: dict[_Place, int] = {}
+            places = [*tried, *self._above([tier for tier, _ in tried] or [call.tier])]
+        else:
+            expected = {(rung.tier, rung.model): rung.estimated_nanousd for rung in call.ladder}
+            places = _in_order(expected, tried)
+        first = next(iter(expected or tried), None)
+        answered = (last.tier, last.model) if last is not None and call.status is CallStatus.ANSWERED else None
+        return [
             models.Rung(
-                tier=spec.tier.name,
-                level=spec.tier.level,
-                model=spec.models[0].id,
-                planned=False,
-                answered=False,
-                attempts=0,
-                cost_usd=None,
-                estimated_usd=self._estimated(last, spec.models[0].id, prices),
+                tier=place[0],
+                level=self.level(place[0]),
+                model=place[1],
+                planned=place == first,
+                answered=place == answered,
+                attempts=len(attempts := tried.get(place, [])),
+                cost_usd=_usd(_cost(attempts)) if attempts else None,
+                estimated_usd=_usd(expected.get(place)),
+                same_tokens_usd=self._at(last, place[1], prices),
             )
+            for place in places
+        ]
+
+    def _above(self, tiers: Sequence[str]) -> list[_Place]:
+        """The first model of each tier that is above all of these."""
+        highest = max((level for tier in tiers if (level := self.level(tier)) is not None), default=None)
+        return [
+            (spec.tier.name, spec.models[0].id)
             for spec in self.catalog
             if highest is not None and spec.tier.level > highest
-        )
-        return rungs
+        ]
 
-    def _estimated(self, last: AttemptRecord | None, model: str, prices: Mapping[str, Price]) -> Decimal | None:
+    def _at(self, last: AttemptRecord | None, model: str, prices: Mapping[str, Price]) -> Decimal | None:
         price = prices.get(model)
         if last is None or price is None or price.usd_per_hour:
             return None
@@ -538,10 +541,33 @@ def _wilson(hits: int, of: int) -> tuple[float | None, float | None]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def _tried(attempts: Iterable[AttemptRecord]) -> list[AttemptRecord]:
+    """Attempts at an answer: sent, and not only to ask what the task is."""
+    return [one for one in attempts if one.number > 0 and one.outcome is not OutcomeKind.NOT_RUN]
+
+
+def _in_order(planned: Iterable[_Place], tried: Iterable[_Place]) -> list[_Place]:
+    """What was planned, and each that was tried besides behind the one tried before it."""
+    places, at = list(planned), 0
+    for place in tried:
+        if place in places:
+            at = places.index(place) + 1
+        else:
+            places.insert(at, place)
+            at += 1
+    return places
+
+
+def _cost(attempts: Iterable[AttemptRecord]) -> int | None:
+    """Of all that was sent; None where the price of one is not known."""
+    costs = [one.cost_nanousd for one in attempts if one.outcome is not OutcomeKind.NOT_RUN]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
 def _summary(found: StoredCall) -> figures.CallSummary:
     """What a list says of a call that was read whole."""
     call = found.call
-    costs = [one.cost_nanousd for one in found.attempts]
     said = found.feedback
     return figures.CallSummary(
         call_id=call.call_id,
@@ -559,8 +585,8 @@ def _summary(found: StoredCall) -> figures.CallSummary:
         kind=dict(call.tags).get("kind"),
         latency_ms=call.latency_ms,
         attempts=len(found.attempts),
-        models=len({one.model for one in found.attempts}),
-        cost_nanousd=None if None in costs else sum(cost or 0 for cost in costs),
+        models=len({one.model for one in _tried(found.attempts)}),
+        cost_nanousd=_cost(found.attempts),
         baseline_nanousd=call.baseline_nanousd,
         tokens_in=sum(one.usage.prompt_tokens for one in found.attempts),
         tokens_out=sum(one.usage.output_tokens for one in found.attempts),

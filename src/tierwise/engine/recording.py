@@ -64,6 +64,7 @@ class Recording:
             project=task.project or project,
             tags=tuple(sorted(task.tags.items())),
             reasons=decision.reasons,
+            ladder=decision.planned,
             captured_text=captured_text,
         )
 
@@ -87,6 +88,7 @@ class Recording:
             planned_tier=decision.tier.name,
             baseline_model=decision.baseline_model.id,
             reasons=decision.reasons,
+            ladder=decision.planned,
         )
 
     def attempt_starts(self, attempt: Attempt, now: datetime) -> AttemptRecord:

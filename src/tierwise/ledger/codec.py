@@ -14,7 +14,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any, TypeAlias
 
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, PlannedRung, Reason
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Price, PriceBand, Usage, usd_to_nanousd
 from tierwise.ledger.rollup import AttemptFacts, CallFacts
@@ -63,6 +63,7 @@ CALL_COLUMNS = (
     "error",
     "writer",
     "key_id",
+    "ladder",
 )
 ATTEMPT_COLUMNS = (
     "call_id",
@@ -178,6 +179,10 @@ def _reasons_text(reasons: tuple[Reason, ...]) -> str:
     return known[1]
 
 
+def _planned(rung: PlannedRung) -> list[Json]:
+    return [rung.tier, rung.model, rung.estimated_nanousd]
+
+
 def call_row(call: CallRecord, writer: str | None) -> tuple[Cell, ...]:
     """The row of a call, in the order of `CALL_COLUMNS`. `writer` is kept while the call is open."""
     return (
@@ -202,6 +207,7 @@ def call_row(call: CallRecord, writer: str | None) -> tuple[Cell, ...]:
         call.error,
         writer,
         call.key_id,
+        None if call.ladder is None else _encode([_planned(rung) for rung in call.ladder]),
     )
 
 
@@ -286,6 +292,7 @@ def call_from_row(row: Row) -> CallRecord:
         reasons=tuple(Reason(step, text) for step, text in json.loads(row[17])),
         error=row[18],
         key_id=row[20],
+        ladder=None if row[21] is None else tuple(PlannedRung(*rung) for rung in json.loads(row[21])),
     )
 
 
@@ -320,6 +327,16 @@ def attempt_from_row(row: Row, price: Price | None) -> AttemptRecord:
     )
 
 
+def _part(value: Reason | PlannedRung | tuple[str, str]) -> list[Json]:
+    match value:
+        case Reason():
+            return [value.step, value.text]
+        case PlannedRung():
+            return _planned(value)
+        case _:
+            return list(value)
+
+
 def _plain(record: CallRecord | AttemptRecord) -> JsonObject:
     found: JsonObject = {}
     for f in fields(record):
@@ -332,7 +349,7 @@ def _plain(record: CallRecord | AttemptRecord) -> JsonObject:
             case CallStatus() | OutcomeKind():
                 found[f.name] = value.value
             case tuple():
-                found[f.name] = [[x.step, x.text] if isinstance(x, Reason) else list(x) for x in value]
+                found[f.name] = [_part(x) for x in value]
             case _:
                 found[f.name] = value
     return found
@@ -366,6 +383,8 @@ def entry_from_line(line: str) -> Entry:
         known["status"] = CallStatus(known["status"])
         known["tags"] = tuple((str(k), str(v)) for k, v in known.get("tags", ()))
         known["reasons"] = tuple(Reason(step, text) for step, text in known.get("reasons", ()))
+        if known.get("ladder") is not None:
+            known["ladder"] = tuple(PlannedRung(*rung) for rung in known["ladder"])
         call = CallRecord(**known)
     attempts = []
     for item in plain["attempts"]:

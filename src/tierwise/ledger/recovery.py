@@ -223,12 +223,12 @@ def _copy_feedback(target: Ledger, rows: Iterable[Sequence[Any]]) -> int:
 # What a cell of each column may be: Text, Integer, Real; a small letter where it may be empty.
 _SHAPES = {
     "prices": "TTT",
-    "calls": "TITTTTRITTTTiittTTttt",
+    "calls": "TITTTTRITTTTiittTTtttt",
     "attempts": "TITTTITTIIIIIIIItiiiItti",
     "feedback": "TIttT",
     "captured": "TIT",
 }
-_ADDED = {"calls": 1, "attempts": 1}  # columns that rows of older ledgers end without
+_ADDED = {"calls": 2, "attempts": 1}  # columns that rows of older ledgers end without
 _KINDS: dict[str, type | tuple[type, ...]] = {"T": str, "I": int, "R": (int, float)}
 
 

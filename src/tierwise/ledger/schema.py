@@ -315,5 +315,10 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
         rebuild=True,
     ),
+    Migration(
+        7,
+        "who looks at a call wants to know what its decision expected each rung to cost, those too that were not tried",
+        ("ALTER TABLE calls ADD COLUMN ladder TEXT",),
+    ),
 )
 LATEST = MIGRATIONS[-1].number

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from tierwise.config import load_settings
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, PlannedRung, Reason
 from tierwise.core.money import Price, Usage, usd_to_nanousd
 from tierwise.ledger import Ledger
 from tierwise.ledger.feedback import Feedback, Judgement
@@ -161,6 +161,10 @@ def _record(ledger: Ledger, draw: random.Random, number: int, at_ms: int, kind: 
                 Reason("classified", f"{kind.name.replace('_', ' ')}, by its words"),
                 Reason("tier", f"{kind.needs} work is done well by {TIERS[kind.first].tier}"),
             ),
+            ladder=tuple(
+                PlannedRung(made.tier, made.model, _cost(made.model, usage) * (80 + number % 45) // 100)
+                for made in TIERS[kind.first :]
+            ),
             error=None if answered else "every rung was tried",
         ),
         attempts,
@@ -194,6 +198,7 @@ def record_hostile(ledger: Ledger) -> None:
                 project=HOSTILE,
                 tags=((HOSTILE, HOSTILE), ("kind", HOSTILE)),
                 reasons=(Reason(HOSTILE, HOSTILE),),
+                ladder=(PlannedRung(HOSTILE, HOSTILE, 3_000_000), PlannedRung(SCRIPT, SCRIPT, 10**15)),
                 error=HOSTILE if number else None,
                 captured_text=HOSTILE,
             ),

@@ -11,6 +11,7 @@ from tests.dashboard.page.conftest import Look
 from tests.gateway.conftest import HEADERS, HTTP, Serve, Served
 from tests.gateway.test_routing import SCHEMA, body
 from tierwise.config import load_settings
+from tierwise.core.money import nanousd_to_usd
 from tierwise.ledger import Ledger
 from tierwise.testing import StandInUpstream
 
@@ -67,6 +68,12 @@ def test_a_call_that_climbed_tells_the_whole_way(look: Look, serve: Serve, upstr
     expect(ladder).to_have_count(len(told["ladder"]))
     expect(ladder.filter(has_text="claude-haiku-5-5")).to_contain_text("planned")
     expect(ladder.filter(has_text="claude-sonnet-5-5")).to_contain_text("answered")
+    kept = gateway.call().call.ladder
+    assert kept is not None
+    assert [rung["estimated_usd"] for rung in told["ladder"]] == [
+        format(nanousd_to_usd(rung.estimated_nanousd), "f") for rung in kept
+    ]
+    expect(dialog.get_by_text("not kept")).to_have_count(0)
     for reason in told["reasons"]:
         expect(dialog.get_by_text(reason["text"], exact=True)).to_be_visible()
     tokens = dialog.get_by_role("region", name="Tokens by class and attempt")

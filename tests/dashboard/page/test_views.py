@@ -160,7 +160,11 @@ def test_where_a_text_would_go(look: Look, full: Served) -> None:
     expect(
         page.get_by_role("region", name="Where would this go?").get_by_text("summarization", exact=True)
     ).to_be_visible()
-    expect(page.get_by_role("region", name="The ladder of the decision")).to_contain_text("claude-haiku")
+    ladder = page.get_by_role("region", name="The ladder of the decision")
+    expect(ladder).to_contain_text("claude-haiku")
+    page.get_by_role("combobox", name="Stakes").select_option("critical")
+    page.get_by_role("button", name="Decide").click()
+    expect(ladder.locator("tbody tr").first).to_contain_text("claude-opus")
     assert len(full.upstream.requests) == before
 
 

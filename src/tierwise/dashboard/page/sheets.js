@@ -120,7 +120,9 @@ function callParts(context, call) {
     ),
     panel({
       title: "Ladder",
-      note: "Where the decision could go. Estimated: the last attempt's tokens at this rung's price.",
+      note: call.ladder_kept
+        ? "Expected: of one attempt, when it was decided. Same tokens: those of the last attempt, at this rung's price."
+        : "What was tried, and the tiers above: what the decision expected was not kept of this call.",
       name: "ladder",
       body: table({
         name: "ladder",
@@ -130,8 +132,14 @@ function callParts(context, call) {
         columns: [
           { name: "tier", title: "Tier", cell: (rung) => tierChip(rung.tier, rung.level) },
           { name: "model", title: "Model", cell: (rung) => clipped(rung.model, "mono") },
-          { name: "estimated", title: "Estimated", number: true, cell: (rung) => money(rung.estimated_usd) },
+          {
+            name: "expected",
+            title: "Expected",
+            number: true,
+            cell: (rung) => (call.ladder_kept ? money(rung.estimated_usd) : "not kept"),
+          },
           { name: "real", title: "Real", number: true, cell: (rung) => money(rung.cost_usd) },
+          { name: "same", title: "Same tokens", number: true, cell: (rung) => money(rung.same_tokens_usd) },
           { name: "attempts", title: "Attempts", number: true, cell: (rung) => count(rung.attempts) },
           {
             name: "what",
@@ -145,8 +153,8 @@ function callParts(context, call) {
         ],
       }),
       csv: () => [
-        ["tier", "model", "planned", "answered", "attempts", "estimated_usd", "cost_usd"],
-        ...call.ladder.map((r) => [r.tier, r.model, r.planned, r.answered, r.attempts, r.estimated_usd, r.cost_usd]),
+        LADDER_COLUMNS,
+        ...call.ladder.map((rung) => LADDER_COLUMNS.map((name) => rung[name])),
       ],
     }),
     panel({ title: "Attempts", name: "attempts", body: waterfall(call), csv: () => attemptRows(call) }),
@@ -181,6 +189,20 @@ export function savedText(usd) {
   return h("span", { class: Number(usd) < 0 ? "bad" : Number(usd) > 0 ? "good" : null }, signedMoney(usd));
 }
 
+const LADDER_COLUMNS = [
+  "tier",
+  "model",
+  "planned",
+  "answered",
+  "attempts",
+  "estimated_usd",
+  "cost_usd",
+  "same_tokens_usd",
+];
+
+/** Number 0 asked a model what the task is; the others tried to do it. */
+const nameOf = (attempt) => (attempt.number ? `Attempt ${attempt.number}` : "Asked what it is");
+
 /** Each attempt on one time axis: waiting, then the model; a mark where the first token came. */
 function waterfall(call) {
   const { attempts } = call;
@@ -191,7 +213,7 @@ function waterfall(call) {
     "ol",
     { class: "waterfall" },
     attempts.map((attempt) => {
-      const told = `Attempt ${attempt.number}: from ${duration(attempt.offset_ms)}, ${attempt.latency_ms === null ? "not ended" : duration(attempt.latency_ms)}${attempt.ttft_ms === null ? "" : `, first token after ${duration(attempt.ttft_ms)}`}`;
+      const told = `${nameOf(attempt)}: from ${duration(attempt.offset_ms)}, ${attempt.latency_ms === null ? "not ended" : duration(attempt.latency_ms)}${attempt.ttft_ms === null ? "" : `, first token after ${duration(attempt.ttft_ms)}`}`;
       return h(
         "li",
         {},
@@ -201,7 +223,7 @@ function waterfall(call) {
           h(
             "span",
             { class: "row" },
-            `${attempt.number}.`,
+            attempt.number ? `${attempt.number}.` : nameOf(attempt),
             tierChip(attempt.tier, attempt.level),
             clipped(attempt.model, "mono"),
             outcomeTag(attempt.outcome),
@@ -278,7 +300,7 @@ function tokens(call) {
       { name: "class", title: "Class", cell: ([title]) => title },
       ...call.attempts.map((attempt) => ({
         name: `a${attempt.number}`,
-        title: `Attempt ${attempt.number}`,
+        title: nameOf(attempt),
         number: true,
         cell: ([, name]) => count(attempt[name]),
       })),

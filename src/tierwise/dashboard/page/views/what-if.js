@@ -203,11 +203,7 @@ function decisionPanel() {
   const stakes = h(
     "select",
     { id: "what-stakes" },
-    [
-      ["low", "low"],
-      ["normal", "normal"],
-      ["high", "high"],
-    ].map(([value, name]) => h("option", { value, selected: value === "normal" }, name)),
+    ["normal", "high", "critical"].map((name) => h("option", { value: name, selected: name === "normal" }, name)),
   );
   const decide = async () => {
     try {
