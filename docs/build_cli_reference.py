@@ -349,6 +349,7 @@ SHAPES: dict[str, Any] = {
         "since": "2026-11-16",
         "until": None,
         "project": None,
+        "key_id": None,
         "total": TOTALS,
         "feedback": {"good": 3, "bad": 1, "typed": 1},
         "by": {"tier": [{"tier": "local", **TOTALS}]},

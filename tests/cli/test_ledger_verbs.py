@@ -59,12 +59,15 @@ def test_report_shows_open_and_unpriced_apart(tierwise: Tierwise, recorded: Ledg
     assert "$0.01325" in done.out
 
 
-def test_report_of_a_period_and_a_project(tierwise: Tierwise, recorded: Ledger) -> None:
+def test_report_of_a_period_a_project_and_a_key(tierwise: Tierwise, recorded: Ledger) -> None:
     """--since is inclusive, --until exclusive, --project exact; a loss is shown with its sign."""
     some = tierwise("report", "--since", "2025-11-02", "--until", "2025-11-04", "--json").json
     assert (some["since"], some["until"], some["total"]["calls"]) == ("2025-11-02", "2025-11-04", 2)
     assert tierwise("report", "--project", "[/b] =cmd", "--json").json["total"]["calls"] == 1
     assert tierwise("report", "--project", "", "--json").json["total"]["calls"] == 4
+    assert tierwise("report", "--key", "", "--json").json["total"]["calls"] == 5
+    assert tierwise("report", "--key", "abc", "--json").json["total"]["calls"] == 0
+    assert tierwise("export", "--key", "abc").out == ""
     loss = tierwise("report", "--since", "2025-11-03", "--until", "2025-11-04", "--json").json["total"]
     assert loss["saved_usd"] == -0.00025
     assert tierwise("report", "--since", "7d", "--json").json["total"]["calls"] == 0

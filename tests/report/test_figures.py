@@ -17,6 +17,7 @@ from tierwise.core.money import Usage
 from tierwise.gateway.metrics import Metrics
 from tierwise.ledger import Feedback, FeedbackCounts, Judgement, Ledger, Totals
 from tierwise.ledger.counts import Counts, bucket_bounds_ms, latency_bucket, percentile_ms
+from tierwise.ledger.folding import fold
 from tierwise.ledger.keys import Keys
 from tierwise.report import spend
 from tierwise.report.figures import By, Figures, Measure, Measures, Scope
@@ -267,6 +268,36 @@ def test_a_call_that_runs_is_in_lists_and_figures(ledger: Ledger) -> None:
         assert (found.totals.open_calls, found.open_usd, found.spent_usd) == (1, Decimal("9e-9"), 0)
     assert figures.measures(Scope(project="q")).calls == 0
     assert [one.call_id for one in figures.calls().calls] == ["a"]
+
+
+@pytest.mark.parametrize("dimension", ["project", "key"])
+@pytest.mark.parametrize("folded", [True, False])
+def test_calls_without_a_project_or_key_can_be_asked_for(ledger: Ledger, dimension: str, folded: bool) -> None:
+    """Empty means those without one, in every figure; None means all. An empty name and none are the same."""
+    column = {"project": "project", "key": "key_id"}[dimension]
+    for n, value in enumerate((None, None, "", "x")):
+        ledger.record(*plain(f"c{n}", NOW - n * HOUR_MS, **{column: value}))
+        ledger.give_feedback(Feedback(call_id=f"c{n}", at_ms=1, verdict=Judgement.GOOD))
+    if folded:
+        with ledger._transaction() as connection:
+            fold(connection, NOW)
+    figures = Figures(ledger)
+    empty, everything = Scope(since_ms=NOW - DAY_MS, **{dimension: ""}), Scope(since_ms=NOW - DAY_MS)
+    for scope, wanted in ((empty, 3), (everything, 4), (Scope(**{dimension: "x"}), 1), (Scope(**{dimension: ""}), 3)):
+        assert figures.measures(scope).calls == figures.overview(scope).measures.calls == wanted
+        assert sum(value for value in figures.series(scope, Measure.CALLS).lines[0].values if value) == wanted
+        assert sum(one.measures.calls for one in figures.task_types(scope)) == wanted
+        assert figures.quality(scope).feedback.good == len(figures.calls(scope).calls) == wanted
+        assert figures.cache(scope).measures.calls == wanted
+        detail = figures.task_type(scope, "summarization")
+        assert detail is not None
+        assert len(detail.examples) == detail.figures.feedback.good == wanted
+    ledger.start(
+        call("open", started_at_ms=NOW, status=CallStatus.OPEN, **{column: None}),
+        attempt("open", outcome=OutcomeKind.OPEN),
+    )
+    assert figures.measures(empty).totals.open_calls == 1
+    assert figures.measures(Scope(**{dimension: "x"})).totals.open_calls == 0
 
 
 def test_a_conversation_is_told_by_what_its_calls_were_for(ledger: Ledger) -> None:

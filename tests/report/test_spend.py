@@ -110,12 +110,21 @@ def test_days_are_utc_and_in_order(ledger: Ledger) -> None:
     assert spend(ledger, since=noon + timedelta(days=1)).total.totals.calls == 2
 
 
-@pytest.mark.parametrize("choice", [{"project": "p"}, {"tier": "haiku"}, {"model": "haiku"}, {"task_type": "tagging"}])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"project": "p"},
+        {"key_id": ""},
+        {"tier": "haiku"},
+        {"model": "haiku"},
+        {"task_type": "tagging"},
+    ],
+)
 def test_filter_keeps_its_own(ledger: Ledger, choice: dict[str, str]) -> None:
     """Each filter leaves what matches and drops the rest."""
     ledger.record(call("a", task_type="tagging"), [attempt("a")])
     other = {"tier": "opus", "model": "opus"}
-    ledger.record(call("b", project="q", **other), [attempt("b", **other)])
+    ledger.record(call("b", project="q", key_id="k", **other), [attempt("b", **other)])
     assert spend(ledger, "project", **choice).rows[0].key == ("p",)  # type: ignore[arg-type]
     assert spend(ledger, "project", **choice).total.totals.calls == 1  # type: ignore[arg-type]
     assert spend(ledger, session="none such").total.totals.calls == 0

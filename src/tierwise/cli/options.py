@@ -128,8 +128,11 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def period_options(function: F) -> F:
-    """Adds --since, --until and --project: which calls of the ledger."""
+    """Adds --since, --until, --project and --key: which calls of the ledger."""
     for option in (
+        click.option(
+            "--key", "key_id", metavar="ID", help="Only calls that came with this gateway key; '' is those without one."
+        ),
         click.option("--project", metavar="NAME", help="Only calls of this project; '' is those without one."),
         click.option("--until", type=MOMENT, metavar="WHEN", help="Only calls before then."),
         click.option(

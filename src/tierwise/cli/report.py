@@ -46,6 +46,7 @@ def command(
     since: date | None,
     until: date | None,
     project: str | None,
+    key_id: str | None,
     as_json: bool,
 ) -> None:
     """What was spent and saved, from the ledger.
@@ -66,10 +67,10 @@ def command(
     if ledger is not None:
         with ledger:
             for dimension in dimensions:
-                sections[dimension] = spend(ledger, dimension, since=since, until=until, project=project)
+                sections[dimension] = spend(ledger, dimension, since=since, until=until, project=project, key_id=key_id)
                 total = sections[dimension].total
             since_ms, until_ms = period(since, until)
-            said = ledger.feedback_counts(Filter(since_ms=since_ms, until_ms=until_ms, project=project))
+            said = ledger.feedback_counts(Filter(since_ms=since_ms, until_ms=until_ms, project=project, key_id=key_id))
     if as_json:
         echo_json(
             {
@@ -77,6 +78,7 @@ def command(
                 "since": since,
                 "until": until,
                 "project": project,
+                "key_id": key_id,
                 "total": _as_json(total),
                 "feedback": said,
                 "by": {
@@ -91,7 +93,7 @@ def command(
         return
     out = console()
     if total.totals.calls == 0 and total.totals.attempts == 0:
-        _nothing(out, settings, limited=(since, until, project) != (None, None, None))
+        _nothing(out, settings, limited=(since, until, project, key_id) != (None,) * 4)
         return
     levels = {spec.tier.name: spec.tier.level for spec in settings.catalog}
     for dimension, made in sections.items():
@@ -192,7 +194,8 @@ def _nothing(out: Console, settings: Settings, *, limited: bool) -> None:
     where = settings.ledger.path
     if limited:
         out.print(
-            f"No calls of that time and project are in {where}. Try `tierwise report` without limits.", markup=False
+            f"No calls of that time, project and key are in {where}. Try `tierwise report` without limits.",
+            markup=False,
         )
         return
     out.print(f"The ledger {where} has no calls yet.", markup=False)

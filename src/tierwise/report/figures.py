@@ -58,6 +58,7 @@ class Scope:
 
     Times are widened to whole hours (of long ago: whole UTC days), which answers say. `status` narrows `calls` alone.
     `tier` and `model` filter attempts and their costs by their own, calls and their baseline by the call's.
+    An empty `project` or `key` is not the same as None: it chooses the calls that have none.
     """
 
     since_ms: int | None = None

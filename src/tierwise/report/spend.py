@@ -102,13 +102,16 @@ def spend(
     since: date | datetime | None = None,
     until: date | datetime | None = None,
     project: str | None = None,
+    key_id: str | None = None,
     task_type: str | None = None,
     tier: str | None = None,
     model: str | None = None,
     session: str | None = None,
     status: CallStatus | None = None,
 ) -> Report:
-    """What was spent and saved. `until` is exclusive; a day means its midnight UTC; `project=""` calls without one.
+    """What was spent and saved. `until` is exclusive; a day means its midnight UTC.
+
+    `project=""` and `key_id=""` are calls without one.
 
     Comes out of the roll-up, in milliseconds, unless a session, a status or a time within an hour is asked for (of long
     ago: within a day).
@@ -123,6 +126,7 @@ def spend(
         since_ms=since_ms,
         until_ms=until_ms,
         project=project,
+        key_id=key_id,
         task_type=task_type,
         tier=tier,
         model=model,
