@@ -98,6 +98,10 @@ async def test_task_types_are_told_with_their_tiers(asked: Asked) -> None:
     by_name = {one["task_type"]: one for one in found["items"]}
     assert [tier["tier"] for tier in by_name["code_review"]["tiers"]] == ["haiku", "sonnet"]
     assert by_name["code_review"]["climbs"] == 1
+    assert by_name["code_review"]["p95_latency_ms"] == pytest.approx(4_000, rel=1 / 16)
+    for name, one in by_name.items():
+        alone = (await asked.get("/overview", task_type=name))["now"] if len(name) <= 200 else one
+        assert one["p95_latency_ms"] == alone["p95_latency_ms"]
     detail = await asked.get("/task-types/code_review")
     assert detail["summary"] == by_name["code_review"] | {"share_of_calls": detail["summary"]["share_of_calls"]}
     assert detail["examples"][0]["reasons"][1] == {"step": "climb", "text": "schema"}
@@ -332,7 +336,21 @@ async def test_calls_are_replayed_under_another_policy(asked: Asked) -> None:
     assert sum(Decimal(tier["real_usd"]) for tier in found["tiers"]) == Decimal(found["real_usd"])
     assert [tier["tier"] for tier in found["tiers"] if tier["replayed_calls"]] == ["opus"]
     assert not found["more"]
+    # One of the two calls climbed: what its two attempts cost is there, and it is one call.
+    assert found["calls"] == sum(tier["real_calls"] for tier in found["tiers"]) == 2
+    assert found["moved_calls"] == 2
+    assert found["saved_percent"] == round(100 * float(found["saved_usd"]) / float(found["real_usd"]), 1)
     assert "no policy" in (await asked.refused("/what-if/replay", 422, policy="nothing"))["what"]
+
+
+async def test_a_replay_has_the_calls_of_the_overview(asked: Asked) -> None:
+    """What was sent, each call once, those without a price told apart."""
+    found = await asked.get("/what-if/replay", policy="actual")
+    overview = (await asked.get("/overview"))["now"]
+    assert found["calls"] == overview["calls"]
+    assert found["unpriced_calls"] == overview["unpriced_calls"] == 1
+    assert sum(tier["real_calls"] for tier in found["tiers"]) == found["calls"] - found["unpriced_calls"]
+    assert found["moved_calls"] == 0
 
 
 async def test_a_ledger_in_trouble_says_so(asked: Asked) -> None:

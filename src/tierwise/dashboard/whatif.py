@@ -11,9 +11,8 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from decimal import Decimal
 
-from tierwise.core.calls import ImportedSession
+from tierwise.core.calls import ImportedCall, ImportedSession
 from tierwise.core.money import nanousd_to_usd
 from tierwise.core.settings import Settings
 from tierwise.core.tasks import Stakes, Task, TaskType
@@ -21,11 +20,12 @@ from tierwise.dashboard import models
 from tierwise.dashboard.models import moment
 from tierwise.dashboard.views import View
 from tierwise.engine.router import AsyncRouter
-from tierwise.importers.ledger_calls import sessions_of
+from tierwise.importers.ledger_calls import attempt_of, sessions_of
 from tierwise.ledger import Filter, Ledger, StoredCall
 from tierwise.prices import PriceBook
 from tierwise.replay import (
     Assumption,
+    CallOutcome,
     Replayer,
     ReplayWorld,
     Scenario,
@@ -33,12 +33,13 @@ from tierwise.replay import (
     known_models,
     policy_named,
 )
-from tierwise.report.figures import By, Figures, Measure, Scope
+from tierwise.report.figures import By, Figures, Measure, Scope, saved_percent
 
 __all__ = ["MOST_REPLAYED", "decide", "policies", "replayed"]
 
 MOST_REPLAYED = 5_000  # calls: a second or two
 _HOUR_MS = 3_600_000
+_OTHER = "other"  # the tier of a model that is in none
 _SAYS: Mapping[Assumption, str] = {
     Assumption.CACHE: "what another model has to write to its cache that the real one read",
     Assumption.ESCALATION: "answers that are rejected, tried again and given higher up",
@@ -188,6 +189,7 @@ class _Sums:
         self._world = world
         self._view = view
         self._replays: list[SessionReplay] = []
+        self._calls = self._moved = self._below = self._unpriced = 0
         self._real: Counter[str] = Counter()
         self._there: Counter[str] = Counter()
         self._real_calls: Counter[str] = Counter()
@@ -196,22 +198,37 @@ class _Sums:
         self._tiers = {model.id: spec.tier.name for spec in view.catalog for model in spec.models}
 
     def add(self, session: ImportedSession, found: SessionReplay) -> None:
-        """A session and its replay."""
+        """A session and its replay. An attempt is a call there; here a call is where its last attempt is."""
         self._replays.append(found)
         outcomes = {one.call: one for one in found.outcomes}
-        for call in session.calls:
-            real = self._world.real_rates.nanousd(call)
-            there = outcomes.get(call.id)
-            if real is None or there is None or there.nanousd is None:
-                continue
-            known = self._world.rates.model(call.model)
-            was = self._tiers.get(call.model if known is None else known.id, "other")
-            goes = there.tier or "other"
-            self._real_calls[was] += 1
-            self._there_calls[goes] += 1
-            self._real[was] += real
-            self._there[goes] += there.nanousd
-            self._spent.append((call.at_ms, real, there.nanousd))
+        calls: dict[str, list[ImportedCall]] = {}
+        for attempt in session.calls:
+            calls.setdefault(attempt_of(attempt)[0], []).append(attempt)
+        for attempts in calls.values():
+            last = max(attempts, key=attempt_of)
+            goes = outcomes[last.id]
+            self._calls += 1
+            self._moved += goes.moved
+            self._below += goes.below
+            if all([self._pay(attempt, outcomes[attempt.id]) for attempt in attempts]):  # noqa: C419 each is to be paid
+                self._real_calls[self._tier_of(last)] += 1
+                self._there_calls[goes.tier or _OTHER] += 1
+            else:
+                self._unpriced += 1
+
+    def _pay(self, attempt: ImportedCall, goes: CallOutcome) -> bool:
+        """Adds what an attempt cost and would cost; whether both are known."""
+        real = self._world.real_rates.nanousd(attempt)
+        if real is None or goes.nanousd is None:
+            return False
+        self._real[self._tier_of(attempt)] += real
+        self._there[goes.tier or _OTHER] += goes.nanousd
+        self._spent.append((attempt.at_ms, real, goes.nanousd))
+        return True
+
+    def _tier_of(self, attempt: ImportedCall) -> str:
+        known = self._world.rates.model(attempt.model)
+        return self._tiers.get(attempt.model if known is None else known.id, _OTHER)
 
     def told(
         self, policy: str, priced_on: date | None, stored: list[StoredCall], *, more: bool, points: int
@@ -219,7 +236,7 @@ class _Sums:
         """All of it."""
         real = sum(one.actual_nanousd for one in self._replays)
         there = {scenario: sum(one.by_scenario[scenario] for one in self._replays) for scenario in Scenario}
-        saved = real - there[Scenario.EXPECTED]
+        percent = saved_percent(real, there[Scenario.EXPECTED])
         step, line = self._line(points)
         added: Counter[Assumption] = Counter()
         for one in self._replays:
@@ -234,16 +251,16 @@ class _Sums:
             since=moment(stored[0].call.started_at_ms) if stored else None,
             until=moment(stored[-1].call.started_at_ms) if stored else None,
             sessions=len(self._replays),
-            calls=sum(one.calls for one in self._replays),
-            moved_calls=sum(one.moved_calls for one in self._replays),
-            below_calls=sum(one.below_calls for one in self._replays),
-            unpriced_calls=sum(one.unpriced_calls for one in self._replays),
+            calls=self._calls,
+            moved_calls=self._moved,
+            below_calls=self._below,
+            unpriced_calls=self._unpriced,
             real_usd=nanousd_to_usd(real),
             replayed_usd=nanousd_to_usd(there[Scenario.EXPECTED]),
             low_usd=nanousd_to_usd(there[Scenario.LOW]),
             high_usd=nanousd_to_usd(there[Scenario.HIGH]),
-            saved_usd=nanousd_to_usd(saved),
-            saved_percent=float(round(Decimal(100 * saved) / real, 1)) if real else None,
+            saved_usd=nanousd_to_usd(real - there[Scenario.EXPECTED]),
+            saved_percent=None if percent is None else float(percent),
             more=more,
             interval_seconds=step // 1000,
             points=line,

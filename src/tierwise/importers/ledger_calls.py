@@ -24,7 +24,7 @@ from tierwise.importers.base import FoundSession, Importer, ImportRun, Progress
 if TYPE_CHECKING:
     from tierwise.ledger import StoredCall
 
-__all__ = ["LedgerCalls", "build", "sessions_of"]
+__all__ = ["LedgerCalls", "attempt_of", "build", "sessions_of"]
 
 NAME = "ledger"
 _LEFT_OUT = frozenset({OutcomeKind.NOT_RUN, OutcomeKind.OPEN})
@@ -129,6 +129,12 @@ def sessions_of(calls: Iterable[StoredCall], task_types: Mapping[str, TaskType])
         ImportedSession(id=name, source=NAME, calls=tuple(sorted(session, key=lambda call: (call.at_ms, call.id))))
         for name, session in found.items()
     ]
+
+
+def attempt_of(call: ImportedCall) -> tuple[str, int]:
+    """Which attempt a call of the ledger's is here: its call's id there, and its number."""
+    call_id, _, number = call.id.rpartition(":")
+    return call_id, int(number)
 
 
 _ALONE = "call "

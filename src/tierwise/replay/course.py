@@ -236,11 +236,20 @@ class _Course:
         sums[1] += nanousd[1]
         sums[2] += nanousd[2]
 
-    def _told(self, call: ImportedCall, model_id: str, nanousd: int | None, why: Why) -> None:
+    def _told(
+        self,
+        call: ImportedCall,
+        model_id: str,
+        nanousd: int | None,
+        why: Why,
+        *,
+        moved: bool = False,
+        below: bool = False,
+    ) -> None:
         if self._tell:
             tier = None if self._deciding is None else self._deciding.tier_of(model_id)
             name = None if tier is None else tier.name
-            self.outcomes.append(CallOutcome(call.id, model_id, name, nanousd, why))
+            self.outcomes.append(CallOutcome(call.id, model_id, name, nanousd, why, moved, below))
 
     def _rates_of(self, model: Model, asked: Asked) -> Rates | None:
         """The rates of a model under the conditions of a call; kept for the calls of that day that come after it."""
@@ -289,31 +298,35 @@ class _Course:
         rates = self._rates_of(model, asked) or asked.rates
         cost = self._cost(asked, model, rates, conversation.certain.get(model.id))
         self._pay(cost.nanousd)
-        self._count(asked, model, cost)
+        moved, below = self._count(asked, model, cost)
         conversation.hold(model.id, cost.held, certain=True)
         if self._notes:
             conversation.note(asked.ask, asked.model)
-        self._told(asked.call, model.id, cost.nanousd[1], why)
+        self._told(asked.call, model.id, cost.nanousd[1], why, moved=moved, below=below)
 
     def _cost(self, asked: Asked, model: Model, rates: Rates, held: Held | None) -> Cost:
         self._models[model.id] = model
         beginning = held is None and self._finds_beginning(asked, model)
         return cost_of(asked, model, rates, held, self._assumed, beginning=beginning)
 
-    def _count(self, asked: Asked, model: Model, cost: Cost) -> None:
-        """What there is to tell of a call beside its cost, on the model where it is if nothing is rejected."""
-        if model.id != asked.model.id:
-            self.moved += 1
+    def _count(self, asked: Asked, model: Model, cost: Cost) -> tuple[bool, bool]:
+        """What there is to tell of a call beside its cost, on the model where it is if nothing is rejected.
+
+        Returns whether it moved to another model, and whether that is below what the tree wants.
+        """
+        moved, below = model.id != asked.model.id, False
         if self._deciding is not None:
             wanted = self._deciding.free(asked)
-            if wanted is not None and self._deciding.level_of(model.id) < wanted.tier.level:
-                self.below += 1
+            below = wanted is not None and self._deciding.level_of(model.id) < wanted.tier.level
+        self.moved += moved
+        self.below += below
         for assumption, nanousd in cost.contributions():
             self._add(assumption, nanousd)
         ask = asked.ask
         if ask.cached:
             kind = asked.call.agent_type or asked.call.kind.value
             self._beginnings[model.id, kind] = (ask.at_ms, 2 * ask.hour > ask.cached)
+        return moved, below
 
     def _add(self, assumption: Assumption, nanousd: int) -> None:
         self.contributions[assumption] = self.contributions.get(assumption, 0) + nanousd
@@ -386,12 +399,12 @@ class _Course:
         self._pay(spent)
         if not plain:
             self._add(Assumption.ESCALATION, spent[1] - planned.nanousd[1])
-        self._count(asked, rung.model, planned)
+        moved, below = self._count(asked, rung.model, planned)
         for (model_id, _), cost in costs.items():
             conversation.hold(model_id, cost.held, certain=certain and model_id == rung.model.id)
         conversation.on, conversation.main = on, rung.model.id
         conversation.note(asked.ask, asked.model)
-        self._told(asked.call, rung.model.id, spent[1], main.why)
+        self._told(asked.call, rung.model.id, spent[1], main.why, moved=moved, below=below)
 
     def _from(self, on: str, free: Decision, asked: Asked, conversation: _Conversation) -> tuple[Decision, Why]:
         """Where the call goes from a conversation that is on some model: the gateway's rule (`gateway.planning`)."""

@@ -56,6 +56,8 @@ class CallOutcome:
     tier: str | None  # None: its model is in none
     nanousd: int | None
     why: Why
+    moved: bool = False  # to another model than the real one
+    below: bool = False  # to a lower tier than the tree wants for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ __all__ = [
     "TaskTypeFigures",
     "Thread",
     "TierFigures",
+    "saved_percent",
 ]
 
 
@@ -139,11 +140,7 @@ class Measures:
     @property
     def saved_percent(self) -> Decimal | None:
         """The saving in percent of the baseline, to a tenth; None where there is no baseline to compare with."""
-        baseline = self.totals.compared_baseline_nanousd
-        if baseline == 0:
-            return None
-        saved = baseline - self.totals.compared_cost_nanousd
-        return EXACT.divide(Decimal(100 * saved), Decimal(baseline)).quantize(Decimal("0.1"), context=EXACT)
+        return saved_percent(self.totals.compared_baseline_nanousd, self.totals.compared_cost_nanousd)
 
     @property
     def escalation_rate(self) -> Decimal | None:
@@ -227,6 +224,14 @@ class Measures:
                 return self.p95_latency_ms
             case _:
                 assert_never(measure)
+
+
+def saved_percent(baseline_nanousd: int, cost_nanousd: int) -> Decimal | None:
+    """What costing so much saves against a baseline, in percent of that, to a tenth; None of nothing."""
+    if baseline_nanousd == 0:
+        return None
+    saved = Decimal(100 * (baseline_nanousd - cost_nanousd))
+    return EXACT.divide(saved, Decimal(baseline_nanousd)).quantize(Decimal("0.1"), context=EXACT)
 
 
 def _share(part: int, whole: int) -> Decimal | None:
@@ -688,7 +693,7 @@ def _series(connection: Snapshot, where: Filter, measure: Measure, by: By, point
 
 def _task_types(connection: Snapshot, where: Filter) -> tuple[TaskTypeFigures, ...]:
     tiers: dict[str, list[TierFigures]] = {}
-    for one in read_sums(connection, ("task_type", "tier"), where):
+    for one in read_sums(connection, ("task_type", "tier"), where, counts=True):
         tiers.setdefault(one.key[0], []).append(TierFigures(one.key[1], _of(one)))
     said: dict[str, list[Judged]] = {}
     for judged in read_judgements(connection, where):
