@@ -75,10 +75,11 @@ from tierwise.wire.splice import SpliceError, splice
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["CHECKS", "LOOPBACK", "Gateway", "receipt"]
+__all__ = ["CHECKS", "LOOPBACK", "TRAILERS", "Gateway", "receipt"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CHECKS = "tierwise.checks"  # in a scope's extensions, where the caller is in this process: his own checks of the answer
+TRAILERS = "http.response.trailers"  # the same: ASGI's own word for a caller who takes headers after the body
 KEY_PREFIX = b"tw-"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LEARNED_DAYS = 30  # how far back it looks to learn how long conversations are
@@ -439,9 +440,9 @@ class Gateway:
         )
         query = scope.get("query_string", b"").decode("latin-1")
         incoming = read_incoming(dialect, body, query, scope["headers"], key=key)
-        checks = scope.get("extensions", _NOTHING).get(CHECKS)
-        if checks:
-            incoming = replace(incoming, checks=checks)
+        extensions = scope.get("extensions", _NOTHING)
+        if CHECKS in extensions or TRAILERS in extensions:
+            incoming = replace(incoming, checks=extensions.get(CHECKS, ()), trailers=TRAILERS in extensions)
         if dialect is Dialect.ANTHROPIC:
             return incoming
         try:

@@ -95,6 +95,7 @@ class Incoming:
     directions: Directions
     key: ApiKey | None = None  # of ours, where the client identified itself with one
     checks: Sequence[UserCheck] = ()  # of a caller in this process: no answer that fails one is handed on
+    trailers: bool = False  # the caller takes what is known only when a stream ends: what it cost
 
     @property
     def project(self) -> str | None:

@@ -137,9 +137,12 @@ class Reply:
                 if answer is not None and self._incoming.dialect is Dialect.ANTHROPIC
                 else _EVENTS
             )
-            await self._send({"type": "http.response.start", "status": 200, "headers": [*headers, *self._headers()]})
+            start = {"type": "http.response.start", "status": 200, "headers": [*headers, *self._headers()]}
+            await self._send({**start, "trailers": True} if self._incoming.trailers else start)
         if out or end:
             await self._send({"type": "http.response.body", "body": out, "more_body": not end})
+        if end and self._incoming.trailers:
+            await self._send({"type": "http.response.trailers", "headers": self._headers()})
 
     async def _whole(self, body: bytes, headers: Sequence[Header]) -> None:
         self.committed = True

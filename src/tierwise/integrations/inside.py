@@ -65,9 +65,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing more comes; `whole` says whether the answer came to its end."""
+    """Nothing more comes; `whole` says whether the answer came to its end.
+
+    `trailers` are headers of a stream that were known only then: all that its head has, and what it cost.
+    """
 
     whole: bool
+    trailers: Sequence[Header] = ()
 
 
 class Exchange:
@@ -80,6 +84,7 @@ class Exchange:
         self._given = False
         self._left = asyncio.Event()
         self._whole = False
+        self._trailers: Sequence[Header] = ()
         self._done: concurrent.futures.Future[None] | None = None
 
     def begin(self, app: Gateway) -> None:
@@ -98,7 +103,7 @@ class Exchange:
                 self._done.result(_LAST_SECONDS)
 
     async def _run(self, app: Gateway) -> None:
-        from tierwise.gateway.app import CHECKS  # noqa: PLC0415  is there: it is the application
+        from tierwise.gateway.app import CHECKS, TRAILERS  # noqa: PLC0415  is there: it is the application
 
         request = self._request
         scope = {
@@ -107,12 +112,12 @@ class Exchange:
             "path": request.path,
             "query_string": request.query,
             "headers": request.headers,
-            "extensions": {CHECKS: request.checks},
+            "extensions": {CHECKS: request.checks, TRAILERS: {}},
         }
         try:
             await app(scope, self._receive, self._send)
         finally:
-            self._told(Ended(self._whole))
+            self._told(Ended(self._whole, self._trailers))
 
     async def _receive(self) -> dict[str, Any]:
         if not self._given:
@@ -124,6 +129,9 @@ class Exchange:
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self._told(Head(message["status"], list(message["headers"])))
+            return
+        if message["type"] == "http.response.trailers":
+            self._trailers = message["headers"]
             return
         if message.get("body"):
             self._told(Piece(message["body"]))

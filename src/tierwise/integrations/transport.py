@@ -18,7 +18,9 @@ import httpx2
 from tierwise.integrations.inside import Ended, Exchange, Head, InsideGateway, Piece, Request
 from tierwise.integrations.options import current_options
 
-__all__ = ["AsyncTransport", "Part", "Rewrite", "Transport", "hearing_client"]
+__all__ = ["TRAILERS", "AsyncTransport", "Part", "Rewrite", "Transport", "hearing_client"]
+
+TRAILERS = "tierwise.trailers"  # in a response's extensions: headers that are there once a stream was read to its end
 
 _FOREVER = 10 * 365 * 86_400.0
 _NOBODY = "tierwise: no one is here for that request"
@@ -101,7 +103,7 @@ class Transport(httpx2.BaseTransport):
             raise
         if not isinstance(head, Head):
             raise httpx2.RemoteProtocolError("tierwise: no answer came", request=request)
-        return httpx2.Response(head.status, headers=head.headers, stream=stream)
+        return httpx2.Response(head.status, headers=head.headers, stream=stream, extensions={TRAILERS: stream.trailers})
 
     def close(self) -> None:
         """Closes the connections of what is passed on. The gateway is others' too."""
@@ -117,6 +119,7 @@ class _Stream(httpx2.SyncByteStream):
         self._told = told
         self._request = request
         self._seconds = _read_seconds(request)
+        self.trailers = httpx2.Headers()
 
     def next(self) -> Head | Piece | Ended:
         try:
@@ -129,7 +132,8 @@ class _Stream(httpx2.SyncByteStream):
             match self.next():
                 case Piece(data):
                     yield data
-                case Ended(whole):
+                case Ended(whole, trailers):
+                    self.trailers.update(trailers)
                     if not whole:
                         raise httpx2.RemoteProtocolError(_CUT, request=self._request)
                     return
@@ -180,7 +184,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
             raise
         if not isinstance(head, Head):
             raise httpx2.RemoteProtocolError("tierwise: no answer came", request=request)
-        return httpx2.Response(head.status, headers=head.headers, stream=stream)
+        return httpx2.Response(head.status, headers=head.headers, stream=stream, extensions={TRAILERS: stream.trailers})
 
     async def aclose(self) -> None:
         """Closes the connections of what is passed on. The gateway is others' too."""
@@ -194,6 +198,7 @@ class _AsyncStream(httpx2.AsyncByteStream):
         self._told = told
         self._request = request
         self._seconds = _read_seconds(request)
+        self.trailers = httpx2.Headers()
 
     async def next(self) -> Head | Piece | Ended:
         try:
@@ -207,7 +212,8 @@ class _AsyncStream(httpx2.AsyncByteStream):
             match await self.next():
                 case Piece(data):
                     yield data
-                case Ended(whole):
+                case Ended(whole, trailers):
+                    self.trailers.update(trailers)
                     if not whole:
                         raise httpx2.RemoteProtocolError(_CUT, request=self._request)
                     return
