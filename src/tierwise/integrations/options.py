@@ -22,7 +22,7 @@ from tierwise.core.catalog import Tier
 from tierwise.core.errors import InvalidTask
 from tierwise.engine.checks import UserCheck
 
-__all__ = ["CallOptions", "call_options", "current_options"]
+__all__ = ["CallOptions", "applied", "call_options", "current_options"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,14 @@ def call_options(
         route=route,
         checks=checks,
     )
-    token = _options.set(inner.within(_options.get()))
+    with applied(inner.within(_options.get())):
+        yield
+
+
+@contextmanager
+def applied(options: CallOptions) -> Iterator[None]:
+    """These hold within this block, and nothing else: for a call that leaves later than it was described."""
+    token = _options.set(options)
     try:
         yield
     finally:
