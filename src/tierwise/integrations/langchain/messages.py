@@ -26,6 +26,7 @@ from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from tierwise.core.json import Json, JsonObject
+from tierwise.integrations.turns import add_turn, system_of
 from tierwise.wire.anthropic import usage_from_message
 
 __all__ = ["ChunkReader", "conversation", "message_of", "tool_choice_of", "tool_of"]
@@ -54,36 +55,16 @@ def conversation(messages: Sequence[BaseMessage]) -> tuple[Json, list[Json]]:
                     raise ValueError("system messages must stand before all others; move this one to the top")
                 system.extend(_blocks(message.content))
             case HumanMessage():
-                _add(turns, "user", _blocks(message.content))
+                add_turn(turns, "user", _blocks(message.content))
             case AIMessage():
-                _add(turns, "assistant", _said(message))
+                add_turn(turns, "assistant", _said(message))
             case ToolMessage():
-                _add(turns, "user", [_result(message)])
+                add_turn(turns, "user", [_result(message)])
             case _:
                 raise ValueError(
                     f"a message of type {message.type!r} cannot be sent; use system, human, ai and tool messages"
                 )
-    return _shortest(system), turns
-
-
-def _shortest(blocks: list[Json]) -> Json:
-    match blocks:
-        case []:
-            return None
-        case [{"type": "text", "text": str(text), **others}] if not others:
-            return text
-        case _:
-            return blocks
-
-
-def _add(turns: list[Json], role: str, blocks: list[Json]) -> None:
-    if not blocks:
-        return  # an empty turn is an error to the API, and says nothing
-    last = turns[-1] if turns else None
-    if isinstance(last, dict) and last["role"] == role and isinstance(last["content"], list):
-        last["content"].extend(blocks)
-    else:
-        turns.append({"role": role, "content": blocks})
+    return system_of(system), turns
 
 
 def _blocks(content: str | Sequence[str | Mapping[str, Any]]) -> list[Json]:
