@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 RUNS = {
     "anthropic_sdk.py": ("anthropic", "[claude-haiku-5-5]"),
     "langgraph_tiers.py": ("langgraph", "claude-haiku-5-5 → claude-sonnet-5-5 → claude-opus-5-5"),
+    "llama_index_agent.py": ("llama_index", "Reply, by claude-"),
     "pydantic_ai_agents.py": ("pydantic_ai", "claude-haiku-5-5 → claude-sonnet-5-5 → claude-opus-5-5 for 0."),
 }
 

@@ -99,6 +99,10 @@ class Told:
             cost_usd=_cost(said("cost-usd")),
         )
 
+    def at(self, cost_usd: Decimal | None) -> Told:
+        """The same, with what the call cost."""
+        return replace(self, cost_usd=cost_usd)
+
     def metadata(self) -> JsonObject:
         """As a host keeps it beside a reply."""
         found: JsonObject = {

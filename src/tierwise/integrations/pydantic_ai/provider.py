@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ class TierwiseProvider(AnthropicProvider):
         """Looks up what the last call cost, which a stream could not say at its beginning. The call has ended."""
         last = heard.last
         if last.call_id and last.cost_usd is None:
-            heard.calls[-1] = replace(last, cost_usd=await self._calls.acost(last.call_id))
+            heard.calls[-1] = last.at(await self._calls.acost(last.call_id))
 
 
 async def _hear(response: httpx2.Response) -> None:
