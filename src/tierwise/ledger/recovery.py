@@ -160,11 +160,11 @@ def _copy_rows(ledger: Path, damaged: Path, fresh: Path, problems: list[str]) ->
 
 
 def _copy_access(damaged: Path, target: sqlite3.Connection, problems: list[str]) -> None:
-    """Keys and budgets, as far as they can be read."""
+    """Keys, budgets and claims, as far as they can be read."""
     source = sqlite3.connect(damaged, isolation_level=None)
     target.execute("BEGIN IMMEDIATE")
     try:
-        for table in ("api_keys", "budgets", "reservations"):
+        for table in ("api_keys", "budgets", "reservations", "claimed_sessions"):
             names = [row[1] for row in target.execute(f"PRAGMA table_info({table})")]
             put = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"  # noqa: S608 names of the schema
             try:

@@ -320,5 +320,16 @@ MIGRATIONS: tuple[Migration, ...] = (
         "who looks at a call wants to know what its decision expected each rung to cost, those too that were not tried",
         ("ALTER TABLE calls ADD COLUMN ladder TEXT",),
     ),
+    Migration(
+        8,
+        "what `tierwise exec` records of a whole session may be reported call by call too, before it or later: who has "
+        "recorded a session whole claims it, so that nothing of it is counted twice",
+        (
+            """CREATE TABLE claimed_sessions (
+                session TEXT NOT NULL PRIMARY KEY,
+                at_ms INTEGER NOT NULL
+            ) STRICT, WITHOUT ROWID""",
+        ),
+    ),
 )
 LATEST = MIGRATIONS[-1].number

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from tierwise.ledger.connection import connect_read_only, explain, open_database
 from tierwise.ledger.feedback import FEEDBACK_COLUMNS, Feedback, FeedbackCounts, feedback_from_row, feedback_row
 from tierwise.ledger.filter import Dimension, Filter, condition
 from tierwise.ledger.folding import MOST_RECENT, fold, rebuild, wants_folding
+from tierwise.ledger.ids import reported_id
 from tierwise.ledger.process import is_alive, this_process
 from tierwise.ledger.rollup import ADD, Key, Sums, Totals, add_up, contributions, difference
 from tierwise.ledger.schema import LATEST
@@ -70,6 +71,8 @@ _PUT_FEEDBACK = (
     f"INSERT OR REPLACE INTO feedback ({', '.join(FEEDBACK_COLUMNS)}) "  # noqa: S608 column names only
     f"VALUES ({', '.join('?' for _ in FEEDBACK_COLUMNS)})"
 )
+_MOVE_FEEDBACK = "UPDATE OR REPLACE feedback SET call_id = ? WHERE call_id = ?"
+_REQUEST_ID = ATTEMPT_COLUMNS.index("request_id")
 _SELECT_FEEDBACK = f"SELECT {', '.join(FEEDBACK_COLUMNS)} FROM feedback WHERE call_id = ?"  # noqa: S608 column names only
 _FADE = 0.9  # a speed is that of about the last ten attempts, weighted by their tokens
 _PUT_SPEED = (
@@ -356,6 +359,28 @@ class Ledger:
         """Entries as a spool holds them, in one transaction: for recovery."""
         self._write_all(list(entries))
 
+    def _write_from(self, entries: Callable[[sqlite3.Connection], Iterable[Entry]]) -> None:
+        """Writes entries that depend on what is there: they are asked for within the transaction that writes them.
+
+        Unlike records of calls they do not wait in a spool, where nobody could ask again.
+
+        Raises:
+            LedgerError: the ledger cannot be written; nothing was.
+        """
+        with self._lock:
+            connection = self._open()
+            try:
+                self._transact(connection, entries(connection))
+            except (sqlite3.Error, OSError) as error:
+                raise explain(error, self.path) from error
+
+    def _forget(self, connection: sqlite3.Connection, call_ids: Iterable[str]) -> None:
+        """Removes calls, in a transaction that runs."""
+        gathered = _Gathered()
+        for call_id in call_ids:
+            _remove(connection.execute, call_id, gathered)
+        gathered.write(connection.execute)
+
     def write_at_once(self, entries: Sequence[Entry]) -> bool:
         """Entries in one transaction, if that takes no waiting for another thread, process or a repair.
 
@@ -430,7 +455,7 @@ class Ledger:
             self._drop_connection()  # the next write looks again: the file may have been moved aside or recovered
         self._divert(entries, explained)
 
-    def _transact(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    def _transact(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
         execute = connection.execute
         gathered = _Gathered()
         execute("BEGIN IMMEDIATE")
@@ -511,6 +536,8 @@ class Ledger:
                     execute(_CHANGE_ATTEMPT, (*new[2:], *new[:2]))
                 if new[6] == "accepted" and (old is None or old[6] != "accepted"):
                     gathered.note_speed(attempt)
+                if attempt.request_id is not None and (old is None or old[_REQUEST_ID] is None):
+                    self._take_over(execute, attempt.request_id, call_id, gathered)
         if old_call is not None and new_call[1] == old_call[1]:
             if new_call != old_call:
                 execute(_CHANGE_CALL, (*new_call[2:], call_id))
@@ -522,6 +549,14 @@ class Ledger:
         before = {} if old_call is None else _contributions(old_call, old_attempts)
         gathered.move(difference(before, _contributions(new_call, new_attempts)))
         gathered.calls[call_id] = new_call, new_attempts
+
+    def _take_over(
+        self, execute: Callable[..., sqlite3.Cursor], request_id: str, call_id: str, gathered: _Gathered
+    ) -> None:
+        """Removes what others reported of a request that we sent ourselves; see `tierwise.ledger.reported`."""
+        reported = reported_id(request_id)
+        if reported != call_id and _remove(execute, reported, gathered):
+            execute(_MOVE_FEEDBACK, (call_id, reported))
 
     def _row(self, call: CallRecord) -> tuple[Any, ...]:
         return codec.call_row(call, self._this_writer if call.status is CallStatus.OPEN else None)
@@ -1029,6 +1064,19 @@ def _placeholder(attempt: AttemptRecord) -> CallRecord:
         baseline_nanousd=None,
         error="only an attempt is known of this call",
     )
+
+
+def _remove(execute: Callable[..., sqlite3.Cursor], call_id: str, gathered: _Gathered) -> bool:
+    """Removes a call, and what it adds to the sums; whether it was there."""
+    row = execute(_SELECT_CALL, (call_id,)).fetchone()
+    if row is None:
+        return False
+    attempts = {old[1]: old for old in execute(_SELECT_ATTEMPTS, (call_id,))}
+    gathered.move(difference(_contributions(row, attempts), {}))
+    gathered.calls.pop(call_id, None)
+    for table in ("captured", "attempts", "calls"):
+        execute(f"DELETE FROM {table} WHERE call_id = ?", (call_id,))  # noqa: S608 names of the schema
+    return True
 
 
 class _Gathered:

@@ -50,12 +50,11 @@ from tierwise.integrations.claude_code.models import claude_rungs
 from tierwise.integrations.claude_code.pricing import Tariff
 from tierwise.integrations.claude_code.report import ModelUse, RunReport
 from tierwise.ledger import Filter, new_call_id
+from tierwise.ledger.reported import SOURCE_TAG, Source, claim_session, source_of
 
-__all__ = ["RECORDS_VARIABLE", "SOURCE_TAG", "Executed", "Executor", "Job"]
+__all__ = ["RECORDS_VARIABLE", "Executed", "Executor", "Job"]
 
 RECORDS_VARIABLE = "TIERWISE_RECORDS"  # tells hooks inside a session that somebody else records it
-SOURCE_TAG = "source"
-_SOURCE = "claude_exec"
 _GRACE_SECONDS = 5.0
 _API_ERRORS = {
     400: OutcomeKind.INVALID_REQUEST,
@@ -188,7 +187,7 @@ class Executor:
         """
         began = time.monotonic()
         task, decision = self.decide(job)
-        tags = {**task.tags, SOURCE_TAG: _SOURCE}
+        tags = {**task.tags, SOURCE_TAG: Source.EXEC.value}
         recording = Recording(
             self.router.ledger,
             replace(task, tags=tags),
@@ -337,14 +336,21 @@ class Executor:
     # ------------------------------------------------------------------ records
 
     def _gateway_has(self, session: str, since_ms: int) -> bool:
-        """Whether calls of this session are in the ledger: then what it used was recorded, call by call, on its way."""
+        """Whether the gateway's calls of this session are in the ledger: what it used was recorded on its way.
+
+        Otherwise it is recorded here, and what its telemetry tells of single calls is not.
+        """
         ledger = self.router.ledger
         if ledger is None or not session:
             return False
         try:
-            return any(True for _ in ledger.calls(Filter(session=session, since_ms=since_ms - 1_000)))
+            of_session = ledger.calls(Filter(session=session, since_ms=since_ms - 1_000))
+            if any(source_of(stored.call) is None for stored in of_session):
+                return True
+            claim_session(ledger, session, time.time_ns() // 1_000_000)
         except LedgerError:
             return False  # in trouble: what is to be written waits, and is told of there
+        return False
 
     def _record_beside(self, run: _Run, report: RunReport, model: str, started_at_ms: int) -> int:
         """Records what other models did in the same run, each as a call; nothing was routed, and nothing is saved."""
@@ -363,7 +369,7 @@ class Executor:
         day = datetime.fromtimestamp(started_at_ms / 1000, UTC).date()
         cost = self._tariff.nanousd(use.model, use.usage, day, requests=report.turns)
         tier = self._tariff.tier(use.model)
-        tags = {SOURCE_TAG: _SOURCE, "kind": CallKind.SIDE.value, "of": run.recording.call_id}
+        tags = {SOURCE_TAG: Source.EXEC.value, "kind": CallKind.SIDE.value, "of": run.recording.call_id}
         attempt = AttemptRecord(
             call_id=call_id,
             number=1,

@@ -1,9 +1,8 @@
 """Puts what a session used into the ledger, out of its transcript: every request once, however often it is read.
 
-**Once.** A call's id is made of its request's id, so a second reading writes the same row. A request that the ledger
-has under another call's id was recorded by the gateway on its way, and is left out. Where the rows have no request
-ids, as behind some endpoints, nothing of a session that the gateway recorded is taken. Rows that a forked session
-copied from another are that one's.
+**Once.** A second reading writes the same rows, and what the gateway or Claude Code's telemetry recorded is not
+recorded again (`tierwise.ledger.reported`). Where the rows have no request ids, as behind some endpoints, nothing of a
+session that somebody else recorded is taken. Rows that a forked session copied from another are that one's.
 
 **What was saved.** Nobody decided anything about the main loop: its baseline is what it cost. A subagent that the
 plugin's hook gave a model has as its baseline the model of the main loop, which it would have had otherwise: the hook
@@ -17,7 +16,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 
 from tierwise.core.calls import CallKind, ImportedCall
@@ -26,14 +24,13 @@ from tierwise.core.money import usd_to_nanousd
 from tierwise.core.tasks import Classification
 from tierwise.importers.claude_code import TranscriptReader
 from tierwise.integrations.claude_code.pricing import Tariff
-from tierwise.ledger import Filter, Ledger
+from tierwise.ledger import Ledger
+from tierwise.ledger.ids import reported_id
+from tierwise.ledger.reported import SOURCE_TAG, Reported, Source, record_reported
 from tierwise.replay.pricing import canonical_id
 
-__all__ = ["SOURCE", "SessionTotals", "agents_decided", "read_session", "record_session"]
+__all__ = ["SessionTotals", "agents_decided", "read_session", "record_session"]
 
-SOURCE = "claude_code"
-_SOURCE_TAG = "source"
-_MARGIN_MS = 3_600_000  # a request may begin so long before the first row of its answer
 _MOST_META_BYTES = 64 * 1024
 
 Classify = Callable[[ImportedCall], Classification | None]
@@ -92,21 +89,12 @@ def record_session(
         decided: by the ids of subagents, the alias of the model that the hook gave them.
 
     Raises:
-        LedgerError: the ledger cannot be read.
+        LedgerError: the ledger cannot be written; nothing was.
     """
     totals = SessionTotals()
-    if not calls:
-        return totals
-    session, first_ms, last_ms = calls[0].session, calls[0].at_ms - _MARGIN_MS, calls[-1].at_ms + _MARGIN_MS
-    known = ledger.request_ids(first_ms, last_ms)
-    through_gateway = any(
-        dict(stored.call.tags).get(_SOURCE_TAG) != SOURCE
-        for stored in ledger.calls(Filter(session=session, since_ms=first_ms, until_ms=last_ms))
-    )
     main = [call for call in calls if call.kind is CallKind.MAIN]
     times = [call.at_ms for call in main]
-    ours = {_call_id(call) for call in calls}
-    entries = []
+    reports = []
     for call in calls:
         before = bisect_right(times, call.at_ms)
         instead = main[before - 1].model if call.agent in decided and before else None
@@ -116,11 +104,8 @@ def record_session(
         totals.spent_nanousd += attempt.cost_nanousd or 0
         if attempt.cost_nanousd is not None and record.baseline_nanousd is not None:
             totals.saved_nanousd += record.baseline_nanousd - attempt.cost_nanousd
-        # Of a compaction within a request, the gateway has the request.
-        elsewhere = known.get(call.id.partition(":")[0], record.call_id) not in ours
-        if not elsewhere and not (through_gateway and not call.id.startswith("req_")):
-            entries.append((record, [attempt]))
-    ledger.record_many(entries)
+        reports.append(Reported(record, attempt))
+    record_reported(ledger, reports)
     return totals
 
 
@@ -147,9 +132,11 @@ def _entry(call: ImportedCall, instead: str | None, alias: str, tariff: Tariff) 
     tier, model = tariff.tier(call.model), canonical_id(call.model)
     baseline = cost if instead is None else tariff.nanousd(instead, call.usage, day, instead_of=call.model)
     said = call.classification
-    tags = {_SOURCE_TAG: SOURCE, "kind": call.kind.value, **({"agent": call.agent} if call.agent else {})}
+    tags = {SOURCE_TAG: Source.TRANSCRIPT.value, "kind": call.kind.value}
+    if call.agent:
+        tags["agent"] = call.agent
     attempt = AttemptRecord(
-        call_id=_call_id(call),
+        call_id=reported_id(call.id),
         number=1,
         tier=tier,
         model=model,
@@ -181,11 +168,3 @@ def _entry(call: ImportedCall, instead: str | None, alias: str, tariff: Tariff) 
         reasons=(Reason("hook", f"the plugin gave this subagent {alias}"),) if alias else (),
     )
     return record, attempt
-
-
-def _call_id(call: ImportedCall) -> str:
-    """An id of the ledger's form that is always the same for this request: its time, and what its own id comes to."""
-    noise = int.from_bytes(blake2b(call.id.encode("utf-8", "surrogatepass"), digest_size=10).digest(), "big")
-    value = (max(0, call.at_ms) & (1 << 48) - 1) << 80 | 7 << 76 | (noise >> 62 & 0xFFF) << 64 | 2 << 62
-    text = f"{value | noise & (1 << 62) - 1:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,226 @@
+"""What others report of a call counts once: whoever reports it, in whatever order, beside what we sent ourselves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ledger.records import DAY_MS, START_MS, attempt, call
+from tierwise.core.decisions import OutcomeKind, Reason
+from tierwise.core.errors import LedgerUnavailable
+from tierwise.core.money import Usage
+from tierwise.ledger import Feedback, Filter, Ledger, new_call_id, recover
+from tierwise.ledger.care import prune, verify
+from tierwise.ledger.connection import open_database
+from tierwise.ledger.ids import reported_id
+from tierwise.ledger.reported import Recorded, Reported, Source, claim_session, record_reported, source_of
+from tierwise.ledger.schema import MIGRATIONS
+
+UNKNOWN = {"task_type": "unknown", "family": "unknown", "needs": "unknown", "confidence": 0.0, "abstained": True}
+
+
+def report(source: Source, request: str = "req_1", *, has_id: bool = True, **changes: Any) -> Reported:
+    """A call as this source tells it, at one dollar-billionth a rank, so that it can be told whose is kept."""
+    call_id = reported_id(request)
+    told = {**UNKNOWN, "reasons": (), "latency_ms": None, **changes}
+    made = call(call_id, tags=(("source", source.value),), **told)
+    one = attempt(
+        call_id,
+        started_at_ms=made.started_at_ms,
+        cost_nanousd=1_000 + source.rank,
+        request_id=request if has_id else None,
+        latency_ms=None,
+        ttft_ms=None,
+    )
+    return Reported(made, one)
+
+
+def sent(ledger: Ledger, request: str | None = "req_1", **changes: Any) -> str:
+    """The same call as the gateway records it: first open, then with its end."""
+    call_id = new_call_id()
+    ledger.record(call(call_id, **changes), [attempt(call_id, request_id=request, cost_nanousd=9_000)])
+    return call_id
+
+
+def costs(ledger: Ledger) -> list[int | None]:
+    """Of all attempts; the sums say the same, and nothing is wrong with the ledger."""
+    found = [one.cost_nanousd for stored in ledger.calls() for one in stored.attempts]
+    (_, totals) = ledger.totals(())[0] if ledger.totals(()) else ((), None)
+    assert (totals.cost_nanousd if totals else 0) == sum(cost or 0 for cost in found)
+    assert verify(ledger) == []
+    return sorted(found, key=lambda cost: cost or 0)
+
+
+def test_names_of_reported_calls() -> None:
+    """They are ids like others, the same for a request, of another for another, and before all of our own."""
+    names = {reported_id(f"req_{number}") for number in range(1_000)}
+    assert len(names) == 1_000
+    assert all(len(name) == 36 and name[14] == "8" and name[19] in "89ab" and name < new_call_id() for name in names)
+    assert reported_id("req_1") == reported_id("req_1")
+
+
+@pytest.mark.parametrize("order", list(permutations(["telemetry", "transcript", "gateway"])), ids="-".join)
+def test_one_request_in_any_order(ledger: Ledger, order: tuple[str, ...]) -> None:
+    """Of one that we sent, and two sources report, our own record stays, and nothing else."""
+    tell: dict[str, Callable[[], object]] = {
+        "telemetry": lambda: record_reported(ledger, [report(Source.TELEMETRY)]),
+        "transcript": lambda: record_reported(ledger, [report(Source.TRANSCRIPT)]),
+        "gateway": lambda: sent(ledger),
+    }
+    for who in (*order, "telemetry", "transcript"):
+        tell[who]()
+    assert costs(ledger) == [9_000]
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["telemetry first", "transcript first"])
+def test_two_reports_complete_each_other(ledger: Ledger, *, turned: bool) -> None:
+    """The better source's figures stay, with what only the other one tells; whichever came first."""
+    event = report(Source.TELEMETRY, reasons=(Reason("claude_cost", "says $1"),), latency_ms=70, project="shop")
+    event = Reported(event.call, attempt(event.call.call_id, request_id="req_1", cost_nanousd=7, ttft_ms=30))
+    known = {"task_type": "summarization", "family": "transform", "abstained": False, "confidence": 0.5}
+    row = report(Source.TRANSCRIPT, project=None, **known)
+    became = [record_reported(ledger, [one]) for one in ([row, event] if turned else [event, row])]
+    assert became == [Recorded(added=1), Recorded(completed=1)]
+    (stored,) = ledger.calls()
+    assert (stored.call.latency_ms, stored.attempts[0].ttft_ms, stored.call.project) == (70, 30, "shop")
+    assert [reason.step for reason in stored.call.reasons] == ["claude_cost"]
+    assert (stored.call.task_type, source_of(stored.call)) == ("summarization", Source.TRANSCRIPT)
+    assert costs(ledger) == [1_001]
+
+
+def test_reports_that_come_again(ledger: Ledger) -> None:
+    """One that was recorded changes nothing, also within one batch."""
+    some = [report(Source.TELEMETRY, f"req_{number}") for number in (1, 2, 1)]
+    assert record_reported(ledger, some) == Recorded(added=2, known=1)
+    assert record_reported(ledger, some) == Recorded(known=3)
+    assert len(costs(ledger)) == 2
+
+
+def test_what_is_learned_of_a_call_stays(ledger: Ledger) -> None:
+    """What was said of a report is said of the call, once we have it ourselves."""
+    record_reported(ledger, [report(Source.TELEMETRY)])
+    ledger.give_feedback(Feedback(call_id=reported_id("req_1"), at_ms=START_MS, task_type="translation"))
+    call_id = sent(ledger)
+    stored = ledger.get(call_id)
+    assert stored is not None and stored.feedback is not None and stored.feedback.task_type == "translation"
+
+
+def test_our_call_of_several_attempts(ledger: Ledger) -> None:
+    """A client sees the id of the attempt that answered it: by any of them the call is found."""
+    record_reported(ledger, [report(Source.TELEMETRY, "req_2")])
+    call_id = new_call_id()
+    refused = attempt(call_id, 1, request_id="req_1", outcome=OutcomeKind.OVERLOADED, cost_nanousd=0, usage=Usage())
+    ledger.record(call(call_id), [refused, attempt(call_id, 2, request_id="req_2", cost_nanousd=9_000)])
+    record_reported(ledger, [report(Source.TELEMETRY, "req_1"), report(Source.TELEMETRY, "req_2")])
+    assert costs(ledger) == [0, 9_000]
+
+
+@pytest.mark.parametrize("first", [Source.TELEMETRY, Source.TRANSCRIPT])
+def test_without_request_ids_a_session_is_of_whoever_was_first(ledger: Ledger, first: Source) -> None:
+    """Nothing tells which call is which: who records one of a session records all of it, others none."""
+    second = next(source for source in (Source.TELEMETRY, Source.TRANSCRIPT) if source is not first)
+    assert record_reported(ledger, [report(first, "a", has_id=False)]).added == 1
+    assert record_reported(ledger, [report(second, "b", has_id=False)]).known == 1
+    assert record_reported(ledger, [report(first, "c", has_id=False)]).added == 1
+    assert record_reported(ledger, [report(second, "d", has_id=False, session="other")]).added == 1
+    sent(ledger, None, session="third")
+    assert record_reported(ledger, [report(second, "e", has_id=False, session="third")]).known == 1
+
+
+def test_without_a_session_the_time_tells(ledger: Ledger) -> None:
+    """A request of ours is found by its id among the calls of that day where a report names no session."""
+    sent(ledger)
+    assert record_reported(ledger, [report(Source.TELEMETRY, session=None)]).known == 1
+    assert record_reported(ledger, [report(Source.TELEMETRY, "req_2", session=None)]).added == 1
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["claimed first", "reported first"])
+def test_claimed_sessions(ledger: Ledger, *, turned: bool) -> None:
+    """Who records a session whole has it: reports of its calls go, or never come; what we sent ourselves stays."""
+    reports = [report(Source.TELEMETRY), report(Source.TRANSCRIPT, "req_2"), report(Source.TELEMETRY, session="other")]
+    steps = [lambda: record_reported(ledger, reports[:2]), lambda: claim_session(ledger, "s", START_MS)]
+    for step in steps if turned else reversed(steps):
+        step()
+    sent(ledger, "req_3")
+    record_reported(ledger, [report(Source.TELEMETRY, "req_4", session="other")])
+    assert costs(ledger) == [1_000, 9_000]
+
+
+def test_reports_at_the_same_time(tmp_path: Path) -> None:
+    """Several who report the same calls at once, beside a gateway that records half of them, pass nobody."""
+    path = tmp_path / "ledger.db"
+    Ledger(path).close()
+    start = threading.Barrier(5)
+
+    def tell(source: Source) -> None:
+        with Ledger(path) as own:
+            start.wait()
+            for number in range(40):
+                record_reported(own, [report(source, f"req_{number}")])
+
+    def send() -> None:
+        with Ledger(path) as own:
+            start.wait()
+            for number in range(0, 40, 2):
+                sent(own, f"req_{number}")
+
+    threads = [threading.Thread(target=tell, args=(source,)) for source in (*Source, Source.TELEMETRY)][:4]
+    threads.append(threading.Thread(target=send))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with Ledger(path) as ledger:
+        assert costs(ledger) == [1_002] * 20 + [9_000] * 20
+
+
+def test_what_was_pruned_does_not_come_again(ledger: Ledger) -> None:
+    """Calls that are in the sums alone are not told from others: what began in their time is left out."""
+    record_reported(
+        ledger, [report(Source.TELEMETRY), report(Source.TELEMETRY, "req_2", started_at_ms=START_MS + DAY_MS)]
+    )
+    prune(ledger, START_MS + DAY_MS, keep_rollups=True)
+    assert record_reported(ledger, [report(Source.TELEMETRY)]).known == 1
+    assert ledger.totals(())[0][1].calls == 2
+
+
+def test_a_ledger_that_cannot_be_written(ledger: Ledger, tmp_path: Path) -> None:
+    """Reports do not wait in a spool, where nobody could look what else is recorded: they have to come again."""
+    ledger.open()
+    blocked = Ledger(ledger.path, busy_timeout_ms=0, spool_dirs=())
+    with ledger._transaction(), pytest.raises(LedgerUnavailable):
+        record_reported(blocked, [report(Source.TELEMETRY)])
+    blocked.close()
+    assert ledger.waiting() == []
+    assert record_reported(ledger, [report(Source.TELEMETRY)]).added == 1
+
+
+def test_odd_text_in_reports(ledger: Ledger) -> None:
+    """Text that no database takes is kept as an escape, and known again."""
+    odd = report(Source.TELEMETRY, session="a\ud800", project="\udcff")
+    assert record_reported(ledger, [odd]).added == 1
+    assert record_reported(ledger, [odd]).known == 1
+    assert [stored.call.project for stored in ledger.calls(Filter())] == ["\\udcff"]
+
+
+def test_a_ledger_from_before_there_were_claims(tmp_path: Path) -> None:
+    """It is brought up to date, and takes reports and claims."""
+    path = tmp_path / "ledger.db"
+    open_database(path, synchronous="normal", busy_timeout_ms=100, migrations=MIGRATIONS[:7]).close()
+    with Ledger(path) as ledger:
+        claim_session(ledger, "s", START_MS)
+        assert record_reported(ledger, [report(Source.TELEMETRY)]).known == 1
+
+
+def test_claims_outlive_a_recovery(ledger: Ledger) -> None:
+    """A ledger that was made anew out of a damaged one still knows which sessions are recorded whole."""
+    claim_session(ledger, "s", START_MS)
+    sent(ledger, session="other")
+    ledger.close()
+    recover(ledger.path)
+    assert record_reported(ledger, [report(Source.TELEMETRY)]).known == 1
