@@ -275,6 +275,8 @@ class CallRecord:
     key_id: str | None = None  # the key that a client of the gateway came with
     ladder: tuple[PlannedRung, ...] | None = None  # as decided; None: nothing was, or it was not kept
     captured_text: str | None = None  # what the classifier saw; only where the user chose to keep it. Write-only
+    batch_id: str | None = None  # the batch that it is a request of: it ends when its result is read, by whomever
+    custom_id: str | None = None  # its name there
 
     def ended(
         self,
@@ -310,4 +312,6 @@ class CallRecord:
             key_id=self.key_id,
             ladder=self.ladder,
             captured_text=self.captured_text,
+            batch_id=self.batch_id,
+            custom_id=self.custom_id,
         )

@@ -16,6 +16,8 @@ Rows do not stay for ever. What is settled is taken out when its period is over;
 is added up in one row for each budget, which has no call. Both happen some rows at a time, in the transactions of calls
 that come. A new budget begins with such a row: what the ledger says was spent in its period before.
 
+A batch is reserved and settled as one, under its own id, once all of its results are known; no process's end settles it.
+
 A process that is killed settles nothing. What it had reserved is settled for it, at what the ledger has on record as
 the cost of that call: when a ledger is opened, and before anybody is refused. Where it cannot be told whether a
 process still runs (it is of another container), that is done once no call can have taken so long.
@@ -53,6 +55,7 @@ __all__ = [
     "period_end_ms",
     "period_start_ms",
     "rebuild_state",
+    "settle_one",
     "settle_what_is_left",
 ]
 
@@ -431,7 +434,7 @@ class Budgets:
             if actual is None:
                 _release(connection, call_id)
             else:
-                _settle(connection, call_id, actual)
+                settle_one(connection, call_id, actual)
         return waiting
 
     def _forget(self, written: dict[str, int | None]) -> None:
@@ -471,6 +474,7 @@ _SELECT_OLDEST = (
     "SELECT call_id, budget_id, period_start_ms, reserved_at_ms, settled_nanousd, period FROM reservations "
     "LEFT JOIN budgets USING (budget_id) "
 )
+_NO_BATCH_THAT_RUNS = "call_id NOT IN (SELECT batch_id FROM batches WHERE ended_at_ms IS NULL)"
 # Calls of the gateway have a kind; those of the library count in no budget.
 _SELECT_SPENT = (
     "SELECT coalesce(sum(cost_nanousd), 0) FROM calls JOIN attempts USING (call_id) "
@@ -520,7 +524,8 @@ def _try_to_reserve(
     return Reservation(request.call_id, tuple(budget for budget, _, _ in charged), tuple(warnings))
 
 
-def _settle(connection: sqlite3.Connection, call_id: str, actual_nanousd: int) -> None:
+def settle_one(connection: sqlite3.Connection, call_id: str, actual_nanousd: int) -> None:
+    """Replaces what was set aside for a call, or a batch, by what it cost, inside the caller's transaction."""
     rows = connection.execute(
         "SELECT budget_id, period_start_ms, reserved_nanousd, settled_nanousd FROM reservations WHERE call_id = ?",
         (call_id,),
@@ -568,7 +573,8 @@ def _take_out_old(connection: sqlite3.Connection, now_ms: int) -> bool:
     """
     rows = connection.execute(f"{_SELECT_OLDEST} WHERE call_id = ?", (_CARRIED,)).fetchall()
     rows += connection.execute(
-        f"{_SELECT_OLDEST} WHERE call_id > ? ORDER BY call_id, budget_id LIMIT ?", (_CARRIED, _LOOKED_AT)
+        f"{_SELECT_OLDEST} WHERE call_id > ? AND {_NO_BATCH_THAT_RUNS} ORDER BY call_id, budget_id LIMIT ?",
+        (_CARRIED, _LOOKED_AT),
     ).fetchall()
     taken: list[tuple[str, str]] = []
     over: dict[tuple[str, int], int] = {}
@@ -623,9 +629,10 @@ def settle_what_is_left(connection: sqlite3.Connection, now_ms: int) -> None:
 
 
 def _left_behind(connection: sqlite3.Connection, now_ms: int) -> list[str]:
-    """Calls that nobody will settle any more."""
+    """Calls that nobody will settle any more. A batch is settled by whoever reads its results, whenever that is."""
     rows = connection.execute(
-        "SELECT DISTINCT call_id, writer, reserved_at_ms FROM reservations WHERE settled_nanousd IS NULL"
+        "SELECT DISTINCT call_id, writer, reserved_at_ms FROM reservations WHERE settled_nanousd IS NULL "
+        "AND call_id NOT IN (SELECT batch_id FROM batches)"
     ).fetchall()
     alive = {writer: is_alive(writer) for writer in {row[1] for row in rows}}
     return [
@@ -642,5 +649,5 @@ def _settle_the_dead(connection: sqlite3.Connection, now_ms: int) -> bool:
         (cost,) = connection.execute(
             "SELECT coalesce(sum(cost_nanousd), 0) FROM attempts WHERE call_id = ? AND outcome <> 'open'", (call_id,)
         ).fetchone()
-        _settle(connection, call_id, cost)
+        settle_one(connection, call_id, cost)
     return bool(found)

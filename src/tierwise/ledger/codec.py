@@ -64,6 +64,8 @@ CALL_COLUMNS = (
     "writer",
     "key_id",
     "ladder",
+    "batch_id",
+    "custom_id",
 )
 ATTEMPT_COLUMNS = (
     "call_id",
@@ -208,6 +210,8 @@ def call_row(call: CallRecord, writer: str | None) -> tuple[Cell, ...]:
         writer,
         call.key_id,
         None if call.ladder is None else _encode([_planned(rung) for rung in call.ladder]),
+        call.batch_id,
+        call.custom_id,
     )
 
 
@@ -293,6 +297,8 @@ def call_from_row(row: Row) -> CallRecord:
         error=row[18],
         key_id=row[20],
         ladder=None if row[21] is None else tuple(PlannedRung(*rung) for rung in json.loads(row[21])),
+        batch_id=row[22],
+        custom_id=row[23],
     )
 
 

@@ -160,11 +160,11 @@ def _copy_rows(ledger: Path, damaged: Path, fresh: Path, problems: list[str]) ->
 
 
 def _copy_access(damaged: Path, target: sqlite3.Connection, problems: list[str]) -> None:
-    """Keys, budgets and claims, as far as they can be read."""
+    """Keys, budgets, claims and batches, as far as they can be read."""
     source = sqlite3.connect(damaged, isolation_level=None)
     target.execute("BEGIN IMMEDIATE")
     try:
-        for table in ("api_keys", "budgets", "reservations", "claimed_sessions"):
+        for table in ("api_keys", "budgets", "reservations", "claimed_sessions", "batches"):
             names = [row[1] for row in target.execute(f"PRAGMA table_info({table})")]
             put = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})"  # noqa: S608 names of the schema
             try:
@@ -223,12 +223,12 @@ def _copy_feedback(target: Ledger, rows: Iterable[Sequence[Any]]) -> int:
 # What a cell of each column may be: Text, Integer, Real; a small letter where it may be empty.
 _SHAPES = {
     "prices": "TTT",
-    "calls": "TITTTTRITTTTiittTTtttt",
+    "calls": "TITTTTRITTTTiittTTtttttt",
     "attempts": "TITTTITTIIIIIIIItiiiItti",
     "feedback": "TIttT",
     "captured": "TIT",
 }
-_ADDED = {"calls": 2, "attempts": 1}  # columns that rows of older ledgers end without
+_ADDED = {"calls": 4, "attempts": 1}  # columns that rows of older ledgers end without
 _KINDS: dict[str, type | tuple[type, ...]] = {"T": str, "I": int, "R": (int, float)}
 
 

@@ -331,5 +331,26 @@ MIGRATIONS: tuple[Migration, ...] = (
             ) STRICT, WITHOUT ROWID""",
         ),
     ),
+    Migration(
+        9,
+        "a batch is answered hours later, perhaps to another process, perhaps twice: its requests are calls that stay "
+        "open until their results are read, found by the batch's name and their own in it",
+        (
+            "ALTER TABLE calls ADD COLUMN batch_id TEXT",
+            "ALTER TABLE calls ADD COLUMN custom_id TEXT",
+            "CREATE INDEX calls_by_batch ON calls (batch_id, custom_id) WHERE batch_id IS NOT NULL",
+            """CREATE TABLE batches (
+                batch_id TEXT NOT NULL PRIMARY KEY,
+                upstream_id TEXT,
+                provider TEXT NOT NULL,
+                account TEXT,
+                key_id TEXT,
+                requests INTEGER NOT NULL,
+                sent_at_ms INTEGER NOT NULL,
+                ended_at_ms INTEGER
+            ) STRICT, WITHOUT ROWID""",
+            "CREATE UNIQUE INDEX batches_by_upstream ON batches (provider, upstream_id) WHERE upstream_id IS NOT NULL",
+        ),
+    ),
 )
 LATEST = MIGRATIONS[-1].number

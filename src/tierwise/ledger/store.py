@@ -455,7 +455,12 @@ class Ledger:
             self._drop_connection()  # the next write looks again: the file may have been moved aside or recovered
         self._divert(entries, explained)
 
-    def _transact(self, connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    def _transact(
+        self,
+        connection: sqlite3.Connection,
+        entries: Iterable[Entry],
+        beside: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:
         execute = connection.execute
         gathered = _Gathered()
         execute("BEGIN IMMEDIATE")
@@ -467,6 +472,8 @@ class Ledger:
             for call, attempts in entries:
                 self._apply(execute, call, attempts, gathered)
             self._moved_rows += gathered.write(execute)
+            if beside is not None:
+                beside(connection)
             execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
@@ -559,7 +566,9 @@ class Ledger:
             execute(_MOVE_FEEDBACK, (call_id, reported))
 
     def _row(self, call: CallRecord) -> tuple[Any, ...]:
-        return codec.call_row(call, self._this_writer if call.status is CallStatus.OPEN else None)
+        """What is open is at this process, and ends with it; a request of a batch is at nobody's."""
+        ours = call.status is CallStatus.OPEN and call.batch_id is None
+        return codec.call_row(call, self._this_writer if ours else None)
 
     def _price(self, execute: Callable[..., sqlite3.Cursor], price: Price, stored: set[str]) -> str:
         known = self._prices.get(id(price))
@@ -732,6 +741,21 @@ class Ledger:
         if self._writer is None:
             self._writer = this_process()
         return self._writer
+
+    def _write_with(self, entries: Sequence[Entry], beside: Callable[[sqlite3.Connection], None]) -> None:
+        """Entries, and what `beside` writes, in one transaction: all of it or nothing. No spool takes it.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        with self._lock:
+            connection = self._open()
+            try:
+                self._transact(connection, entries, beside)
+            except _UNFIT as error:
+                raise LedgerUnavailable(f"a record does not fit the ledger {self.path} ({error})") from error
+            except sqlite3.Error as error:
+                raise explain(error, self.path) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
