@@ -402,6 +402,21 @@ SHAPES: dict[str, Any] = {
         "waiting": [],
         "bytes": 52_379_104,
     },
+    "ledger batches": {
+        "ledger": "/home/ana/.local/share/tierwise/ledger.db",
+        "batches": [
+            {
+                "batch_id": "01a22143-dc37-7000-94cd-39da7649cdf9",
+                "upstream_id": "msgbatch_013Zva2CMHLNnXjNJJKqJ2EF",
+                "provider": "anthropic",
+                "sent_at_ms": 1_795_854_425_143,
+                "requests": 2_000,
+                "unread_requests": 2_000,
+                "expected_nanousd": 1_204_000_000,
+                "unpriced_requests": 0,
+            }
+        ],
+    },
     "ledger verify": {"ledger": "/home/ana/.local/share/tierwise/ledger.db", "faults": []},
     "ledger rebuild": {"ledger": "/home/ana/.local/share/tierwise/ledger.db", "calls": 81_204, "attempts": 93_411},
     "ledger prune": {
@@ -491,6 +506,9 @@ How to use it: [Claude Code](../how-to/claude-code.md).""",
     "ledger size": """\
 Times are those of the first and last call, to the hour; of long ago to the day (UTC). `calls` and `attempts` have rows;
 `pruned_calls` are in the sums alone.""",
+    "ledger batches": """\
+`upstream_id` is null of one that was being sent when its process ended, or its connection: it may or may not have been
+taken.""",
     "ledger verify": "`faults` are sentences. Exit code 1 where there is one.",
     "ledger prune": "With `--json` nothing is asked.",
     "init": "`status` of the weights is `present`, `installed`, `skipped` or `failed` (exit code 2).",

@@ -45,7 +45,7 @@ GROUPS = {
     ),
     "Tools of agent loops": ("model_tool", "Toolbox"),
     "Routers": ("Router", "AsyncRouter"),
-    "Other libraries": ("wrap", "call_options"),
+    "Other libraries": ("wrap", "call_options", "judge_batch", "BatchVerdict"),
     "Tasks": ("Task", "TaskType", "Needs", "Stakes", "Classification"),
     "Decisions and results": ("Tier", "Decision", "Reason", "Result", "AttemptRecord", "OutcomeKind"),
     "Money": ("Usage", "Price"),

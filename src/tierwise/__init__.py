@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from tierwise.engine.result import Result
     from tierwise.engine.router import AsyncRouter
     from tierwise.engine.sync import Router
+    from tierwise.integrations.batches import BatchVerdict, judge_batch
     from tierwise.integrations.options import call_options
     from tierwise.integrations.sdk import wrap
     from tierwise.integrations.tools import Toolbox, model_tool
@@ -104,6 +105,7 @@ _WHERE = {
     "tierwise.engine.result": ("Result",),
     "tierwise.engine.router": ("AsyncRouter",),
     "tierwise.engine.sync": ("Router",),
+    "tierwise.integrations.batches": ("BatchVerdict", "judge_batch"),
     "tierwise.integrations.options": ("call_options",),
     "tierwise.integrations.sdk": ("wrap",),
     "tierwise.integrations.tools": ("Toolbox", "model_tool"),
@@ -115,6 +117,7 @@ __all__ = [
     "TOOL_TIER_OVERRIDES",
     "AsyncRouter",
     "AttemptRecord",
+    "BatchVerdict",
     "Classification",
     "ConfigError",
     "CostCeilingExceeded",
@@ -155,6 +158,7 @@ __all__ = [
     "classify",
     "dispatch_tool",
     "get_model",
+    "judge_batch",
     "load_settings",
     "model_tool",
     "route",

@@ -22,6 +22,7 @@ def test_size_verify_and_backup_tell_what_they_found(tierwise: Tierwise, recorde
     """A sound ledger is said to be, its size and its copy's are shown, and a copy is never put over a file."""
     recorded.close()
     assert "calls with" in tierwise("ledger", "size").out
+    assert "no batch waits" in tierwise("ledger", "batches").out
     assert "is sound" in tierwise("ledger", "verify").out
     copy = tmp_path / "copy.db"
     assert tierwise("ledger", "backup", str(copy)).code == 0

@@ -18,6 +18,7 @@ from tierwise import cli
 from tierwise.cli.failures import exit_code_of
 from tierwise.core import errors
 from tierwise.ledger import Ledger
+from tierwise.ledger.batches import Batch, Batches
 from tierwise.ledger.budgets import BudgetPeriod, Budgets, BudgetScope
 from tierwise.ledger.keys import Keys
 from tierwise.testing import StandInUpstream
@@ -60,9 +61,11 @@ def _assert_same_keys(documented: Any, printed: Any, where: str) -> None:
 
 @pytest.fixture
 def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
-    """A machine with a key, a stand-in that answers and a ledger with calls, a client's key and a budget."""
+    """A machine with a key, a stand-in that answers and a ledger with calls, a client's key, a budget and a batch."""
     Keys(recorded).create("laptop", 0)
     Budgets(recorded).set(BudgetScope.PROJECT, "search", BudgetPeriod.DAY, 10**9, 0)
+    batch = Batch("batch-1", "up-1", "anthropic", None, None, 1, 0)
+    Batches(recorded).begin(batch, [])
     recorded.close()
     upstream.reply("a reply that the demo's checks refuse", times=None)
     return home
@@ -91,6 +94,7 @@ def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
         ("types remove", ["declared"]),
         ("feedback", ["CALL", "--good"]),
         ("ledger size", []),
+        ("ledger batches", []),
         ("ledger verify", []),
         ("ledger rebuild", []),
         ("ledger prune", ["--older-than", "2020-01-01", "--keep-rollups"]),

@@ -298,8 +298,6 @@ def test_what_is_not_routed_goes_beside(host: Host, claude: Any) -> None:
     """What the gateway does not know goes where the client sends it; nothing of it is recorded."""
     with pytest.raises(anthropic.NotFoundError, match="/v1/files"):
         claude.beta.files.list()
-    with pytest.raises(anthropic.NotFoundError, match="batches"):
-        claude.messages.batches.create(requests=[{"custom_id": "1", "params": {"model": OPUS, **ASKED}}])
     assert host.calls() == []
 
 
@@ -309,14 +307,14 @@ def test_given_client_carries_the_rest(host: Host) -> None:
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         carried.append(request.url.path)
-        return httpx2.Response(200, json={"data": [], "has_more": False, "first_id": None, "last_id": None})
+        return httpx2.Response(200, json={"data": [], "has_more": False, "next_page": None})
 
     mine = httpx2.Client(transport=httpx2.MockTransport(answer))
     client = anthropic.Anthropic(base_url=host.upstream.url, api_key=KEY, max_retries=0)
     with tierwise.wrap(client, settings=host.settings, http_client=mine) as wrapped:
-        assert list(wrapped.messages.batches.list()) == []
+        assert list(wrapped.beta.files.list()) == []
         wrapped.messages.create(model=AUTO, **ASKED)
-    assert (carried, host.models()) == (["/v1/messages/batches"], [HAIKU])
+    assert (carried, host.models()) == (["/v1/files"], [HAIKU])
 
 
 def test_closed_early_stream_is_recorded(host: Host, claude: Any) -> None:
@@ -331,13 +329,6 @@ def test_closed_early_stream_is_recorded(host: Host, claude: Any) -> None:
     found = host.call()
     assert found.call.status is CallStatus.CANCELLED
     assert found.attempts[0].usage.input_tokens > 0
-
-
-def test_routed_name_in_a_batch_is_refused(host: Host, claude: Any) -> None:
-    """A batch that names a routed model is refused before anything is sent, and says what to do."""
-    with pytest.raises(anthropic.BadRequestError, match=r"tierwise\.route"):
-        claude.messages.batches.create(requests=[{"custom_id": "1", "params": {"model": AUTO, **ASKED}}])
-    assert host.upstream.requests == []
 
 
 def test_models_and_counting(host: Host, claude: Any) -> None:

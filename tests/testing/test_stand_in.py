@@ -325,3 +325,37 @@ def test_garbage_on_the_socket_does_not_disturb_others(upstream: StandInUpstream
         raw.settimeout(5)
         raw.recv(100)
     assert call(upstream, body=ask())[0] == 200
+
+
+def test_batches_are_made_answered_and_refused_as_at_the_api(upstream: StandInUpstream) -> None:
+    """A batch ends when it is looked at, its requests take the script one by one, and what is wrong is refused."""
+    asked = {"model": "claude-haiku-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    upstream.reply("one")
+    upstream.fail(Fault.status(500))
+    upstream.batches.hold = True
+    requests = [{"custom_id": name, "params": asked} for name in ("a", "b")]
+    requests.append({"custom_id": "c", "params": {**asked, "model": "none"}})
+    path = "/v1/messages/batches"
+    status, _, made = call(upstream, path, {"requests": requests})
+    name = json.loads(made)["id"]
+    assert (status, json.loads(made)["request_counts"]["processing"]) == (200, 3)
+    assert call(upstream, f"{path}/{name}/results", method="GET")[0] == 404
+    assert call(upstream, f"{path}/{name}", method="DELETE")[0] == 400
+    upstream.batches.hold = False
+    told = json.loads(call(upstream, f"{path}/{name}", method="GET")[2])
+    assert (told["processing_status"], told["results_url"]) == ("ended", f"{upstream.url}{path}/{name}/results")
+    lines = call(upstream, f"{path}/{name}/results", method="GET")[2].decode().splitlines()
+    results = {line["custom_id"]: line["result"] for line in map(json.loads, lines)}
+    assert results["a"]["message"]["usage"]["service_tier"] == "batch"
+    assert [results[one]["error"]["error"]["type"] for one in ("b", "c")] == ["api_error", "not_found_error"]
+    assert call(upstream, f"{path}/{name}/cancel")[0] == 400
+    for wrong in (
+        [],
+        [requests[0], requests[0]],
+        [{**requests[0], "tierwise": {}}],
+        [{**requests[0], "custom_id": "a b"}],
+        [{"custom_id": "a"}],
+    ):
+        assert call(upstream, path, {"requests": wrong})[0] == 400
+    assert call(upstream, f"{path}/{name}", method="DELETE")[0] == 200
+    assert json.loads(call(upstream, path, method="GET")[2])["data"] == []

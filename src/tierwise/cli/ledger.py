@@ -19,7 +19,7 @@ _MB = 1_000_000
 
 @click.group("ledger")
 def command() -> None:
-    """Look after the ledger: size, verify, backup, prune, rebuild.
+    """Look after the ledger: size, batches, verify, backup, prune, rebuild.
 
     All of it may be done while other processes write. Every subcommand takes --json.
     """
@@ -52,6 +52,49 @@ def size(ctx: click.Context, /, *, as_json: bool) -> None:
         )
     for spool in found.waiting:
         click.echo(f"records wait in {spool}")
+
+
+@command.command("batches")
+@json_option
+@click.pass_context
+def batches(ctx: click.Context, /, *, as_json: bool) -> None:
+    """List batches of which results are still to be read.
+
+    What they cost is known once somebody reads their results through tierwise; until then their calls stay open. One
+    without a name was being sent when its process ended, or its connection: it may or may not have been taken.
+    """
+    from tierwise.core.money import format_usd, nanousd_to_usd
+    from tierwise.ledger.batches import Batches
+
+    with existing_ledger(ctx, "calls", _NO_LEDGER) as ledger:
+        book = Batches(ledger)
+        found = [(batch, book.unread(batch)) for batch in book.waiting()]
+        path = ledger.path
+    if as_json:
+        listed = [
+            {
+                "batch_id": batch.batch_id,
+                "upstream_id": batch.upstream_id,
+                "provider": batch.provider,
+                "sent_at_ms": batch.sent_at_ms,
+                "requests": batch.requests,
+                "unread_requests": unread.requests,
+                "expected_nanousd": unread.expected_nanousd,
+                "unpriced_requests": unread.unpriced,
+            }
+            for batch, unread in found
+        ]
+        echo_json({"ledger": path, "batches": listed})
+        return
+    for batch, unread in found:
+        unpriced = f" and {unread.unpriced:,} without a known price" if unread.unpriced else ""
+        click.echo(
+            f"{batch.upstream_id or '(no name)'}  sent {moment(batch.sent_at_ms)} to {batch.provider}  "
+            f"{unread.requests:,} of {batch.requests:,} unread, "
+            f"expected {format_usd(nanousd_to_usd(unread.expected_nanousd))}{unpriced}"
+        )
+    if not found:
+        click.echo("no batch waits for its results to be read")
 
 
 @command.command("verify")

@@ -2,6 +2,7 @@
 
     POST /v1/messages                 Anthropic's dialect, JSON and SSE
     POST /v1/messages/count_tokens    passed on
+    *    /v1/messages/batches…        each request routed, each result settled (tierwise.gateway.batches)
     GET  /v1/models, /v1/models/{id}  the upstream's, and the routed names
     POST /v1/chat/completions         OpenAI's dialect, JSON and SSE
     GET  /tierwise/calls/{id}         the receipt of a call
@@ -36,7 +37,9 @@ from tierwise.engine.router import AsyncRouter
 from tierwise.gateway.accounts import Accounts
 from tierwise.gateway.admission import Admission, Admits
 from tierwise.gateway.asgi import (
+    CHECKS,
     NOT_PASSED_ON,
+    TRAILERS,
     ClientGone,
     Receive,
     Scope,
@@ -47,6 +50,7 @@ from tierwise.gateway.asgi import (
     send_whole,
     without_keys,
 )
+from tierwise.gateway.batches import BatchRoutes
 from tierwise.gateway.bounds import ceiling_by_name
 from tierwise.gateway.connections import CONNECTION
 from tierwise.gateway.conversations import Conversations
@@ -75,11 +79,9 @@ from tierwise.wire.splice import SpliceError, splice
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["CHECKS", "LOOPBACK", "TRAILERS", "Gateway", "receipt"]
+__all__ = ["LOOPBACK", "Gateway", "receipt"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-CHECKS = "tierwise.checks"  # in a scope's extensions, where the caller is in this process: his own checks of the answer
-TRAILERS = "http.response.trailers"  # the same: ASGI's own word for a caller who takes headers after the body
 KEY_PREFIX = b"tw-"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LEARNED_DAYS = 30  # how far back it looks to learn how long conversations are
@@ -130,6 +132,7 @@ class Gateway:
         self.running = 0
         self.draining = False
         self.dashboard = Hosted(self)
+        self.batches = BatchRoutes(self)
         self._endpoints: dict[str, Endpoint] = {}
         self._retired: set[Planning] = set()  # of configurations before, of which calls still run
         self._retiring: set[asyncio.Future[None]] = set()
@@ -214,6 +217,17 @@ class Gateway:
             self._retiring.add(asyncio.ensure_future(self._retire(before)))
         if self.admission is not None:
             self.admission.configure(settings.gateway.limits)
+
+    def hold(self) -> Planning:
+        """The planning for a call, to its end, whatever is configured meanwhile; `let_go` of it then."""
+        self.planning.calls += 1
+        return self.planning
+
+    async def let_go(self, planning: Planning) -> None:
+        """A call is over."""
+        planning.calls -= 1
+        if not planning.calls and planning in self._retired:
+            await self._retire(planning)
 
     async def _retire(self, planning: Planning) -> None:
         """Lets go of a configuration that no call has any more."""
@@ -340,6 +354,10 @@ class Gateway:
                 await self._call(dialect, scope, receive, send, key)
             case ("POST", "/v1/messages/count_tokens"):
                 await self._count_tokens(scope, receive, send, key)
+            case (_, "/v1/messages/batches"):
+                await self.batches.answer(scope, receive, send, key)
+            case (_, _) if path.startswith("/v1/messages/batches/"):
+                await self.batches.answer(scope, receive, send, key)
             case ("GET", "/v1/models"):
                 await self._models(scope, send)
             case ("GET", _) if path.startswith("/v1/models/"):
@@ -391,13 +409,12 @@ class Gateway:
         planning = None
         try:
             incoming = await self._read(dialect, scope, receive, key)
-            planning = self.planning  # to the end of the call, whatever is configured meanwhile
-            planning.calls += 1
+            planning = self.hold()
             try:
                 plan = await planning.plan(incoming, time.time())
             except TierwiseError as error:
                 raise BadRequest(str(error)) from None
-            self._allow(planning, key, plan)
+            self.allow(planning, key, plan)
             connection = scope.get("extensions", _NOTHING).get(CONNECTION)
             await Run(self, planning, incoming, plan, send, receive, connection).go()
         finally:
@@ -405,11 +422,9 @@ class Gateway:
             if self.shared is not None:
                 self.shared.leave()
             if planning is not None:
-                planning.calls -= 1
-                if not planning.calls and planning in self._retired:
-                    await self._retire(planning)
+                await self.let_go(planning)
 
-    def _allow(self, planning: Planning, key: ApiKey | None, plan: Plan) -> None:
+    def allow(self, planning: Planning, key: ApiKey | None, plan: Plan) -> None:
         """Refuses a model by name above the highest tier of a key or project; what is routed stays below it anyway."""
         if plan.decision is not None:
             return

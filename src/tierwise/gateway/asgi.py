@@ -13,7 +13,9 @@ from tierwise.wire.chat import error_body as chat_error_body
 from tierwise.wire.endings import Dialect
 
 __all__ = [
+    "CHECKS",
     "NOT_PASSED_ON",
+    "TRAILERS",
     "ClientGone",
     "Receive",
     "Scope",
@@ -30,6 +32,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
+CHECKS = "tierwise.checks"  # in a scope's extensions, where the caller is in this process: his own checks of the answer
+TRAILERS = "http.response.trailers"  # the same: ASGI's own word for a caller who takes headers after the body
 # Of an upstream's answer: what belongs to its connection, or is set anew.
 NOT_PASSED_ON = frozenset({b"content-length", b"content-encoding", b"transfer-encoding", b"connection", b"keep-alive"})
 

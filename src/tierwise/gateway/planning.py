@@ -60,6 +60,7 @@ _REMEMBERED = 4_096
 # The API's own answer where it cannot hold a conversation: clients go on by sending the whole of it each time.
 _UNTHREADED = "a routed model holds no thread; send the full conversation without `thread`"
 _CHARS_PER_TOKEN = 4
+_MOST_OUTPUT = 128_000  # of a model of which it is not known
 _UNBOUNDED = Bounds()
 
 
@@ -77,6 +78,18 @@ class Target(NamedTuple):  # not a dataclass: it is made for every attempt
         """A rung of a ladder."""
         cost = usd_to_nanousd(rung.estimated_cost_usd)
         return cls(rung.tier.name, rung.model, rung.price, rung.estimated_usage, cost)
+
+    def at_most(self, sent: JsonObject, body: bytes) -> Usage:
+        """The most that an attempt may use: the whole prompt written to the cache where one is, all of the output."""
+        prompt, asked = self.estimated.prompt_tokens, sent.get("max_tokens")
+        output = self.model.max_output_tokens or _MOST_OUTPUT
+        if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
+            output = min(asked, output)
+        if b'"cache_control"' not in body:
+            return Usage(input_tokens=prompt, output_tokens=output)
+        if b'"1h"' in body:
+            return Usage(cache_write_1h_tokens=prompt, output_tokens=output)
+        return Usage(cache_write_5m_tokens=prompt, output_tokens=output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +187,11 @@ class Planning:
             for model in settings.catalog.models
             if settings.providers[model.provider].kind == "embedded" and not settings.gateway.embedded
         }
+        upstream = settings.gateway.upstream
+        elsewhere = f"a batch goes to {upstream} as a whole"
+        self._not_in_batches = self._withheld | {
+            model.id: elsewhere for model in settings.catalog.models if model.provider != upstream
+        }
         self._second = -1.0
         self._decided: dict[tuple[object, ...], tuple[Classification, Decision]] = {}  # in this second
         self._stays: dict[int, tuple[Decision, Decision]] = {}  # by identity, in this second too
@@ -236,6 +254,56 @@ class Planning:
             )
         decision = await self._decide(incoming, kind, key, ask, now)
         return Plan(kind, key, ask, Target.of(decision.first), decision.reasons, decision, project=project)
+
+    async def plan_batched(self, incoming: Incoming) -> Plan:
+        """Where a request of a batch goes: to a model of the upstream that the batch goes to, at a batch's price.
+
+        Raises:
+            TierwiseError: it cannot go anywhere.
+            BadRequest: it names a model of another provider, or a thread.
+        """
+        body, kind = incoming.value, CallKind.MAIN
+        key = identify(incoming.headers, body)
+        ask = incoming.directions.task or last_ask(body)
+        project = self.project_of(incoming)
+        observes = self._observes(project)
+        routed = self.is_routed(incoming.model, project)
+        if not routed or observes or incoming.directions.no_route:
+            name = self.settings.catalog.baseline.id if routed else incoming.model
+            target = self._concrete(name, incoming)
+            if target.model.provider != self.settings.gateway.upstream:
+                raise BadRequest(
+                    f"a batch goes to {self.settings.gateway.upstream}, and {target.model.id} is a model of "
+                    f"{target.model.provider}"
+                )
+            why = (Reason("not_routed", "not routed, as asked: the baseline model"),) if routed else ()
+            return Plan(kind, key, ask, self._batched(target, body), why, project=project, observed=observes)
+        if body.get("thread") is not None:
+            raise BadRequest(_UNTHREADED)
+        within = self._bounds(incoming)
+        request = self._request(incoming, key, ask, within)
+        decision = await self._planned(request, await self._classify(request), batched=True)
+        decision = _with(decision, *within.reasons, Reason("batch", "in a batch, which has no second try"))
+        target = self._batched(Target.of(decision.first), body)
+        return Plan(kind, key, ask, target, decision.reasons, decision, project=project)
+
+    def batch_price(self, model: Model, day: date, body: JsonObject, usage: JsonObject | None = None) -> Price | None:
+        """What a model costs in a batch; None where no price is known."""
+        try:
+            return self.router.planner.prices.price(model, day, replace(conditions_of(body, usage), batch=True))
+        except UnpricedModel:
+            return None
+
+    def model(self, name: str) -> Model | None:
+        """A model that is configured."""
+        known = self._models.get(name)
+        return None if known is None else known[1]
+
+    def _batched(self, target: Target, body: JsonObject) -> Target:
+        """The same at a batch's price."""
+        price = self.batch_price(target.model, _today(), body)
+        cost = None if price is None else usd_to_nanousd(price.cost_usd(target.estimated))
+        return target._replace(price=price, estimated_nanousd=cost)
 
     def _observes(self, project: str | None) -> bool:
         ruled = self.ruled(project)
@@ -345,7 +413,13 @@ class Planning:
         return replace(decision, reasons=tuple(reason for reason in decision.reasons if reason.step != "forced_tier"))
 
     async def _planned(
-        self, request: _Request, classification: Classification, *, tier: str | None = None, model: str | None = None
+        self,
+        request: _Request,
+        classification: Classification,
+        *,
+        tier: str | None = None,
+        model: str | None = None,
+        batched: bool = False,
     ) -> Decision:
         """The router's decision, for one tier or model where that is named.
 
@@ -371,6 +445,7 @@ class Planning:
             request.keyed,
             request.ask if overrides.patterns else None,
             said.tags if overrides.tags else None,
+            batched,
         )
         found = self._decided.get(key)
         if found is None:
@@ -378,7 +453,10 @@ class Planning:
             if tier is not None or model is not None:
                 task = replace(task, tier=tier, model=model)
             decision, _ = await self.router.plan_available(
-                task, classification, keyed=request.keyed, withheld=self._withheld
+                task,
+                classification,
+                keyed=request.keyed,
+                withheld=self._not_in_batches if batched else self._withheld,
             )
             found = self._decided[key] = (classification, decision)
         return found[1]

@@ -413,7 +413,7 @@ class Run:
             if target.price is None:
                 hard = next((budget for budget in applying if budget.hard), None)
                 return None if hard is None else self._over_budget(f"{hard}: {_unpriced(target)}")
-            amount = usd_to_nanousd(target.price.cost_usd(self._at_most(target, sent)))
+            amount = usd_to_nanousd(target.price.cost_usd(target.at_most(sent, self.incoming.body)))
             answer = await desk.reserve(ReservationRequest(self.call_id, amount, key_id, self.plan.project), now_ms)
         except LedgerError as error:
             # A budget that cannot be kept is not spent: better no answer than an unbounded bill.
@@ -432,16 +432,6 @@ class Run:
         body = compact(error_body(kind, f"tierwise: {why}"))
         self._refused = Refused(status, [(b"content-type", b"application/json")], body)
         return self._unsent(OutcomeKind.UNAUTHORIZED, why)
-
-    def _at_most(self, target: Target, sent: JsonObject) -> Usage:
-        """The most that the attempt may use: the whole prompt written to the cache where one is, all of the output."""
-        prompt, output = target.estimated.prompt_tokens, _most_output(sent, target)
-        body = self.incoming.body
-        if b'"cache_control"' not in body:
-            return Usage(input_tokens=prompt, output_tokens=output)
-        if b'"1h"' in body:
-            return Usage(cache_write_1h_tokens=prompt, output_tokens=output)
-        return Usage(cache_write_5m_tokens=prompt, output_tokens=output)
 
     async def _admitted(self, target: Target, sent: JsonObject, *, last: bool) -> Outcome | None:
         """Waits for the model's rate limits; an outcome where they have no room in time."""
@@ -880,10 +870,3 @@ def _as_text(headers: Sequence[Header]) -> dict[str, str]:
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")[:200]
-
-
-def _most_output(sent: JsonObject, target: Target) -> int:
-    """The most that a reply may have: the client's limit, or the model's."""
-    asked = sent.get("max_tokens")
-    most = target.model.max_output_tokens or 128_000
-    return min(asked, most) if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0 else most

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Ended", "Exchange", "Head", "InsideGateway", "Piece", "Request"]
 
 Header = tuple[bytes, bytes]
+_LARGEST_BATCH_BYTES = 256 * 1024 * 1024
 _LAST_SECONDS = 10.0  # for a call that was broken off to be recorded, and for closing
 
 
@@ -103,7 +104,7 @@ class Exchange:
                 self._done.result(_LAST_SECONDS)
 
     async def _run(self, app: Gateway) -> None:
-        from tierwise.gateway.app import CHECKS, TRAILERS  # noqa: PLC0415  is there: it is the application
+        from tierwise.gateway.asgi import CHECKS, TRAILERS  # noqa: PLC0415  is there: the application imports it
 
         request = self._request
         scope = {
@@ -150,8 +151,11 @@ class InsideGateway:
         from tierwise.gateway.extra import check_installed  # noqa: PLC0415
 
         check_installed()
-        # Nobody but this process can ask: no key of ours is demanded.
-        self.settings = replace(settings, gateway=replace(settings.gateway, host="127.0.0.1", workers=1))
+        # Nobody but this process can ask: no key of ours is demanded, and a batch may be as large as the API takes it.
+        largest = max(settings.gateway.max_body_bytes, _LARGEST_BATCH_BYTES)
+        self.settings = replace(
+            settings, gateway=replace(settings.gateway, host="127.0.0.1", workers=1, max_body_bytes=largest)
+        )
         self._ledger = ledger
         self._lock = threading.Lock()
         self._process = os.getpid()

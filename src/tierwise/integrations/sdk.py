@@ -2,12 +2,13 @@
 
 The client that comes back is made by the SDK itself (`with_options(http_client=…)`, which is public in both), with a
 transport of ours where its connections were. So it is of the same type, and everything of it works as before. What the
-gateway does not know (batches, files, embeddings) goes out as it would without us.
+gateway does not know (files, embeddings) goes out as it would without us.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ __all__ = ["inside_gateway", "wrap"]
 ClientT = TypeVar("ClientT")
 _MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
 _BATCHES = "/v1/messages/batches"
+_RESULTS = re.compile(f"{_BATCHES}/[^/]+/results$")
 _THEIRS = ("anthropic.lib.", "openai.lib.")  # where the SDKs keep their clients of clouds
 _NOT_ROUTED = "tierwise routes no {what}; name a model (`tierwise.route` says which) in place of {model!r}"
 _lock = threading.Lock()
@@ -58,7 +60,7 @@ def wrap(
         route: models that are routed too when a call names them.
         settings: the configuration; read from tierwise.toml and the environment when None.
         ledger: where calls are recorded; the configured one when None.
-        http_client: the `httpx2` client for what is not routed (batches, files, …), where the SDK's defaults will
+        http_client: the `httpx2` client for what is not routed (files, …), where the SDK's defaults will
             not do.
 
     Raises:
@@ -170,7 +172,7 @@ def _with_transport(  # noqa: PLR0917  each is something of its own
 
 
 def _anthropic(gateway: InsideGateway, base_url: str) -> Rewrite:
-    """Messages, counting them, and models; where the client has been pointed elsewhere since, nothing."""
+    """Messages and batches of them, their tokens, and models; where the client was pointed elsewhere since, nothing."""
     from httpx2 import URL  # noqa: PLC0415
 
     from tierwise.integrations.transport import Part  # noqa: PLC0415
@@ -180,18 +182,16 @@ def _anthropic(gateway: InsideGateway, base_url: str) -> Rewrite:
 
     def rewrite(request: httpx2.Request, body: bytes) -> Part | httpx2.Response | None:
         url = request.url
+        results = _RESULTS.search(url.path) if request.method == "GET" else None
+        if results is not None:  # at an address that the API gave, which a proxy before it may not have changed
+            return Part(results[0], _headers(request), body)
         if (url.scheme, url.netloc) != (base.scheme, base.netloc) or not url.path.startswith(f"{prefix}/v1/"):
             return None
         path = url.path.removeprefix(prefix)
         posted, models = request.method == "POST", path == "/v1/models" or path.startswith("/v1/models/")
-        if (posted and path in _MESSAGES) or (request.method == "GET" and models):
+        batches = path == _BATCHES or path.startswith(f"{_BATCHES}/")
+        if batches or (posted and path in _MESSAGES) or (request.method == "GET" and models):
             return Part(path, _headers(request), body)
-        if posted and path == _BATCHES:
-            for model in _models_of_batch(body):
-                if gateway.is_routed(model):
-                    said = _NOT_ROUTED.format(what="batches", model=model)
-                    error: Json = {"type": "invalid_request_error", "message": said}
-                    return _error(request, {"type": "error", "error": error})
         return None
 
     return rewrite
@@ -229,18 +229,6 @@ def _headers(request: httpx2.Request) -> list[tuple[bytes, bytes]]:
 def _without_foreign_key(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """A key of Anthropic's may have been given to OpenAI's client, and goes on; any other is for OpenAI alone."""
     return [pair for pair in headers if pair[0] != b"authorization" or pair[1].startswith(b"Bearer sk-ant-")]
-
-
-def _models_of_batch(body: bytes) -> list[str]:
-    requests = _field(body, "requests")
-    found = []
-    for one in requests if isinstance(requests, list) else ():
-        match one:
-            case {"params": {"model": str(model)}}:
-                found.append(model)
-            case _:
-                pass
-    return found
 
 
 def _field(body: bytes, name: str) -> Json:

@@ -23,7 +23,7 @@ from tierwise.ledger.codec import Entry
 if TYPE_CHECKING:
     from tierwise.ledger.store import Ledger, StoredCall
 
-__all__ = ["Batch", "Batches"]
+__all__ = ["Batch", "Batches", "Unread"]
 
 _COLUMNS = "batch_id, upstream_id, provider, account, key_id, requests, sent_at_ms, ended_at_ms"
 
@@ -40,6 +40,15 @@ class Batch:
     requests: int
     sent_at_ms: int
     ended_at_ms: int | None = None  # when the last of its results was read
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Results of a batch that nobody has read."""
+
+    requests: int
+    expected_nanousd: int  # of those of which a price is known
+    unpriced: int
 
 
 class Batches:
@@ -123,6 +132,20 @@ class Batches:
             LedgerError: the ledger cannot be read.
         """
         return self._select("ended_at_ms IS NULL ORDER BY sent_at_ms, batch_id")
+
+    def unread(self, batch: Batch) -> Unread:
+        """How many of its results nobody has read, and what they are expected to cost.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._ledger._reading() as connection:
+            row = connection.execute(
+                "SELECT count(*), coalesce(sum(a.cost_nanousd), 0), coalesce(sum(a.cost_nanousd IS NULL), 0) "
+                "FROM calls AS c JOIN attempts AS a USING (call_id) WHERE c.batch_id = ? AND c.status = 'open'",
+                (batch.batch_id,),
+            ).fetchone()
+        return Unread(*row)
 
     def open_calls(self, batch: Batch, custom_ids: Collection[str] | None = None) -> list[StoredCall]:
         """Its calls of these names (None: all of them) whose results nobody has read yet.

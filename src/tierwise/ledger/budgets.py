@@ -16,7 +16,7 @@ Rows do not stay for ever. What is settled is taken out when its period is over;
 is added up in one row for each budget, which has no call. Both happen some rows at a time, in the transactions of calls
 that come. A new budget begins with such a row: what the ledger says was spent in its period before.
 
-A batch is reserved and settled as one, under its own id, once all of its results are known; no process's end settles it.
+A batch is reserved as one, under its own id, and settled once all of its results are known, never by a process's end.
 
 A process that is killed settles nothing. What it had reserved is settled for it, at what the ledger has on record as
 the cost of that call: when a ledger is opened, and before anybody is refused. Where it cannot be told whether a

@@ -36,11 +36,15 @@ _MOST_HEAD_BYTES = 256 * 1024
 
 
 class UpstreamFailed(Exception):
-    """The upstream could not be reached, or broke off. `answered` says whether a byte of an answer had come."""
+    """The upstream could not be reached, or broke off.
 
-    def __init__(self, message: str, *, answered: bool = False) -> None:
+    `answered` says whether a byte of an answer had come, `sent` whether the request may have arrived.
+    """
+
+    def __init__(self, message: str, *, answered: bool = False, sent: bool = True) -> None:
         super().__init__(message)
         self.answered = answered
+        self.sent = sent
 
 
 class UpstreamTimeout(UpstreamFailed):
@@ -429,7 +433,7 @@ class PassThrough:
         try:
             return self._proxies.leading_to("https" if endpoint.tls else "http", endpoint.host)
         except ValueError as error:
-            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}: {error}") from None
+            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}: {error}", sent=False) from None
 
     async def _connect(self, endpoint: Endpoint, timeouts: Timeouts) -> _Connection:
         if endpoint.tls and self._tls is None:
@@ -440,12 +444,13 @@ class PassThrough:
             async with asyncio.timeout(timeouts.connect):
                 return await self._open(endpoint, proxy)
         except TimeoutError:
-            raise UpstreamTimeout(f"no connection to {endpoint.host}{by} within {timeouts.connect:g} s") from None
+            why = f"no connection to {endpoint.host}{by} within {timeouts.connect:g} s"
+            raise UpstreamTimeout(why, sent=False) from None
         except TunnelRefused as error:
-            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}: {error}") from None
+            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}: {error}", sent=False) from None
         except (OSError, ssl.SSLError) as error:
-            what = error.strerror or type(error).__name__
-            raise UpstreamFailed(f"no connection to {endpoint.host}:{endpoint.port}{by}: {what}") from None
+            why = f"no connection to {endpoint.host}:{endpoint.port}{by}: {error.strerror or type(error).__name__}"
+            raise UpstreamFailed(why, sent=False) from None
 
     async def _open(self, endpoint: Endpoint, proxy: Proxy | None) -> _Connection:
         connection = _Connection(self, endpoint)

@@ -21,6 +21,7 @@ from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tierwise.core.json import Json, JsonObject
+from tierwise.testing.batches import BatchError, StandInBatches
 from tierwise.testing.faults import Fault, FaultKind
 from tierwise.testing.replies import (
     StandInReply,
@@ -36,6 +37,7 @@ from tierwise.testing.rules import CLAUDE_MODELS, LENIENT, ModelRules, violation
 __all__ = ["RecordedRequest", "StandInUpstream"]
 
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
+_UNKNOWN = (401, "authentication_error", "invalid x-api-key")
 _HTML = b"<!doctype html>\n<html><body><h1>502 Bad Gateway</h1></body></html>\n"
 _RATE_LIMITS = {
     "anthropic-ratelimit-requests-limit": "4000",
@@ -75,7 +77,8 @@ Handler = Callable[[RecordedRequest], "StandInReply | Fault | None"]
 class StandInUpstream:
     """A stand-in for the APIs that tierwise speaks to; use it as a context manager.
 
-    It speaks Anthropic's wire (`/v1/messages`, JSON and SSE, `/v1/messages/count_tokens`, `/v1/models`), enough of
+    It speaks Anthropic's wire (`/v1/messages`, JSON and SSE, `/v1/messages/count_tokens`, `/v1/messages/batches`, whose
+    requests take their replies and faults from the script one by one, `/v1/models`), enough of
     OpenAI's (`/v1/chat/completions`) and of Ollama's (`/api/version`, `/api/tags`, `/api/ps`). It is **not** those
     services: no model runs, and limits and counts are made up. It refuses what the real API refuses (see
     `tierwise.testing.rules`): wrong parameters per model, unknown models, missing keys.
@@ -113,6 +116,7 @@ class StandInUpstream:
         self.ollama_loaded = tuple(ollama_loaded)
         self.requests: list[RecordedRequest] = []
         self.connections = 0  # accepted so far
+        self.batches = StandInBatches()
         self._script: deque[StandInReply | Fault] = deque()
         self._always: StandInReply | Fault | None = None
         self._lock = threading.Lock()
@@ -305,6 +309,8 @@ class StandInUpstream:
             case ("POST", "/v1/messages/count_tokens"):
                 refused = self._refused(request, counting=True)
                 return await (answer.error(*refused) if refused else answer.json(_count(request.json)))
+            case (_, path) if path.startswith("/v1/messages/batches"):
+                return await self._batch(answer, request)
             case ("GET", "/v1/models"):
                 return await answer.json(_models_page(list(self.models), request.query))
             case ("GET", path) if path.removeprefix("/v1/models/") in self.models:
@@ -320,10 +326,54 @@ class StandInUpstream:
             case _:
                 return await answer.error(404, "not_found_error", f"{request.method} {request.path}: not found")
 
-    def _refused(self, request: RecordedRequest, *, counting: bool = False) -> tuple[int, str, str] | None:
+    async def _batch(self, answer: _Answer, request: RecordedRequest) -> bool:
+        """A request about batches. Made at once, each request of a batch is answered when the batch ends."""
+        if self._unknown(request):
+            return await answer.error(*_UNKNOWN)
+
+        def perform(params: JsonObject) -> JsonObject:
+            body = json.dumps(params).encode()
+            one = RecordedRequest("POST", "/v1/messages", "", request.headers, body, params, request.request_id)
+            refused = self._refused(one)
+            chosen = None if refused else self._next(one)
+            fault = chosen if isinstance(chosen, Fault) else None
+            if fault is not None and fault.kind is FaultKind.STATUS:
+                refused = fault.code, fault.error_type, fault.message
+            if refused:
+                error: JsonObject = {"type": "error", "error": {"type": refused[1], "message": refused[2]}}
+                return {"type": "errored", "error": {**error, "request_id": request.request_id}}
+            reply = chosen.reply if isinstance(chosen, Fault) else chosen
+            message = anthropic_message(_spoiled(reply or default_reply(params), fault), params, len(self.requests))
+            usage = message.get("usage")
+            told: JsonObject = {**(usage if isinstance(usage, dict) else {}), "service_tier": "batch"}
+            return {"type": "succeeded", "message": {**message, "usage": told}}
+
+        try:
+            if (request.method, request.path) == ("POST", "/v1/messages/batches"):
+                made, fault = self.batches.create(request.json, self.url), self.batches.fault
+                if fault is None:
+                    return await answer.json(made)
+                self.batches.fault = None
+                if fault.kind is FaultKind.STATUS:
+                    self.batches.forget_last()
+                    return await answer.error(fault.code, fault.error_type, fault.message)
+                return await answer.whole(made, fault)  # it is made, and perhaps nobody hears of it
+            query = dict(parse_qsl(request.query))
+            found = self.batches.answer(request.method, request.path, query, self.url, perform)
+        except BatchError as refused:
+            return await answer.error(refused.code, refused.kind, str(refused))
+        if not isinstance(found, str):
+            return await answer.json(found)
+        return await answer.lines(found.encode(), self.batches.cut_after)
+
+    def _unknown(self, request: RecordedRequest) -> bool:
+        """Whether somebody asks who has no key."""
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.api_key is not None and self.api_key not in (request.headers.get("x-api-key"), bearer):
-            return 401, "authentication_error", "invalid x-api-key"
+        return self.api_key is not None and self.api_key not in (request.headers.get("x-api-key"), bearer)
+
+    def _refused(self, request: RecordedRequest, *, counting: bool = False) -> tuple[int, str, str] | None:
+        if self._unknown(request):
+            return _UNKNOWN
         body = request.json
         if not isinstance(body, dict):
             return 400, "invalid_request_error", "The request body is not valid JSON"
@@ -515,6 +565,17 @@ class _Answer:
                 return await self._trickle(body, fault)
             case _:
                 return await self.raw(body)
+
+    async def lines(self, body: bytes, cut_after: int | None) -> bool:
+        """Results of a batch, in two pieces that do not end with lines; cut off after so many."""
+        await self._connection.write(self._head(200, content_type="application/x-jsonl", transfer_encoding="chunked"))
+        if cut_after is not None:
+            await self._chunk(b"".join(body.splitlines(keepends=True)[:cut_after]) or b"\n")
+            return False
+        half = len(body) // 2
+        for piece in filter(None, (body[:half], body[half:])):
+            await self._chunk(piece)
+        return await self._end()
 
     async def stream(self, events: Iterator[JsonObject], fault: Fault | None, *, openai: bool) -> bool:
         if fault and fault.kind is FaultKind.LIE_ABOUT_LENGTH:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tierwise.core.json import Json, JsonObject
 
-__all__ = ["Member", "SpliceError", "compact", "members", "splice", "splice_changes"]
+__all__ = ["Member", "SpliceError", "compact", "elements", "members", "splice", "splice_changes"]
 
 _BLANK = b" \t\n\r"
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
@@ -96,7 +96,7 @@ def _value(document: bytes, position: int) -> tuple[int, int]:
     return token.start(), end
 
 
-def _elements(document: bytes, start: int, end: int) -> list[tuple[int, int]]:
+def elements(document: bytes, start: int, end: int) -> list[tuple[int, int]]:
     """Where the elements of the array at `document[start:end]` stand."""
     found: list[tuple[int, int]] = []
     position = start + 1
@@ -217,7 +217,7 @@ def _says(document: bytes, value: Json) -> bool:
 
 
 def _array(document: bytes, member: Member, old: list[Json], new: list[Json]) -> bytes:
-    spans = _elements(document, member.start, member.end)
+    spans = elements(document, member.start, member.end)
     if len(spans) != len(old):
         return compact(new)
     # In order: an element that is still there keeps its bytes; equal by identity, since that is what was kept.
