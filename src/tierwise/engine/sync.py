@@ -27,7 +27,7 @@ from tierwise.engine.router import AsyncRouter
 from tierwise.ledger import Ledger
 from tierwise.providers.base import Availability
 
-__all__ = ["Router"]
+__all__ = ["Router", "start_loop"]
 
 T = TypeVar("T")
 _CANCEL_SECONDS = 10.0
@@ -169,7 +169,7 @@ class Router:
             if self._closed:
                 raise TierwiseError("this router is closed; make a new one")
             if self._loop is None or self._process != os.getpid():  # a forked process has no thread to run the loop
-                self._loop = _start_loop()
+                self._loop = start_loop()
                 self._process = os.getpid()
             return self._loop
 
@@ -183,7 +183,8 @@ async def _end(running: list[asyncio.Task[Any]], coroutine: Coroutine[Any, Any, 
         coroutine.close()
 
 
-def _start_loop() -> asyncio.AbstractEventLoop:
+def start_loop(name: str = "tierwise-router") -> asyncio.AbstractEventLoop:
+    """An event loop that runs in a thread of its own, until it is stopped."""
     loop = asyncio.new_event_loop()
 
     def serve() -> None:
@@ -192,5 +193,5 @@ def _start_loop() -> asyncio.AbstractEventLoop:
         loop.close()
 
     # A daemon: a script that forgets to close the router still ends.
-    threading.Thread(target=serve, name="tierwise-router", daemon=True).start()
+    threading.Thread(target=serve, name=name, daemon=True).start()
     return loop

@@ -35,7 +35,7 @@ from tierwise.importers.records import (
     usage_of,
 )
 
-__all__ = ["LiteLlm", "build"]
+__all__ = ["LiteLlm", "build", "usage_told"]
 
 NAME = "litellm"
 _NEEDS = ("request_id", "startTime", "model", "prompt_tokens", "completion_tokens")
@@ -159,6 +159,11 @@ def _usage(row: JsonObject, metadata: JsonObject, *, most: int) -> Usage | None:
             "web_searches": first(("web_search_requests", servers), ("web_search_requests", prompts)),
         }
     )
+
+
+def usage_told(usage: JsonObject) -> Usage | None:
+    """What one answer used, as LiteLLM tells it to its callbacks; None where that cannot be."""
+    return _usage(usage, {"usage_object": usage}, most=MOST_TOKENS)
 
 
 def _ask(row: JsonObject) -> str:

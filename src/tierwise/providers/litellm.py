@@ -23,7 +23,7 @@ from tierwise.providers.base import Availability, ModelRequest, ProviderFailure,
 from tierwise.wire.anthropic import ProtocolError
 from tierwise.wire.openai import ChatAccumulator, Untranslatable, chat_request, message_from_completion
 
-__all__ = ["LiteLLMProvider", "build"]
+__all__ = ["LiteLLMProvider", "build", "outcome_of"]
 
 _MISSING = "models through LiteLLM need the package litellm: pip install 'tierwise[litellm]'"
 
@@ -122,7 +122,7 @@ class LiteLLMProvider:
         except TimeoutError as error:
             raise self._failure(OutcomeKind.TIMEOUT, deadline.why or str(error), progress) from None
         except Exception as error:  # noqa: BLE001 - LiteLLM's own tree, and whatever its back ends raise
-            raise self._failure(_kind(error), f"{type(error).__name__}: {error}", progress, error) from None
+            raise self._failure(outcome_of(error), f"{type(error).__name__}: {error}", progress, error) from None
         if accumulator.error is not None:
             error_type = accumulator.error.type
             raise self._failure(failure_kind(200, error_type), accumulator.error.message, progress)
@@ -144,7 +144,7 @@ class LiteLLMProvider:
         )
 
 
-def _kind(error: Exception) -> OutcomeKind:
+def outcome_of(error: Exception) -> OutcomeKind:
     """What LiteLLM's exception means: by the names of its tree, then by its status."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if "ContextWindowExceededError" in names:

@@ -1,9 +1,9 @@
-"""tierwise in LiteLLM: a provider whose models are tiers.
+"""tierwise in LiteLLM: a provider whose models are tiers, and a callback that routes for LiteLLM's own router.
 
-    from tierwise.integrations.litellm import register
+    from tierwise.integrations.litellm import TierRouting, register
 
-`handler` is what a LiteLLM proxy's `custom_provider_map` names. Needs `pip install 'tierwise[litellm]'`. The other way
-round, a tier whose models LiteLLM reaches, is `tierwise.providers.litellm`.
+`handler` and `tier_routing` are what a LiteLLM proxy's configuration names. Needs `pip install 'tierwise[litellm]'`.
+The other way round, a tier whose models LiteLLM reaches, is `tierwise.providers.litellm`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tierwise.integrations.litellm.provider import TierwiseLLM, handler, register
+    from tierwise.integrations.litellm.routing import TierRouting, tier_routing
 
-__all__ = ["TierwiseLLM", "handler", "register"]
+__all__ = ["TierRouting", "TierwiseLLM", "handler", "register", "tier_routing"]
 
-_WHERE = {"TierwiseLLM": "provider", "handler": "provider", "register": "provider"}
+_WHERE = {
+    "TierRouting": "routing",
+    "TierwiseLLM": "provider",
+    "handler": "provider",
+    "register": "provider",
+    "tier_routing": "routing",
+}
 
 
 def __getattr__(name: str) -> Any:
