@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # What each needs, and what it prints of the models that it was sent to.
 RUNS = {
     "anthropic_sdk.py": ("anthropic", "[claude-haiku-5-5]"),
+    "litellm_tiers.py": ("litellm", "[claude-haiku-5-5]"),
     "langgraph_tiers.py": ("langgraph", "claude-haiku-5-5 → claude-sonnet-5-5 → claude-opus-5-5"),
     "llama_index_agent.py": ("llama_index", "Reply, by claude-"),
     "pydantic_ai_agents.py": ("pydantic_ai", "claude-haiku-5-5 → claude-sonnet-5-5 → claude-opus-5-5 for 0."),
@@ -43,6 +44,7 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
                 "ANTHROPIC_BASE_URL": upstream.url,
                 "ANTHROPIC_API_KEY": "sk-ant-example",
                 "TIERWISE_LEDGER": str(ledger),
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the network for prices
             },
             capture_output=True,
             text=True,

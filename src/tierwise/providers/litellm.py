@@ -1,8 +1,8 @@
 """Models through LiteLLM (extra `tierwise[litellm]`): whatever it reaches that tierwise does not reach itself.
 
-LiteLLM is imported by the first request: it takes seconds. Our own suite does not install it (gigabytes); the
-translation is tested with a small module that stands in for it, given as `library`. A model's id is LiteLLM's,
-with or without a leading `litellm:`.
+LiteLLM is imported by the first request: it takes seconds. The translation is tested with a small module that stands
+in for it, given as `library`. A model's id is LiteLLM's, with or without a leading `litellm:`. The other way round,
+tierwise inside LiteLLM, is `tierwise.integrations.litellm`.
 """
 
 from __future__ import annotations
