@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -21,7 +23,7 @@ from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from tierwise.integrations.langchain import ChatTierwise, TierPerStep
 from tierwise.integrations.langchain.messages import conversation, tool_choice_of, tool_of
@@ -147,6 +149,16 @@ def test_own_key_and_address(host: Host) -> None:
     ChatTierwise(settings=host.settings).invoke(SUMMARY)
     keys = [request.headers["x-api-key"] for request in host.upstream.calls()]
     assert keys == ["sk-ant-own", "sk-ant-configured"]
+
+
+def test_copies_are_models_of_their_own(host: Host, model: ChatTierwise) -> None:
+    """A model that has been used can be copied, deeply copied and pickled, and a changed copy calls as it says."""
+    model.invoke(SUMMARY)
+    changed = model.model_copy(update={"api_key": SecretStr("sk-ant-own"), "min_tier": "opus"})
+    for one in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model)), changed):  # noqa: S301  of our own
+        one.invoke(SUMMARY)
+    assert host.models() == [HAIKU] * 4 + [OPUS]
+    assert host.upstream.calls()[-1].headers["x-api-key"] == "sk-ant-own"
 
 
 async def test_asynchronous_and_many_at_once(host: Host, model: ChatTierwise) -> None:

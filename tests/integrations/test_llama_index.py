@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +44,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
-from pydantic import BaseModel, PrivateAttr
+from pydantic import BaseModel, PrivateAttr, SecretStr
 
 from tierwise.integrations.llama_index import TierwiseLLM
 from tierwise.integrations.llama_index.messages import conversation, response_of, tool_choice_of
@@ -221,6 +223,16 @@ def test_own_key_and_address(host: Host) -> None:
     assert keys == ["sk-ant-own", "sk-ant-configured"]
     assert "sk-ant-own" not in f"{own!r} {own.to_json()} {own.to_payload()}"
     assert TierwiseLLM.from_dict(own.to_dict()).base_url == host.upstream.url
+
+
+def test_copies_are_models_of_their_own(host: Host, model: TierwiseLLM) -> None:
+    """A model that has been used can be copied, deeply copied and pickled, and a changed copy calls as it says."""
+    model.complete(SUMMARY)
+    changed = model.model_copy(update={"api_key": SecretStr("sk-ant-own"), "min_tier": "opus"})
+    for one in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model)), changed):  # noqa: S301  of our own
+        one.complete(SUMMARY)
+    assert host.models() == [HAIKU] * 4 + [OPUS]
+    assert host.upstream.calls()[-1].headers["x-api-key"] == "sk-ant-own"
 
 
 def test_several_event_loops(host: Host, model: TierwiseLLM) -> None:

@@ -161,6 +161,8 @@ class AsyncEvents:
 class Messages:
     """Calls of one model of a host. Safe to use from any thread and event loop.
 
+    A deep copy of it is the same; pickled, it is None. So models that keep it can be copied and pickled as before.
+
     Args:
         gateway: answers them.
         api_key: goes with them; the configured ones when None.
@@ -171,6 +173,33 @@ class Messages:
         self._gateway = gateway
         self._headers = {} if api_key is None else {"x-api-key": api_key}
         self._timeout = timeout
+        self._settings: object = None
+        self._made_of: tuple[object, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        known: Messages | None,
+        *,
+        settings: object,
+        base_url: str | None,
+        api_key: str | None,
+        timeout: float | None,
+    ) -> Messages:
+        """The calls of a model with these fields: `known`, unless it is of others, as that of a changed copy is."""
+        made_of = (base_url, api_key, timeout)
+        if known is not None and known._settings is settings and known._made_of == made_of:
+            return known
+        gateway = gateway_for(settings, base_url=base_url, own_key=api_key is not None)
+        made = cls(gateway, api_key=api_key, timeout=timeout)
+        made._settings, made._made_of = settings, made_of
+        return made
+
+    def __deepcopy__(self, memo: object) -> Messages:
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
 
     def create(self, body: JsonObject) -> tuple[JsonObject, Told]:
         """The reply. Raises `RunError` where there is none."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
-from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +21,7 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import ConfigDict, Field, SecretStr
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from tierwise.core.json import JsonObject
 from tierwise.integrations.langchain.messages import ChunkReader, conversation, message_of, tool_choice_of, tool_of
@@ -80,6 +79,7 @@ class ChatTierwise(BaseChatModel):
     """A `tierwise.Settings`; read from tierwise.toml and the environment when None."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further fields of Messages requests."""
+    _known_calls: Any = PrivateAttr(default=None)
 
     # ------------------------------------------------------------------ what LangChain asks
 
@@ -252,13 +252,19 @@ class ChatTierwise(BaseChatModel):
         body.update({name: value for name, value in own.items() if value is not None})
         return close_schemas(body)[0]
 
-    @cached_property
+    @property
     def _calls(self) -> Messages:
-        from tierwise.integrations.calling import Messages, gateway_for  # noqa: PLC0415  starts httpx2
+        from tierwise.integrations.calling import Messages  # noqa: PLC0415  starts httpx2
 
-        key = None if self.api_key is None else self.api_key.get_secret_value()
-        gateway = gateway_for(self.settings, base_url=self.base_url, own_key=key is not None)
-        return Messages(gateway, api_key=key, timeout=self.timeout)
+        calls = Messages.of(
+            self._known_calls,
+            settings=self.settings,
+            base_url=self.base_url,
+            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
+            timeout=self.timeout,
+        )
+        self._known_calls = calls
+        return calls
 
 
 def _reader(told: Told, body: JsonObject) -> ChunkReader:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.generic_utils import (
@@ -38,7 +37,7 @@ from llama_index.core.program.streaming_utils import process_streaming_content_i
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import BaseTool
 from llama_index.core.types import PydanticProgramMode
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr
 
 from tierwise.core.json import JsonObject
 from tierwise.integrations.llama_index.messages import (
@@ -115,6 +114,7 @@ class TierwiseLLM(FunctionCallingLLM):
         exclude=True,
         repr=False,
     )
+    _known_calls: Any = PrivateAttr(default=None)
 
     @classmethod
     def class_name(cls) -> str:
@@ -369,13 +369,19 @@ class TierwiseLLM(FunctionCallingLLM):
         body.update({name: value for name, value in own.items() if value is not None})
         return close_schemas(body)[0]
 
-    @cached_property
+    @property
     def _calls(self) -> Messages:
-        from tierwise.integrations.calling import Messages, gateway_for  # noqa: PLC0415  starts httpx2
+        from tierwise.integrations.calling import Messages  # noqa: PLC0415  starts httpx2
 
-        key = None if self.api_key is None else self.api_key.get_secret_value()
-        gateway = gateway_for(self.settings, base_url=self.base_url, own_key=key is not None)
-        return Messages(gateway, api_key=key, timeout=self.timeout)
+        calls = Messages.of(
+            self._known_calls,
+            settings=self.settings,
+            base_url=self.base_url,
+            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
+            timeout=self.timeout,
+        )
+        self._known_calls = calls
+        return calls
 
 
 def _as_object(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
