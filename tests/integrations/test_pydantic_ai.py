@@ -23,10 +23,11 @@ pytest.importorskip("anthropic", reason="not installed: pip install -r requireme
 
 from pydantic import BaseModel
 from pydantic_ai import Agent, BinaryContent, NativeOutput, PromptedOutput, RunContext, ToolOutput, UsageLimits
-from pydantic_ai.direct import model_request_stream
-from pydantic_ai.exceptions import ModelHTTPError, ModelRequestTimeout, UsageLimitExceeded, UserError
+from pydantic_ai.direct import model_request_batch, model_request_stream
+from pydantic_ai.exceptions import ModelHTTPError, ModelRequestTimeout, UsageLimitExceeded
 from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, ThinkingPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.models.batch import BatchRequest
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.models.test import TestModel as ElsewhereModel
@@ -341,6 +342,21 @@ async def test_tokens_are_counted(host: Host, model: TierwiseModel) -> None:
     assert not host.calls()
 
 
+async def test_batches_are_routed_and_settled(host: Host) -> None:
+    """Requests of a batch are routed each within the model's bounds, and settled when their results are read."""
+    settings = TierwiseModelSettings(tierwise_project="night", tierwise_min_tier="sonnet")
+    model = TierwiseModel(provider=TierwiseProvider(settings=host.settings), settings=settings)
+    asked: Any = [ModelRequest(parts=[UserPromptPart(SUMMARY)])]
+    done = await model_request_batch(model, [BatchRequest(custom_id=name, messages=asked) for name in ("a", "b")])
+    assert [response.model_name for response in done if isinstance(response, ModelResponse)] == [SONNET, SONNET]
+    assert [response.usage.cost for response in done if isinstance(response, ModelResponse)] == [None, None]
+    assert [found.call.project for found in host.calls()] == ["night", "night"]
+    assert spent(host) > 0
+    own = BatchRequest(custom_id="a", messages=asked, model_settings=TierwiseModelSettings(tierwise_min_tier="opus"))
+    with pytest.raises(ConfigError, match="call_options around the batch"):
+        await model_request_batch(model, [own])
+
+
 # ------------------------------------------------------------------ errors
 
 
@@ -389,14 +405,8 @@ def test_deadline_cancels_the_call(host: Host, model: TierwiseModel) -> None:
     assert host.calls()[0].call.status is CallStatus.CANCELLED
 
 
-def test_what_cannot_be_routed_is_refused(host: Host, model: TierwiseModel) -> None:
-    """A batch and another provider are refused with what to do instead."""
-    from pydantic_ai.direct import model_request_batch
-    from pydantic_ai.models.batch import BatchRequest
-
-    request = BatchRequest(custom_id="a", messages=[ModelRequest(parts=[UserPromptPart(SUMMARY)])])
-    with pytest.raises(UserError, match="no batch API"):
-        asyncio.run(model_request_batch(model, [request]))
+def test_other_providers_are_refused() -> None:
+    """A provider of Pydantic AI's own is refused with what to do instead."""
     with pytest.raises(ConfigError, match="wrap"):
         TierwiseModel(provider=AnthropicProvider(api_key="sk-ant-other"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'gateway'"):

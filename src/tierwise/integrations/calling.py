@@ -27,15 +27,14 @@ from tierwise.core.json import JsonObject
 from tierwise.core.settings import Settings
 from tierwise.integrations.inside import InsideGateway
 from tierwise.integrations.sdk import inside_gateway
-from tierwise.integrations.transport import AsyncTransport, Part, Transport
+from tierwise.integrations.transport import TRAILERS, AsyncTransport, Part, Transport
 from tierwise.ledger import Ledger
 from tierwise.wire.sse import SseParser
 
-__all__ = ["INSIDE_URL", "AsyncEvents", "Events", "Messages", "Told", "cost_of_receipt", "everything", "gateway_for"]
+__all__ = ["INSIDE_URL", "AsyncEvents", "Events", "Messages", "Told", "everything", "gateway_for"]
 
 INSIDE_URL = "http://tierwise.invalid"  # never looked up: the transport answers
 _MESSAGES = "/v1/messages"
-_RECEIPT = "/tierwise/calls/"
 _REFUSED = frozenset({400, 401, 402, 403, 404, 413})
 
 
@@ -99,9 +98,11 @@ class Told:
             cost_usd=_cost(said("cost-usd")),
         )
 
-    def at(self, cost_usd: Decimal | None) -> Told:
-        """The same, with what the call cost."""
-        return replace(self, cost_usd=cost_usd)
+    @classmethod
+    def at_end(cls, response: httpx2.Response) -> Told | None:
+        """Of a stream that was read to its end; None where it was not, or said nothing more."""
+        trailers = response.extensions.get(TRAILERS)
+        return cls.of(trailers) if trailers else None
 
     def metadata(self) -> JsonObject:
         """As a host keeps it beside a reply."""
@@ -115,21 +116,8 @@ class Told:
         return {name: text for name, text in found.items() if text}
 
 
-def cost_of_receipt(content: bytes) -> Decimal | None:
-    """What a call cost with all its attempts, by its receipt; None where that is unknown, or not settled."""
-    try:
-        value = json.loads(content)
-    except ValueError:
-        return None
-    match value:
-        case {"status": str(status), "cost_usd": str(cost)} if status != "open":
-            return _cost(cost)
-        case _:
-            return None
-
-
 class Events:
-    """The events of a streamed reply, as they come.
+    """The events of a streamed reply, as they come. Once they were read to their end, `told` has what the call cost.
 
     Iterating raises `RunError` where the gateway breaks the stream off.
     """
@@ -142,6 +130,7 @@ class Events:
     def __iter__(self) -> Iterator[JsonObject]:
         for piece in self._response.iter_bytes():
             yield from _read(self._parser, piece, self.told)
+        self.told = Told.at_end(self._response) or self.told
 
 
 class AsyncEvents:
@@ -156,6 +145,7 @@ class AsyncEvents:
         async for piece in self._response.aiter_bytes():
             for event in _read(self._parser, piece, self.told):
                 yield event
+        self.told = Told.at_end(self._response) or self.told
 
 
 class Messages:
@@ -234,14 +224,6 @@ class Messages:
             yield AsyncEvents(response)
         finally:
             await response.aclose()
-
-    def cost(self, call_id: str) -> Decimal | None:
-        """What a call that has ended cost, out of the ledger; None where that is unknown."""
-        return cost_of_receipt(self._client.get(f"{INSIDE_URL}{_RECEIPT}{call_id}").content)
-
-    async def acost(self, call_id: str) -> Decimal | None:
-        """What a call that has ended cost, out of the ledger; None where that is unknown."""
-        return cost_of_receipt((await self._new_async_client().get(f"{INSIDE_URL}{_RECEIPT}{call_id}")).content)
 
     def _request(self, client: httpx2.Client | httpx2.AsyncClient, body: JsonObject) -> httpx2.Request:
         return client.build_request("POST", f"{INSIDE_URL}{_MESSAGES}", json=body, headers=self._headers)

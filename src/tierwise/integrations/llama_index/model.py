@@ -197,12 +197,12 @@ class TierwiseLLM(FunctionCallingLLM):
 
         def responses() -> ChatResponseGen:
             with stack:
-                reader, told = ResponseReader(), events.told
+                reader = ResponseReader()
                 for event in events:
-                    response = reader.read(event, told.metadata())
+                    response = reader.read(event, events.told.metadata())
                     if response is not None:
                         yield response
-                yield reader.end(told.at(self._calls.cost(told.call_id)).metadata())
+                yield reader.end(events.told.metadata())
 
         return responses()
 
@@ -215,12 +215,12 @@ class TierwiseLLM(FunctionCallingLLM):
 
         async def responses() -> ChatResponseAsyncGen:
             async with stack:
-                reader, told = ResponseReader(), events.told
+                reader = ResponseReader()
                 async for event in events:
-                    response = reader.read(event, told.metadata())
+                    response = reader.read(event, events.told.metadata())
                     if response is not None:
                         yield response
-                yield reader.end(told.at(await self._calls.acost(told.call_id)).metadata())
+                yield reader.end(events.told.metadata())
 
         return responses()
 

@@ -16,6 +16,7 @@ from pydantic_ai import RunContext
 from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponseStreamEvent
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.anthropic import AnthropicModel, AnthropicModelSettings, AnthropicStreamedResponse
+from pydantic_ai.models.batch import Batch, BatchRequest, EncodedBatchRequest
 from pydantic_ai.profiles import ModelProfileSpec, merge_profile
 from pydantic_ai.profiles.anthropic import AnthropicModelProfile
 from pydantic_ai.providers.anthropic import AnthropicProvider
@@ -120,11 +121,6 @@ class TierwiseModel(AnthropicModel):
         self._tierwise = provider
         super().__init__(model_name, provider=provider, profile=profile, settings=settings)
 
-    @property
-    def batch_max_requests(self) -> int | None:
-        """None: batches are not routed."""
-        return None
-
     async def request(
         self,
         messages: list[ModelMessage],
@@ -154,10 +150,25 @@ class TierwiseModel(AnthropicModel):
                 streamed = await stack.enter_async_context(stream)
             yield streamed
 
+    async def batch_encode(self, request: BatchRequest) -> EncodedBatchRequest:
+        """One request of a batch. What is said of it for tierwise would be lost, so it is refused."""
+        own = sorted(name for name in request.model_settings or {} if name.startswith(_OURS))
+        if own:
+            raise ConfigError(
+                f"{', '.join(own)} cannot be set for one request of a batch; set it for the model, or put "
+                "tierwise.call_options around the batch"
+            )
+        return await super().batch_encode(request)
+
+    async def batch_create(self, requests: Sequence[EncodedBatchRequest]) -> Batch:
+        """Sends a batch, whose requests are routed each; the model's own settings hold for all of them."""
+        with self._options(None):
+            return await super().batch_create(requests)
+
     async def _process_streamed_response(self, *args: Any, **kwargs: Any) -> AnthropicStreamedResponse:
         streamed = await super()._process_streamed_response(*args, **kwargs)
         given = {each.name: getattr(streamed, each.name) for each in fields(streamed) if each.init}
-        ours = _StreamedResponse(**given, _tierwise=self._tierwise, _heard=self._tierwise.heard())
+        ours = _StreamedResponse(**given, _heard=self._tierwise.heard())
         ours.canonical_system = streamed.canonical_system
         return ours
 
@@ -176,14 +187,12 @@ class TierwiseModel(AnthropicModel):
 class _StreamedResponse(AnthropicStreamedResponse):
     """A stream that knows at its end what its call cost."""
 
-    _tierwise: TierwiseProvider = field(kw_only=True)
     _heard: Heard = field(kw_only=True)
 
     async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
         self.provider_details = _details(self.provider_details, self._heard)
         async for event in super()._get_event_iterator():
             yield event
-        await self._tierwise.settle(self._heard)
         self._usage.cost = self._heard.cost_usd
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from anthropic import AsyncAnthropic
 from pydantic_ai.providers.anthropic import AnthropicProvider
 
-from tierwise.integrations.calling import INSIDE_URL, Messages, Told, everything, gateway_for
+from tierwise.integrations.calling import INSIDE_URL, Told, everything, gateway_for
 from tierwise.integrations.transport import Part, hearing_client
 
 if TYPE_CHECKING:
@@ -34,19 +34,23 @@ _NO_KEY = "of-the-configuration"  # the SDK wants one; it goes nowhere
 class Heard:
     """What the gateway said of the calls that one request of Pydantic AI made, which as a rule is one."""
 
-    calls: list[Told] = field(default_factory=list)
+    answers: list[httpx2.Response] = field(default_factory=list)
 
     @property
     def last(self) -> Told:
         """Of the call whose answer it is."""
-        return self.calls[-1] if self.calls else Told()
+        return _told(self.answers[-1]) if self.answers else Told()
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """What all of them cost; None where that of one is unknown, or not known yet."""
-        costs = [told.cost_usd for told in self.calls]
+        """What all of them cost; None where that of one is unknown, or its stream has not ended."""
+        costs = [_told(answer).cost_usd for answer in self.answers]
         known = [cost for cost in costs if cost is not None]
         return sum(known, Decimal(0)) if known and len(known) == len(costs) else None
+
+
+def _told(answer: httpx2.Response) -> Told:
+    return Told.at_end(answer) or Told.of(answer.headers)
 
 
 _hearing: ContextVar[Heard | None] = ContextVar("tierwise_pydantic_ai_hearing", default=None)
@@ -88,7 +92,6 @@ class TierwiseProvider(AnthropicProvider):
             http_client=hearing_client(self.gateway, rewrite, _hear),
         )
         super().__init__(anthropic_client=client)
-        self._calls = Messages(self.gateway)
 
     @property
     def name(self) -> str:
@@ -110,14 +113,8 @@ class TierwiseProvider(AnthropicProvider):
         """What was heard so far in the block around."""
         return _hearing.get() or Heard()
 
-    async def settle(self, heard: Heard) -> None:
-        """Looks up what the last call cost, which a stream could not say at its beginning. The call has ended."""
-        last = heard.last
-        if last.call_id and last.cost_usd is None:
-            heard.calls[-1] = last.at(await self._calls.acost(last.call_id))
-
 
 async def _hear(response: httpx2.Response) -> None:
     heard = _hearing.get()
     if heard is not None and "x-tierwise-call-id" in response.headers:
-        heard.calls.append(Told.of(response.headers))
+        heard.answers.append(response)
