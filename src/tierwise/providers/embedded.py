@@ -244,7 +244,10 @@ class EmbeddedProvider:
             await upstream.aclose()
             await _settle()
             if not self._sending:  # another loop's answers keep the engine until the process exits
-                await asyncio.to_thread(_release, key, engine)
+                try:
+                    await asyncio.to_thread(_release, key, engine)
+                except RuntimeError:  # the process ends: there are no other threads to be had, and nobody who waits
+                    _release(key, engine)
 
     def _missing(self) -> str:
         if self._broken:
