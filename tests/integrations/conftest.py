@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.conftest import settings_for
-from tierwise.core.settings import Settings
+from tierwise.config import load_settings
+from tierwise.core.settings import ProviderSettings, Settings
 from tierwise.ledger import Ledger
 from tierwise.ledger.store import StoredCall
+from tierwise.providers.embedded import find_weights
 from tierwise.testing import StandInUpstream
 
 # Climbs at once, never opens a circuit.
@@ -60,3 +63,15 @@ def host(hosted: Host) -> Host:
     hosted.before = 0
     hosted.before = len(hosted.calls()) if path.exists() else 0
     return hosted
+
+
+@pytest.fixture(scope="session")
+def local_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A configuration by which the embedded model answers easy work, and nothing else is there to answer any."""
+    embedded = ProviderSettings(name="embedded", kind="embedded")
+    if importlib.util.find_spec("xllamacpp") is None or find_weights(embedded) is None:
+        pytest.skip("xllamacpp or the weights are not installed (`make test` installs them)")
+    folder = tmp_path_factory.mktemp("local")
+    path = folder / "tierwise.toml"
+    path.write_text("[gateway]\nembedded = true\n", encoding="utf-8")
+    return load_settings(path=path, env={"HOME": str(folder), "TIERWISE_LEDGER": str(folder / "ledger.db")}, cwd=folder)

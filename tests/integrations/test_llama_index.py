@@ -18,6 +18,7 @@ from tests.integrations.conftest import Host
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.core.errors import ConfigError
 from tierwise.core.money import nanousd_to_usd
+from tierwise.core.settings import Settings
 from tierwise.testing import Fault, StandInReply
 
 pytest.importorskip("llama_index.core", reason="not installed: pip install -r requirements/dev.txt")
@@ -185,6 +186,15 @@ def test_unknown_price_is_unknown(host: Host) -> None:
     for done in (other.complete(SUMMARY), list(other.stream_complete(SUMMARY))[-1]):
         assert "cost_usd" not in done.raw["tierwise"]  # type: ignore[index]
     assert [found.attempts[0].cost_nanousd for found in host.calls()] == [None, None]
+
+
+@pytest.mark.embedded
+def test_local_model_costs_nothing(local_settings: Settings) -> None:
+    """What a model on this machine answers costs zero, which is known, streamed or not."""
+    model = TierwiseLLM(settings=local_settings, max_tokens=8, temperature=0.1)
+    prompt = "Translate to French: the bread"
+    for done in (model.complete(prompt), list(model.stream_complete(prompt))[-1]):
+        assert (done.raw["tierwise"]["tier"], done.raw["tierwise"]["cost_usd"]) == ("local", "0")  # type: ignore[index]
 
 
 def test_errors_are_ours(host: Host, model: TierwiseLLM) -> None:

@@ -16,6 +16,7 @@ from tests.integrations.conftest import Host
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.core.errors import ConfigError
 from tierwise.core.money import nanousd_to_usd
+from tierwise.core.settings import Settings
 from tierwise.testing import Fault, StandInReply
 
 pytest.importorskip("pydantic_ai", reason="not installed: pip install -r requirements/dev.txt")
@@ -174,6 +175,16 @@ def test_unknown_price_is_unknown(host: Host) -> None:
     assert agent.run_sync(SUMMARY).usage.cost is None
     assert asyncio.run(_streamed(agent, SUMMARY)).usage.cost is None
     assert [found.attempts[0].cost_nanousd for found in host.calls()] == [None, None]
+
+
+@pytest.mark.embedded
+def test_local_model_costs_nothing(local_settings: Settings) -> None:
+    """What a model on this machine answers costs zero, which is known, whatever settings it is given."""
+    agent = Agent(TierwiseModel(provider=TierwiseProvider(settings=local_settings)))
+    settings = TierwiseModelSettings(max_tokens=8, temperature=0.1, thinking="high", cache="1h")
+    done = agent.run_sync("Translate to French: the bread", model_settings=settings)
+    assert (done.response.provider_name, done.usage.cost) == ("tierwise", Decimal(0))
+    assert (done.response.provider_details or {})["tierwise"]["tier"] == "local"
 
 
 def test_cost_limit_of_a_run_holds(host: Host, model: TierwiseModel) -> None:
