@@ -34,7 +34,7 @@ from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.models.test import TestModel as ElsewhereModel
 from pydantic_ai.native_tools import CodeExecutionTool, WebFetchTool, WebSearchTool
 from pydantic_ai.providers.anthropic import AnthropicProvider
-from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.tools import Tool, ToolDefinition
 
 from tierwise.integrations.pydantic_ai import TierwiseModel, TierwiseModelSettings, TierwiseProvider
 
@@ -344,6 +344,17 @@ def test_native_tools_are_offered(host: Host, model: TierwiseModel) -> None:
     Agent(model, capabilities=tools).run_sync(SUMMARY)
     sent: Any = host.upstream.calls()[0].json
     assert {tool["name"] for tool in sent["tools"]} >= {"web_search", "web_fetch", "code_execution"}
+
+
+def test_deferred_tools_are_found(host: Host, model: TierwiseModel) -> None:
+    """A tool that is loaded when it is searched for is found by Pydantic AI's own search, which every tier can call."""
+    host.upstream.reply_tool("search_tools", {"queries": ["weather"]})
+    host.upstream.reply_tool("weather", {"city": "Köln"})
+    host.upstream.reply("Rain.")
+    agent = Agent(model, tools=[Tool(weather, defer_loading=True)])
+    assert agent.run_sync(SUMMARY).output == "Rain."
+    bodies: Any = [request.json for request in host.upstream.calls()]
+    assert ["weather" in {tool["name"] for tool in sent["tools"]} for sent in bodies] == [False, True, True]
 
 
 async def test_tokens_are_counted(host: Host, model: TierwiseModel) -> None:

@@ -17,6 +17,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponseStrea
 from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.anthropic import AnthropicModel, AnthropicModelSettings, AnthropicStreamedResponse
 from pydantic_ai.models.batch import Batch, BatchRequest, EncodedBatchRequest
+from pydantic_ai.native_tools import CodeExecutionTool, MCPServerTool, MemoryTool, WebFetchTool, WebSearchTool
 from pydantic_ai.profiles import ModelProfileSpec, merge_profile
 from pydantic_ai.profiles.anthropic import AnthropicModelProfile
 from pydantic_ai.providers.anthropic import AnthropicProvider
@@ -44,6 +45,7 @@ _ROUTED = AnthropicModelProfile(
     anthropic_supports_task_budgets=False,
     default_structured_output_mode="native",  # a schema is checked, and the next model asked where it is not kept
     supports_forced_tool_choice=True,  # in words, where a model cannot be forced
+    supported_native_tools=frozenset({WebSearchTool, WebFetchTool, CodeExecutionTool, MemoryTool, MCPServerTool}),
     supports_mid_conversation_effort=False,
     supports_request_scoped_system_prompts=False,
     tool_addition_mode=None,
@@ -51,7 +53,7 @@ _ROUTED = AnthropicModelProfile(
 )
 
 
-class TierwiseModelSettings(AnthropicModelSettings, total=False):
+class TierwiseModelSettings(AnthropicModelSettings, total=False):  # type: ignore[call-arg]  # without the extra
     """Settings of a request: Pydantic AI's, those of its Anthropic model, and what `tierwise.call_options` takes."""
 
     tierwise_task: str
@@ -120,6 +122,10 @@ class TierwiseModel(AnthropicModel):
             profile = _over_routed(profile)
         self._tierwise = provider
         super().__init__(model_name, provider=provider, profile=profile, settings=settings)
+
+    def __repr__(self) -> str:
+        """Without the profile, which is long and says nothing that the name does not."""
+        return f"{type(self).__name__}({self.model_name!r}, settings={self.settings!r})"
 
     async def request(
         self,
@@ -190,7 +196,7 @@ class _StreamedResponse(AnthropicStreamedResponse):
     _heard: Heard = field(kw_only=True)
 
     async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
-        self.provider_details = _details(self.provider_details, self._heard)
+        self.provider_details = _details(self.provider_details, self._heard)  # type: ignore[has-type]  # likewise
         async for event in super()._get_event_iterator():
             yield event
         self._usage.cost = self._heard.cost_usd
