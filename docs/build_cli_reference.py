@@ -344,6 +344,23 @@ SHAPES: dict[str, Any] = {
             }
         ],
     },
+    "comment": {
+        "how": "dry run",
+        "url": None,
+        "why": None,
+        "run": {
+            "calls": 41,
+            "unpriced_calls": 0,
+            "spent_usd": 0.8213,
+            "routed_usd": 0.3127,
+            "routed_low_usd": 0.2204,
+            "routed_high_usd": 0.553,
+            "saved_usd": 0.0,
+        },
+        "models": [{"model": "claude-opus-5-5", "calls": 41, "spent_usd": 0.8213}],
+        "unread_reports": 0,
+        "pull_request": None,
+    },
     "report": {
         "ledger": "/home/ana/.local/share/tierwise/ledger.db",
         "since": "2026-11-16",
@@ -496,6 +513,11 @@ How to use it: [Claude Code](../how-to/claude-code.md).""",
 [Claude Code](../how-to/claude-code.md#the-plugin).""",
     "claude uninstall": "`kept` are files that are not as they were installed. `how` is what became of the settings.",
     "claude status": "`version` is null where it is not installed; `companion`: the process that answers hooks runs.",
+    "comment": """\
+`how` is `created`, `updated`, `summary` (`why` says why it is not on the pull request), `nothing` (no call) or
+`dry run`. `pull_request` has the number of `runs` and the keys of `run`, all runs together; it is null where no comment
+was read. What cannot be replayed is in `routed_usd` as it was; `saved_usd` is what routing did save, with
+`--source ledger`. [How it counts](../how-to/github-action.md#what-is-counted).""",
     "mcp": "`--json` has `tools`: each with `name`, `description`, `annotations`, `inputSchema` and `outputSchema`.",
     "report": """\
 `by` has one list for each section, whose rows also hold the section's own key: `tier`, `task_type`, `model`, `day` or

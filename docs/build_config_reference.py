@@ -304,6 +304,7 @@ ENVIRONMENT = (
     ("TIERWISE_RECORDS", "Anything: the hooks of the plugin for Claude Code record nothing; set by `tierwise exec`."),
     ("TIERWISE_CLAUDE_SOCKET", "Where the plugin's hooks find the process that answers them."),
     ("TIERWISE_HOOK_SECONDS", "How long a hook of the plugin waits for its answer; 0.03 by default."),
+    ("TIERWISE_JOB_INDEX", "Which job of a matrix this is, for `tierwise comment`; set by the GitHub Action."),
     ("ANTHROPIC_API_KEY", "Key of `providers.anthropic` (its `api_key_env`), sent as `x-api-key`."),
     ("ANTHROPIC_AUTH_TOKEN", "Where there is no ANTHROPIC_API_KEY: sent as a bearer token."),
     ("ANTHROPIC_BASE_URL", "Over `providers.anthropic.base_url`."),

@@ -36,6 +36,7 @@ VERBS = {
     "replay": ["replay"],
     "estimate": ["estimate", str(EXAMPLE)],
     "report": ["report"],
+    "comment": ["comment", "--dry-run"],
     "dashboard": ["dashboard", "--no-open", "--host", "203.0.113.1"],  # which is nobody's address
     "export": ["export"],
     "prices": ["prices"],

@@ -82,6 +82,7 @@ def everything(home: Path, upstream: StandInUpstream, recorded: Ledger) -> Path:
         ("estimate", ["workload.toml"]),
         ("replay", ["TRANSCRIPTS"]),
         ("report", ["--by", "tier"]),
+        ("comment", ["--dry-run", "TRANSCRIPTS"]),
         ("prices", []),
         ("keys create", ["another"]),
         ("keys list", []),
@@ -118,7 +119,7 @@ def test_documented_keys_are_those_printed(
         args = [tierwise("budgets", "list", "--json").json["budgets"][0]["budget_id"]]
     if "TRANSCRIPTS" in args:
         write(everything / "projects" / "p" / f"{SESSION}.jsonl", [human("Summarise this"), reply()])
-        args = [str(everything / "projects")]
+        args = [str(everything / "projects") if word == "TRANSCRIPTS" else word for word in args]
     if "CALL" in args:
         args = [tierwise("export", "--what", "calls").lines[0]["call_id"], *args[1:]]
     if verb.startswith("types"):

@@ -43,6 +43,7 @@ VERBS = {
     "replay": "The same calls under other policies, prices or models, side by side.",
     "estimate": "What a workload costs a day and a month, before and after routing.",
     "report": "What was spent and saved, from the ledger.",
+    "comment": "Say on a pull request what its agents cost, in one comment that sums up all runs.",
     "dashboard": "See money, quality and routing in a browser, from the ledger.",
     "export": "Write the ledger out as JSON Lines or CSV.",
     "prices": "Show the prices that apply on a day.",
