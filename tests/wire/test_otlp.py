@@ -240,3 +240,9 @@ def test_numbers_that_are_none() -> None:
     message = request([LogRecord("n", 1, {"a": math.inf}, {})])
     (one,) = Logs.read(written(message, Encoding.PROTOBUF), Encoding.PROTOBUF).records
     assert one.attributes == {"a": math.inf}
+
+
+def test_a_body_of_nothing_but_fields() -> None:
+    """What would take long to read, and holds nothing, is refused."""
+    with pytest.raises(NotOtlp, match="fewer records at once"):
+        Logs.read(b"\x0a\x00" * 1_100_000, Encoding.PROTOBUF)

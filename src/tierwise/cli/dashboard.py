@@ -27,10 +27,10 @@ __all__ = ["command"]
 @json_option
 @click.pass_context
 def command(ctx: click.Context, /, *, host: str, port: int, opens: bool, as_json: bool) -> None:
-    """See money, quality and routing in a browser, from the ledger.
+    """See money, quality and routing in a browser, from the ledger, and receive Claude Code's telemetry into it.
 
-    No gateway has to run; one that runs serves the same page at /dashboard, with its rate limits and circuits. Anything
-    but loopback demands keys, of scopes metrics and receipts.
+    No gateway has to run; one that runs serves the same page at /dashboard, with its rate limits and circuits, and
+    receives telemetry too. Anything but loopback demands keys, of scopes metrics and receipts; calls for telemetry.
     """
     from tierwise import __version__
     from tierwise.core.errors import ConfigError
@@ -43,7 +43,9 @@ def command(ctx: click.Context, /, *, host: str, port: int, opens: bool, as_json
     from tierwise.gateway.app import LOOPBACK
     from tierwise.gateway.server import listen
     from tierwise.ledger import Ledger
-    from tierwise.ledger.keys import Keys
+    from tierwise.ledger.keys import Keys, KeyScope
+    from tierwise.otlp.app import Beside, Receiving
+    from tierwise.otlp.receiver import Receiver
 
     settings = settings_of(ctx)
     demands_keys = host not in LOOPBACK
@@ -63,4 +65,10 @@ def command(ctx: click.Context, /, *, host: str, port: int, opens: bool, as_json
         if opens:
             threading.Thread(target=click.launch, args=(url,), daemon=True).start()
         runtime = Alone(settings, ledger, demands_keys=demands_keys)
-        serve(Dashboard(ledger, runtime, version=__version__), sock, runtime)
+        receiving = Receiving(
+            Receiver(ledger if settings.ledger.enabled else None, runtime),
+            lambda headers: runtime.identify(headers, KeyScope.CALLS),
+            demands_keys=demands_keys,
+            ends=lambda: runtime.stopping,
+        )
+        serve(Beside(Dashboard(ledger, runtime, version=__version__), receiving), sock, runtime)

@@ -98,9 +98,14 @@ class Alone:
 
     def allow(self, headers: Headers, need: Need) -> str | None:
         """As `Runtime.allow`."""
-        return allow(headers, need, demanded=self._demands_keys, check=self._checked)
+        return allow(headers, need, demanded=self._demands_keys, check=self.identify)
 
-    def _checked(self, headers: Headers, scope: KeyScope) -> ApiKey | None:
+    def identify(self, headers: Headers, scope: KeyScope) -> ApiKey | None:
+        """The key that a client identifies itself with, which is for this; None where it has none and needs none.
+
+        Raises:
+            Refused: it may not.
+        """
         secret = key_in(headers)
         if secret is None:
             if self._demands_keys:
@@ -108,7 +113,7 @@ class Alone:
                     401,
                     "a key is demanded here",
                     where="the header authorization",
-                    do="make one with `tierwise keys create NAME --scope metrics --scope receipts`",
+                    do=f"make one with `tierwise keys create NAME --scope {scope.value}`",
                 )
             return None
         key = self._keys.verify(secret, time.time_ns() // 1_000_000)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Awaitable, Callable
 from types import FrameType
 
-from tierwise.dashboard.app import Dashboard
 from tierwise.dashboard.runtime import Alone
+from tierwise.dashboard.web import Receive, Scope, Send
 
 __all__ = ["serve"]
 
 _LAST_SECONDS = 2  # longer than it takes until who listens is sent away
 
 
-def serve(dashboard: Dashboard, sock: socket.socket, runtime: Alone) -> None:
+def serve(application: Callable[[Scope, Receive, Send], Awaitable[None]], sock: socket.socket, runtime: Alone) -> None:
     """Serves until Ctrl-C or SIGTERM."""
     import uvicorn  # noqa: PLC0415  the gateway's extra
 
@@ -27,7 +28,7 @@ def serve(dashboard: Dashboard, sock: socket.socket, runtime: Alone) -> None:
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(
-        dashboard,
+        application,
         http="httptools",
         ws="none",
         lifespan="on",

@@ -78,7 +78,7 @@ def query_of(scope: Scope) -> dict[str, str]:
     return found
 
 
-async def body_of(receive: Receive) -> bytes:
+async def body_of(receive: Receive, *, most_bytes: int = _MOST_BYTES, seconds: float = _BODY_SECONDS) -> bytes:
     """A request's body.
 
     Raises:
@@ -88,16 +88,16 @@ async def body_of(receive: Receive) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 piece = message.get("body", b"")
                 size += len(piece)
-                if size > _MOST_BYTES:
+                if size > most_bytes:
                     raise Refused(
-                        413, f"the body is larger than {_MOST_BYTES:,} bytes", where="the body", do="send less"
+                        413, f"the body is larger than {most_bytes:,} bytes", where="the body", do="send less"
                     )
                 pieces.append(piece)
                 if not message.get("more_body"):

@@ -7,6 +7,7 @@
     POST /v1/chat/completions         OpenAI's dialect, JSON and SSE
     GET  /tierwise/calls/{id}         the receipt of a call
     GET  /healthz /readyz /metrics    for whoever operates it
+    POST /v1/logs                     Claude Code's telemetry (tierwise.otlp); /v1/metrics, /v1/traces are dropped
     GET  /dashboard /api/v1/…         what a person looks at, and what that asks (tierwise.dashboard)
     HEAD / /api/hello                 Claude Code asks whether somebody is there
 
@@ -54,7 +55,7 @@ from tierwise.gateway.batches import BatchRoutes
 from tierwise.gateway.bounds import ceiling_by_name
 from tierwise.gateway.connections import CONNECTION
 from tierwise.gateway.conversations import Conversations
-from tierwise.gateway.hosting import Hosted, is_dashboards
+from tierwise.gateway.hosting import Exporters, Hosted, is_dashboards, is_exporters
 from tierwise.gateway.incoming import BadRequest, Incoming, forwarded, read_incoming
 from tierwise.gateway.metrics import Gauge, Metrics, Over
 from tierwise.gateway.outlook import Outlook
@@ -133,6 +134,7 @@ class Gateway:
         self.draining = False
         self.dashboard = Hosted(self)
         self.batches = BatchRoutes(self)
+        self.exporters = Exporters(self)
         self._endpoints: dict[str, Endpoint] = {}
         self._retired: set[Planning] = set()  # of configurations before, of which calls still run
         self._retiring: set[asyncio.Future[None]] = set()
@@ -167,6 +169,8 @@ class Gateway:
         elif scope["type"] == "http":
             if is_dashboards(scope["path"]):
                 await self.dashboard(scope, receive, send)
+            elif is_exporters(scope["path"]):
+                await self.exporters(scope, receive, send)
             else:
                 await self._http(scope, receive, send)
 

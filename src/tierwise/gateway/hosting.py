@@ -1,6 +1,6 @@
-"""The dashboard within a gateway: who may see it, and what only a running gateway knows.
+"""The dashboard, and the receiver of telemetry, within a gateway: who may use them, and what only a gateway knows.
 
-What it needs is imported when somebody opens it, in a thread: a gateway that nobody looks at does not pay for it.
+What they need is imported when somebody comes for it, in a thread: a gateway that nobody looks at does not pay for it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,22 @@ if TYPE_CHECKING:
     from tierwise.dashboard.app import Dashboard
     from tierwise.dashboard.models import Limits
     from tierwise.engine.router import AsyncRouter
+    from tierwise.otlp.app import Receiving
 
-__all__ = ["Hosted", "is_dashboards"]
+__all__ = ["Exporters", "Hosted", "is_dashboards", "is_exporters"]
 
 _PREFIXES = ("/dashboard/", "/api/v1/")
+_EXPORTERS = frozenset({"/v1/logs", "/v1/metrics", "/v1/traces"})
 
 
 def is_dashboards(path: str) -> bool:
     """Whether a path is one of the dashboard's."""
     return path == "/dashboard" or path.startswith(_PREFIXES)
+
+
+def is_exporters(path: str) -> bool:
+    """Whether a path is one that OpenTelemetry's exporters send to."""
+    return path in _EXPORTERS
 
 
 class _Gateway(Protocol):
@@ -106,17 +113,7 @@ class Hosted:
         return allow(headers, need, demanded=self._gateway.keys_required, check=self._checked)
 
     def _checked(self, headers: Iterable[tuple[bytes, bytes]], scope: KeyScope) -> ApiKey | None:
-        from tierwise.dashboard.refusals import Refused  # noqa: PLC0415  as above
-
-        try:
-            return self._gateway.authenticate(headers, scope)
-        except BadRequest as error:
-            raise Refused(
-                error.status,
-                str(error),
-                where="the header authorization",
-                do=f"send a key that is for {scope.value}: tierwise keys create NAME --scope {scope.value}",
-            ) from None
+        return _identified(self._gateway, headers, scope)
 
     async def limits(self) -> Limits:
         """What is left of rate limits, and which circuits are open."""
@@ -151,3 +148,51 @@ class Hosted:
             ],
             circuits=[models.Circuit(model=model, why=why) for model, why in closed.items()],
         )
+
+
+class Exporters:
+    """A gateway's receiver of telemetry.
+
+    Args:
+        gateway: whose.
+    """
+
+    def __init__(self, gateway: _Gateway) -> None:
+        self._gateway = gateway
+        self._receiving: Receiving | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request of an exporter."""
+        if self._receiving is None:
+            made = await asyncio.get_running_loop().run_in_executor(None, self._made)
+            self._receiving = self._receiving or made
+        await self._receiving(scope, receive, send)
+
+    def _made(self) -> Receiving:
+        from tierwise.otlp.app import Receiving  # noqa: PLC0415  when telemetry comes
+        from tierwise.otlp.receiver import Receiver  # noqa: PLC0415  as above
+
+        gateway = self._gateway
+        return Receiving(
+            Receiver(gateway.ledger, gateway),
+            self._identified,
+            demands_keys=gateway.keys_required,
+            ends=lambda: gateway.draining,
+        )
+
+    def _identified(self, headers: Iterable[tuple[bytes, bytes]]) -> ApiKey | None:
+        return _identified(self._gateway, headers, KeyScope.CALLS)
+
+
+def _identified(gateway: _Gateway, headers: Iterable[tuple[bytes, bytes]], scope: KeyScope) -> ApiKey | None:
+    from tierwise.dashboard.refusals import Refused  # noqa: PLC0415  as above
+
+    try:
+        return gateway.authenticate(headers, scope)
+    except BadRequest as error:
+        raise Refused(
+            error.status,
+            str(error),
+            where="the header authorization",
+            do=f"send a key that is for {scope.value}: tierwise keys create NAME --scope {scope.value}",
+        ) from None

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,7 @@ class Recorded:
     added: int = 0
     completed: int = 0  # they told more of a call that was there
     known: int = 0  # and so left out
+    written: set[str] = field(default_factory=set, compare=False)  # ids of those that were not
 
 
 def source_of(call: CallRecord) -> Source | None:
@@ -84,6 +85,7 @@ def record_reported(ledger: Ledger, reported: Sequence[Reported]) -> Recorded:
     def entries(connection: sqlite3.Connection) -> Iterator[codec.Entry]:
         # Asked anew where the transaction is.
         found.added = found.completed = found.known = 0
+        found.written.clear()
         elsewhere: dict[str | None, _Elsewhere] = {}
         for one in reports:
             call_id, session = one.call.call_id, one.call.session
@@ -94,6 +96,7 @@ def record_reported(ledger: Ledger, reported: Sequence[Reported]) -> Recorded:
                     found.known += 1
                 else:
                     found.completed += 1
+                    found.written.add(call_id)
                     yield better
                 continue
             if session not in elsewhere:
@@ -102,6 +105,7 @@ def record_reported(ledger: Ledger, reported: Sequence[Reported]) -> Recorded:
                 found.known += 1
             else:
                 found.added += 1
+                found.written.add(call_id)
                 yield one.call, (one.attempt,)
 
     if reports:

@@ -75,7 +75,7 @@ class Logs:
             case Encoding.JSON:
                 found = list(_of_json(body))
             case Encoding.PROTOBUF:
-                found = list(_of_protobuf(body))
+                found = list(_Protobuf().records(body))
             case _:
                 assert_never(encoding)
         records = tuple(record for record in found if record is not None)
@@ -227,30 +227,99 @@ def _record(
 # ------------------------------------------------------------------ protobuf
 
 _Wire: TypeAlias = int | bytes  # a number (eight or four bytes are left as they came), or what a length was told of
+_MOST_FIELDS = 1_000_000  # of a request: some seconds; an exporter's usual batch has a tenth of it
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, _Wire]]:
-    """The fields of a message, by number."""
-    at, end = 0, len(data)
-    while at < end:
-        key, at = _number(data, at)
-        match key & 7:
-            case 0:
-                value, at = _number(data, at)
-                yield key >> 3, value
-                continue
-            case 1:
-                size = 8
-            case 2:
-                size, at = _number(data, at)
-            case 5:
-                size = 4
-            case kind:
-                raise NotOtlp(f"the body is not protobuf: a field of kind {kind} at byte {at}")
-        if at + size > end:
-            raise NotOtlp("the body is protobuf that was cut off")
-        yield key >> 3, data[at : at + size]
-        at += size
+class _Protobuf:
+    """Reads one request. Fields are counted: a body of nothing but empty ones would take a minute."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_FIELDS
+
+    def records(self, body: bytes) -> Iterator[LogRecord]:
+        """Its records."""
+        for of_resource in self._within(body, 1):
+            resource: dict[str, Scalar] = {}
+            for told in self._within(of_resource, 1):
+                resource.update(self._pairs(told, 1))
+            for of_scope in self._within(of_resource, 2):
+                for record in self._within(of_scope, 2):
+                    yield self._record(record, resource)
+
+    def _record(self, data: bytes, resource: Mapping[str, Scalar]) -> LogRecord:
+        times: list[int | None] = [None, None]
+        body: Scalar | None = None
+        event = ""
+        for number, value in self._fields(data):
+            match number:
+                case 1 | 11:
+                    times[number == 11] = int.from_bytes(_bytes(value), "little")
+                case 5:
+                    body = self._scalar(_bytes(value))
+                case 12:
+                    event = _text(value)
+        return _record(event, body, times, self._pairs(data, 6), resource)
+
+    def _pairs(self, data: bytes, wanted: int) -> dict[str, Scalar]:
+        found: dict[str, Scalar] = {}
+        for pair in self._within(data, wanted):
+            name, scalar = "", None
+            for number, value in self._fields(pair):
+                if number == 1:
+                    name = _text(value)
+                elif number == 2:
+                    scalar = self._scalar(_bytes(value))
+            if scalar is not None:
+                found[name] = scalar
+        return found
+
+    def _scalar(self, data: bytes) -> Scalar | None:
+        found: Scalar | None = None
+        for number, value in self._fields(data):
+            match number, value:
+                case 1, bytes():
+                    found = _text(value)
+                case 2, int():
+                    found = value != 0
+                case 3, int():
+                    found = value - (1 << 64) if value >> 63 else value
+                case 4, bytes() if len(value) == 8:
+                    (found,) = struct.unpack("<d", value)
+                case 5 | 6 | 7, _:
+                    found = None  # the last one told is the value
+        return found
+
+    def _within(self, data: bytes, wanted: int) -> Iterator[bytes]:
+        """The messages in one of its fields."""
+        for number, value in self._fields(data):
+            if number == wanted:
+                yield _bytes(value)
+
+    def _fields(self, data: bytes) -> Iterator[tuple[int, _Wire]]:
+        """The fields of a message, by number."""
+        at, end = 0, len(data)
+        while at < end:
+            self._left -= 1
+            if self._left < 0:
+                raise NotOtlp(f"the body has more than {_MOST_FIELDS:,} fields; send fewer records at once")
+            key, at = _number(data, at)
+            match key & 7:
+                case 0:
+                    value, at = _number(data, at)
+                    yield key >> 3, value
+                    continue
+                case 1:
+                    size = 8
+                case 2:
+                    size, at = _number(data, at)
+                case 5:
+                    size = 4
+                case kind:
+                    raise NotOtlp(f"the body is not protobuf: a field of kind {kind} at byte {at}")
+            if at + size > end:
+                raise NotOtlp("the body is protobuf that was cut off")
+            yield key >> 3, data[at : at + size]
+            at += size
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
@@ -265,73 +334,10 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
     raise NotOtlp("the body is not protobuf, or was cut off within a number")
 
 
-def _within(data: bytes, wanted: int) -> Iterator[bytes]:
-    """The messages in one of its fields."""
-    for number, value in _fields(data):
-        if number == wanted:
-            yield _bytes(value)
-
-
 def _bytes(value: _Wire) -> bytes:
     if isinstance(value, int):
         raise NotOtlp("the body is no OTLP: a number where a message should be")
     return value
-
-
-def _of_protobuf(body: bytes) -> Iterator[LogRecord]:
-    for of_resource in _within(body, 1):
-        resource: dict[str, Scalar] = {}
-        for told in _within(of_resource, 1):
-            resource.update(_pairs(told, 1))
-        for of_scope in _within(of_resource, 2):
-            for record in _within(of_scope, 2):
-                yield _protobuf_record(record, resource)
-
-
-def _protobuf_record(data: bytes, resource: Mapping[str, Scalar]) -> LogRecord:
-    times: list[int | None] = [None, None]
-    body: Scalar | None = None
-    event = ""
-    for number, value in _fields(data):
-        match number:
-            case 1 | 11:
-                times[number == 11] = int.from_bytes(_bytes(value), "little")
-            case 5:
-                body = _protobuf_scalar(_bytes(value))
-            case 12:
-                event = _text(value)
-    return _record(event, body, times, _pairs(data, 6), resource)
-
-
-def _pairs(data: bytes, wanted: int) -> dict[str, Scalar]:
-    found: dict[str, Scalar] = {}
-    for pair in _within(data, wanted):
-        name, scalar = "", None
-        for number, value in _fields(pair):
-            if number == 1:
-                name = _text(value)
-            elif number == 2:
-                scalar = _protobuf_scalar(_bytes(value))
-        if scalar is not None:
-            found[name] = scalar
-    return found
-
-
-def _protobuf_scalar(data: bytes) -> Scalar | None:
-    found: Scalar | None = None
-    for number, value in _fields(data):
-        match number, value:
-            case 1, bytes():
-                found = _text(value)
-            case 2, int():
-                found = value != 0
-            case 3, int():
-                found = value - (1 << 64) if value >> 63 else value
-            case 4, bytes() if len(value) == 8:
-                (found,) = struct.unpack("<d", value)
-            case 5 | 6 | 7, _:
-                found = None  # the last one told is the value
-    return found
 
 
 def _text(value: _Wire) -> str:

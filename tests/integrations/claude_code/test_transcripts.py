@@ -13,11 +13,11 @@ import pytest
 from tests.importers.transcripts import OPUS, OTHER, SESSION, human, reply, usage, write
 from tierwise.config import load_settings
 from tierwise.core.decisions import CallStatus
-from tierwise.integrations.claude_code.pricing import OTHER_TIER, Tariff
 from tierwise.integrations.claude_code.transcripts import SessionTotals, read_session, record_session
 from tierwise.ledger import Ledger, new_call_id
 from tierwise.ledger.store import StoredCall
 from tierwise.prices import PriceBook
+from tierwise.replay.tariff import OTHER_TIER, Tariff
 
 FILE = f"{SESSION}.jsonl"
 AGENT = "a0123456789abcdef"

@@ -34,10 +34,10 @@ from tierwise.core.json import JsonObject
 from tierwise.core.tasks import Classification
 from tierwise.engine.router import AsyncRouter
 from tierwise.integrations.claude_code.places import Places
-from tierwise.integrations.claude_code.pricing import Tariff
 from tierwise.integrations.claude_code.subagents import SubagentCall, answer, decide
 from tierwise.integrations.claude_code.transcripts import agents_decided, read_session, record_session
 from tierwise.ledger import Ledger
+from tierwise.replay.tariff import Tariff
 
 __all__ = ["Companion", "ask", "serve"]
 
@@ -186,8 +186,9 @@ class Companion:
         calls = read_session(transcript, session, classify)
         self._places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         decided = agents_decided(transcript, self._decisions(session))
+        tariff = Tariff(router.settings.catalog, router.planner.prices)
         with Ledger.of(router.settings.ledger) as ledger:
-            totals = record_session(calls, decided, ledger, Tariff.of(router))
+            totals = record_session(calls, decided, ledger, tariff)
         replace_file(self._places.state / f"{session}.json", totals.as_json())
 
     def forget_old(self) -> None:

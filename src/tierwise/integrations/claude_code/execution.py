@@ -47,10 +47,10 @@ from tierwise.engine.recording import Recording
 from tierwise.engine.router import AsyncRouter
 from tierwise.integrations.claude_code.command import ClaudeCommand
 from tierwise.integrations.claude_code.models import claude_rungs
-from tierwise.integrations.claude_code.pricing import Tariff
 from tierwise.integrations.claude_code.report import ModelUse, RunReport
 from tierwise.ledger import Filter, new_call_id
 from tierwise.ledger.reported import SOURCE_TAG, Source, claim_session, source_of
+from tierwise.replay.tariff import Tariff
 
 __all__ = ["RECORDS_VARIABLE", "Executed", "Executor", "Job"]
 
@@ -159,7 +159,7 @@ class Executor:
         self._environment = {**environment, RECORDS_VARIABLE: "exec"}
         self._checks_output = asyncio.subprocess.DEVNULL if checks_output is None else checks_output
         self._jitter = jitter
-        self._tariff = Tariff.of(router)
+        self._tariff = Tariff(router.settings.catalog, router.planner.prices)
 
     def decide(self, job: Job) -> tuple[Task, Decision]:
         """Where a job would go. Raises as `AsyncRouter.route`, and `NoRouteError` where no Claude model may be used."""

@@ -23,11 +23,11 @@ from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, Outco
 from tierwise.core.money import usd_to_nanousd
 from tierwise.core.tasks import Classification
 from tierwise.importers.claude_code import TranscriptReader
-from tierwise.integrations.claude_code.pricing import Tariff
 from tierwise.ledger import Ledger
 from tierwise.ledger.ids import reported_id
 from tierwise.ledger.reported import SOURCE_TAG, Reported, Source, record_reported
 from tierwise.replay.pricing import canonical_id
+from tierwise.replay.tariff import Tariff
 
 __all__ = ["SessionTotals", "agents_decided", "read_session", "record_session"]
 

@@ -8,7 +8,6 @@ from datetime import date
 from tierwise.core.catalog import Catalog, Model
 from tierwise.core.errors import UnpricedModel
 from tierwise.core.money import Conditions, Price, Usage, usd_to_nanousd
-from tierwise.engine.router import AsyncRouter
 from tierwise.prices import PriceBook
 from tierwise.replay.pricing import canonical_id
 
@@ -19,7 +18,7 @@ _STANDARD = Conditions()
 
 
 class Tariff:
-    """Tiers and prices by the names that Claude Code has for models."""
+    """Tiers and prices by the names that other programs have for models."""
 
     def __init__(self, catalog: Catalog, prices: PriceBook) -> None:
         self._prices = prices
@@ -27,11 +26,6 @@ class Tariff:
         self._models: Mapping[str, tuple[str, Model]] = {
             model.id: (spec.tier.name, model) for spec in reversed(catalog.tiers) for model in spec.models
         }
-
-    @classmethod
-    def of(cls, router: AsyncRouter) -> Tariff:
-        """With the catalog and the prices of this router."""
-        return cls(router.settings.catalog, router.planner.prices)
 
     def tier(self, model_id: str) -> str:
         """The name of the tier that a model is in."""
