@@ -133,9 +133,9 @@ def _plan(settings: Settings, scope: Scope, *, with_local: bool) -> Plan:
 def _of_transcripts(
     plan: Plan, sources: Sequence[tuple[Importer, Sequence[Path]]], reports: Sequence[Path], *, fresh: bool
 ) -> Spending:
-    from tierwise.integrations.claude_code.pricing import Tariff
     from tierwise.integrations.github.spending import of_findings, of_reports
     from tierwise.prices import PriceBook
+    from tierwise.replay.tariff import Tariff
 
     settings = plan.settings
     found = found_totals(plan, sources, settings, fresh=fresh).findings

@@ -15,7 +15,7 @@ from tests.clients.conftest import PROGRAM, ClaudeCode
 from tests.gateway.conftest import Serve
 from tests.integrations.claude_code.conftest import Plugged
 from tierwise.integrations.claude_code.places import PLUGIN
-from tierwise.testing import RecordedRequest, StandInReply, StandInUpstream
+from tierwise.testing import Fault, RecordedRequest, StandInReply, StandInUpstream
 
 HAIKU, SONNET, OPUS = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"
 SUMMARY = "Summarise this ticket in one line: the printer burns"
@@ -69,6 +69,45 @@ def test_a_model_that_somebody_chose_stays(installed: Plugged, upstream: StandIn
     installed.start_companion()
     installed.ask(STORY, "--model", "sonnet")
     assert of_subagents(upstream) == [OPUS]
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (StandInReply.of_text("The printer burns."), "the same was asked again, after it was done"),
+        (Fault.refusal(), "the one before was refused"),
+        (Fault.status(400), "the one before failed"),
+    ],
+    ids=["asked again", "refused", "failed"],
+)
+def test_a_subagent_climbs(
+    installed: Plugged, upstream: StandInUpstream, first: StandInReply | Fault, said: str
+) -> None:
+    """When the parent asks again for work that came to nothing, the next subagent gets the next tier, and says why."""
+    asked: list[str] = []
+
+    def answer(request: RecordedRequest) -> StandInReply | Fault:
+        if "x-claude-code-agent-id" in request.headers:
+            return first if request.json["model"] == HAIKU else StandInReply.of_text("It burns.")  # type: ignore[index, call-overload]
+        if len(asked) == 2 or (asked and b"</task-notification>" not in request.body):
+            return StandInReply.of_text("Waiting.")
+        asked.append(f"toolu_{len(asked):04d}")
+        arguments = {"description": "Work", "prompt": SUMMARY, "subagent_type": "general-purpose"}
+        block = {"type": "tool_use", "id": asked[-1], "name": "Agent", "input": arguments}
+        return StandInReply(content=(block,), stop_reason="tool_use")
+
+    upstream.handler = answer
+    installed.start_companion()
+    installed.ask(STORY, "--model", "sonnet")
+    models = of_subagents(upstream)
+    assert list(dict.fromkeys(models)) == [HAIKU, SONNET]
+    reasons = {
+        reason.text
+        for one in installed.calls()
+        if dict(one.call.tags)["kind"] == "subagent" and one.call.model == SONNET
+        for reason in one.call.reasons
+    }
+    assert reasons == {f"the plugin gave this subagent sonnet: {said} on haiku"}
 
 
 def test_a_session_is_recorded_once(installed: Plugged, upstream: StandInUpstream) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tierwise.config import load_settings
 from tierwise.engine.router import AsyncRouter
 from tierwise.integrations.claude_code.companion import Companion
+from tierwise.integrations.claude_code.models import alias_of
 from tierwise.integrations.claude_code.subagents import SubagentCall, answer, decide
 
 SUMMARY = "Summarise this ticket in one line: the printer burns"
@@ -41,8 +42,8 @@ def call(tmp_path: Path, asked: str = "", transcript: str = "", **given: Any) ->
 
 def alias(found: SubagentCall, router: AsyncRouter) -> str | None:
     """What it is given."""
-    decided = decide(found, router, found.cwd / "config")
-    return None if decided is None else decided[0]
+    rungs = decide(found, router, found.cwd / "config")
+    return None if rungs is None else alias_of(rungs[0].model.id)
 
 
 def agent_file(folder: Path, head: str) -> None:
@@ -108,9 +109,9 @@ def test_decisions_outlive_a_companion(tmp_path: Path) -> None:
     assert b'"haiku"' in first.event(b"PreToolUse \n" + json.dumps({**payload, "cwd": str(tmp_path)}).encode())
     first.record("s", tmp_path / "t.jsonl", tmp_path)
     kept = tmp_path / ".local" / "state" / "tierwise" / "claude" / "s.decided.json"
-    assert json.loads(kept.read_text()) == {"toolu_1": "haiku"}
+    assert json.loads(kept.read_text()) == {"toolu_1": ["haiku", ""]}
     Companion(environment).record("s", tmp_path / "t.jsonl", tmp_path)
-    assert json.loads(kept.read_text()) == {"toolu_1": "haiku"}
+    assert json.loads(kept.read_text()) == {"toolu_1": ["haiku", ""]}
     Companion(environment).forget_old()
     assert kept.exists()
     os.utime(kept, (0, 0))

@@ -13,7 +13,7 @@ import pytest
 from tests.importers.transcripts import OPUS, OTHER, SESSION, human, reply, usage, write
 from tierwise.config import load_settings
 from tierwise.core.decisions import CallStatus
-from tierwise.integrations.claude_code.transcripts import SessionTotals, read_session, record_session
+from tierwise.integrations.claude_code.climbing import Given
 from tierwise.ledger import Ledger, new_call_id
 from tierwise.ledger.store import StoredCall
 from tierwise.prices import PriceBook
@@ -37,7 +37,7 @@ def tariff(tmp_path: Path) -> Tariff:
     return Tariff(settings.catalog, PriceBook(settings.prices, settings.providers))
 
 
-def record(path: Path, ledger: Ledger, tariff: Tariff, decided: dict[str, str] | None = None) -> SessionTotals:
+def record(path: Path, ledger: Ledger, tariff: Tariff, decided: dict[str, Given] | None = None) -> SessionTotals:
     """Reads the session's transcript and records it."""
     return record_session(read_session(path, SESSION, lambda call: None), decided or {}, ledger, tariff)
 
@@ -105,8 +105,10 @@ def test_what_the_gateway_recorded_is_left_out(
     assert outputs(ledger) == [20, 7]  # a request that did not go through it
 
 
-@pytest.mark.parametrize("decided", [{}, {AGENT: "haiku"}], ids=["nothing decided", "decided"])
-def test_only_what_was_decided_saves(tmp_path: Path, ledger: Ledger, tariff: Tariff, decided: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "decided", [{}, {AGENT: Given("haiku", "the one before failed")}], ids=["nothing decided", "decided"]
+)
+def test_only_what_was_decided_saves(tmp_path: Path, ledger: Ledger, tariff: Tariff, decided: dict[str, Given]) -> None:
     """A subagent on another model saves something only where the hook chose it: then, against the main loop's model."""
     path = write(tmp_path / FILE, [human("Fix it"), reply(1, 1, message={"model": OPUS}), reply(3, 9)])
     sub = {"isSidechain": True, "agentId": AGENT, "message": {"model": "claude-haiku-5-5-20261001"}}
@@ -118,7 +120,7 @@ def test_only_what_was_decided_saves(tmp_path: Path, ledger: Ledger, tariff: Tar
     assert (totals.saved_nanousd > 0) is bool(decided)
     assert first.call.baseline_nanousd == first.attempts[0].cost_nanousd
     assert [reason.text for reason in agent.call.reasons] == (
-        ["the plugin gave this subagent haiku"] if decided else []
+        ["the plugin gave this subagent haiku: the one before failed"] if decided else []
     )
 
 

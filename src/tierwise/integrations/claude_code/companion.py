@@ -2,9 +2,9 @@
 
 Theory of operation. A hook connects to a socket in a directory of this user's, writes one line (the event and the
 model that the environment asks for) and the JSON that Claude Code gave it, and reads the answer to the end. A call of
-`Agent` is decided at once. Other events say that a session has gone on: they are answered with nothing and looked at
-by a thread of its own, which reads the transcript and writes the ledger, one session at a time, several events of one
-as one.
+`Agent` is decided at once, one after another. Other events say that a session has gone on: they are answered with
+nothing and looked at by a thread of its own, which reads the transcript and writes the ledger, one session at a time,
+several events of one as one.
 
 One companion runs for a user, whatever the number of sessions: it holds a lock beside the socket. It ends after half an
 hour without an event, or when its socket is taken away. Nothing that goes wrong with an event ends it.
@@ -33,6 +33,7 @@ from tierwise.core.errors import InvalidTask, TierwiseError
 from tierwise.core.json import JsonObject
 from tierwise.core.tasks import Classification
 from tierwise.engine.router import AsyncRouter
+from tierwise.integrations.claude_code.climbing import Climbing, Given
 from tierwise.integrations.claude_code.places import Places
 from tierwise.integrations.claude_code.subagents import SubagentCall, answer, decide
 from tierwise.integrations.claude_code.transcripts import agents_decided, read_session, record_session
@@ -69,7 +70,8 @@ class Companion:
         self._lock = threading.Lock()
         self._routers: dict[Path, _Known] = {}
         self._waiting: dict[str, tuple[Path, Path]] = {}  # by session: transcript and directory
-        self._decided: dict[str, dict[str, str]] = {}  # by session and tool call: aliases not yet written down
+        self._climbing = Climbing()
+        self._decided: dict[str, dict[str, Given]] = {}  # by session and tool call: what is not yet written down
         self._something = threading.Condition()
         self._stopping = False
         self._working = False
@@ -106,14 +108,14 @@ class Companion:
         if call is None:
             return b""
         with self._lock:
-            decided = decide(call, self._router(call.cwd), self._places.config)
-        if decided is None:
-            return b""
-        alias, _ = decided
+            rungs = decide(call, self._router(call.cwd), self._places.config)
+            if rungs is None:
+                return b""
+            given = self._climbing.give(call, rungs, time.monotonic())
         if call.id:
             with self._something:
-                self._decided.setdefault(call.session, {})[call.id] = alias
-        return answer(call, alias)
+                self._decided.setdefault(call.session, {})[call.id] = given
+        return answer(call, given.alias, given.why)
 
     def _router(self, cwd: Path) -> AsyncRouter:
         """For the configuration of this directory, as its files are now."""
@@ -130,7 +132,7 @@ class Companion:
 
     # ------------------------------------------------------------------ what was decided
 
-    def _decisions(self, session: str) -> dict[str, str]:
+    def _decisions(self, session: str) -> dict[str, Given]:
         """The model of each call of `Agent` that was given one; written down now, not while a hook waits."""
         path = self._places.state / f"{session}.decided.json"
         known = _read_decisions(path)
@@ -138,7 +140,7 @@ class Companion:
             new = self._decided.pop(session, {})
         if new:
             known = dict([*known.items(), *new.items()][-_MOST_DECISIONS:])
-            replace_file(path, json.dumps(known))
+            replace_file(path, json.dumps({name: [given.alias, given.why] for name, given in known.items()}))
         return known
 
     # ------------------------------------------------------------------ recording
@@ -308,12 +310,21 @@ def _inode(place: Path) -> int | None:
         return None
 
 
-def _read_decisions(path: Path) -> dict[str, str]:
+def _read_decisions(path: Path) -> dict[str, Given]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return {str(name): str(alias) for name, alias in found.items()} if isinstance(found, dict) else {}
+    known: dict[str, Given] = {}
+    for name, told in found.items() if isinstance(found, dict) else ():
+        match told:
+            case [str(alias), str(why)]:
+                known[name] = Given(alias, why)
+            case str(alias):  # as versions wrote it that knew no reason
+                known[name] = Given(alias)
+            case _:
+                pass
+    return known
 
 
 def _path(payload: JsonObject, name: str) -> Path | None:

@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tierwise.core.decisions import Decision
+from tierwise.core.decisions import Rung
 from tierwise.core.errors import TierwiseError
 from tierwise.core.json import JsonObject
 from tierwise.engine.router import AsyncRouter
-from tierwise.integrations.claude_code.models import alias_of, claude_rungs
+from tierwise.integrations.claude_code.models import claude_rungs
 
 __all__ = ["SubagentCall", "answer", "decide"]
 
@@ -34,6 +34,7 @@ class SubagentCall:
     session: str
     id: str  # of the tool's call
     prompt: str
+    description: str  # in a few words, for people
     agent: str  # what kind of subagent
     has_model: bool
     cwd: Path
@@ -55,6 +56,7 @@ class SubagentCall:
             session=_text(payload, "session_id"),
             id=_text(payload, "tool_use_id"),
             prompt=prompt,
+            description=_text(given, "description"),
             agent=_text(given, "subagent_type"),
             has_model=bool(given.get("model")),
             cwd=Path(_text(payload, "cwd") or "."),
@@ -64,22 +66,23 @@ class SubagentCall:
         )
 
 
-def decide(call: SubagentCall, router: AsyncRouter, config: Path) -> tuple[str, Decision] | None:
-    """The alias of the model that it should run on; None where it is to be left alone."""
+def decide(call: SubagentCall, router: AsyncRouter, config: Path) -> tuple[Rung, ...] | None:
+    """The models that it may run on, the one that fits first; None where it is to be left alone."""
     if call.has_model or not _inherits(call, config) or _is_routed(call, router):
         return None
     try:
-        decision = router.route(call.prompt, has_tools=True)
-        model = claude_rungs(decision, router.settings.providers)[0].model.id
+        return claude_rungs(router.route(call.prompt, has_tools=True), router.settings.providers)
     except TierwiseError:
         return None  # nothing can be said of it: it runs as it would have
-    return alias_of(model), decision
 
 
-def answer(call: SubagentCall, alias: str) -> bytes:
-    """What the hook prints: the same input, with the model."""
+def answer(call: SubagentCall, alias: str, why: str = "") -> bytes:
+    """What the hook prints: the same input, with the model; and a word to the person where it is not the usual one."""
     changed = {**call.given, "model": alias}
-    return json.dumps({"hookSpecificOutput": {"hookEventName": "PreToolUse", "updatedInput": changed}}).encode("ascii")
+    said: JsonObject = {"hookSpecificOutput": {"hookEventName": "PreToolUse", "updatedInput": changed}}
+    if why:
+        said["systemMessage"] = f"tierwise: this subagent runs on {alias}: {why}"
+    return json.dumps(said).encode("ascii")
 
 
 def _inherits(call: SubagentCall, config: Path) -> bool:

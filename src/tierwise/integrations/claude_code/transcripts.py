@@ -23,6 +23,7 @@ from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, Outco
 from tierwise.core.money import usd_to_nanousd
 from tierwise.core.tasks import Classification
 from tierwise.importers.claude_code import TranscriptReader
+from tierwise.integrations.claude_code.climbing import Given
 from tierwise.ledger import Ledger
 from tierwise.ledger.ids import reported_id
 from tierwise.ledger.reported import SOURCE_TAG, Reported, Source, record_reported
@@ -80,13 +81,13 @@ def read_session(transcript: Path, session: str, classify: Classify) -> list[Imp
 
 
 def record_session(
-    calls: Sequence[ImportedCall], decided: Mapping[str, str], ledger: Ledger, tariff: Tariff
+    calls: Sequence[ImportedCall], decided: Mapping[str, Given], ledger: Ledger, tariff: Tariff
 ) -> SessionTotals:
     """Records what is not recorded yet.
 
     Args:
         calls: of one session.
-        decided: by the ids of subagents, the alias of the model that the hook gave them.
+        decided: by the ids of subagents, what the hook gave them.
 
     Raises:
         LedgerError: the ledger cannot be written; nothing was.
@@ -98,7 +99,7 @@ def record_session(
     for call in calls:
         before = bisect_right(times, call.at_ms)
         instead = main[before - 1].model if call.agent in decided and before else None
-        record, attempt = _entry(call, instead, decided.get(call.agent or "", ""), tariff)
+        record, attempt = _entry(call, instead, decided.get(call.agent or ""), tariff)
         totals.tiers[attempt.tier] += 1
         totals.unpriced_calls += attempt.cost_nanousd is None
         totals.spent_nanousd += attempt.cost_nanousd or 0
@@ -109,9 +110,9 @@ def record_session(
     return totals
 
 
-def agents_decided(transcript: Path, tool_calls: Mapping[str, str]) -> dict[str, str]:
-    """Of the calls of `Agent` that the hook gave a model: the subagents that came of them, with their alias."""
-    found: dict[str, str] = {}
+def agents_decided(transcript: Path, tool_calls: Mapping[str, Given]) -> dict[str, Given]:
+    """Of the calls of `Agent` that the hook gave a model: the subagents that came of them, and which it was."""
+    found: dict[str, Given] = {}
     for path in (transcript.with_suffix("") / "subagents").glob("agent-*.meta.json"):
         try:
             if path.stat().st_size > _MOST_META_BYTES:
@@ -119,13 +120,15 @@ def agents_decided(transcript: Path, tool_calls: Mapping[str, str]) -> dict[str,
             told = json.loads(path.read_bytes())
         except (OSError, ValueError):
             continue
-        alias = tool_calls.get(str(told.get("toolUseId"))) if isinstance(told, dict) else None
-        if alias is not None:
-            found[path.name.removeprefix("agent-").removesuffix(".meta.json")] = alias
+        given = tool_calls.get(str(told.get("toolUseId"))) if isinstance(told, dict) else None
+        if given is not None:
+            found[path.name.removeprefix("agent-").removesuffix(".meta.json")] = given
     return found
 
 
-def _entry(call: ImportedCall, instead: str | None, alias: str, tariff: Tariff) -> tuple[CallRecord, AttemptRecord]:
+def _entry(
+    call: ImportedCall, instead: str | None, given: Given | None, tariff: Tariff
+) -> tuple[CallRecord, AttemptRecord]:
     day = call.day
     price = tariff.price(call.model, day, call.conditions)
     cost = None if price is None else usd_to_nanousd(price.cost_usd(call.usage))
@@ -165,6 +168,11 @@ def _entry(call: ImportedCall, instead: str | None, alias: str, tariff: Tariff) 
         session=call.session,
         project=call.project,
         tags=tuple(sorted(tags.items())),
-        reasons=(Reason("hook", f"the plugin gave this subagent {alias}"),) if alias else (),
+        reasons=() if given is None else (_reason(given),),
     )
     return record, attempt
+
+
+def _reason(given: Given) -> Reason:
+    said = f"the plugin gave this subagent {given.alias}"
+    return Reason("hook", f"{said}: {given.why}" if given.why else said)

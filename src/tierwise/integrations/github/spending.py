@@ -13,8 +13,8 @@ from decimal import Decimal
 
 from tierwise.analysis.findings import Findings
 from tierwise.core.money import usd_to_nanousd
-from tierwise.integrations.claude_code.pricing import Tariff
 from tierwise.integrations.claude_code.report import RunReport
+from tierwise.replay.tariff import Tariff
 from tierwise.report.spend import Report
 
 __all__ = ["ModelSpending", "Spending", "Sums", "of_findings", "of_ledger", "of_reports"]
