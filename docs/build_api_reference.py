@@ -42,12 +42,13 @@ LIVE = """\
 ## Live events
 
 `GET /api/v1/live` sends server-sent events, for as long as somebody listens. `calls` carries [LiveCalls](#livecalls):
-calls that are new, or that changed since they were told. `totals` carries [LiveTotals](#livetotals), the figures
-since midnight UTC. `missed` says that events were left out because they were read too slowly: ask anew. The ledger is
-looked at once a second, once for all who listen, and not at all while nobody does.
+calls that are new, or that changed since they were told; the filters choose which, but for the time. `totals` carries
+[LiveTotals](#livetotals), the figures of all calls since midnight UTC. `missed` says that events were left out because
+they were read too slowly: ask anew. The ledger is looked at once a second, once for all who listen, and not at all
+while nobody does.
 
 ```console
-$ curl -N http://127.0.0.1:8484/api/v1/live
+$ curl -N 'http://127.0.0.1:8484/api/v1/live?project=checkout'
 ```
 """
 

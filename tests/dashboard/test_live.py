@@ -13,7 +13,7 @@ from tests.dashboard.conftest import NOW_MS, Asked
 from tests.ledger.records import attempt, call
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.dashboard.live import Live
-from tierwise.dashboard.models import LiveCalls
+from tierwise.dashboard.questions import Chosen
 from tierwise.dashboard.refusals import Refused
 
 
@@ -48,6 +48,41 @@ async def test_a_call_is_told_when_it_begins_and_when_it_ends(empty: Asked) -> N
     await events.aclose()
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Chosen(session="mine"),
+        Chosen(project=""),
+        Chosen(key=""),
+        Chosen(key="", project="", task_type="tagging", tier="sonnet", model="m"),
+    ],
+)
+async def test_calls_are_told_to_who_asked_for_them(empty: Asked, chosen: Chosen) -> None:
+    """One conversation's alone, say, or those without a project; everybody hears the day's figures."""
+    live = quick(empty)
+    some, everything = live.events(chosen), live.events()
+    await anext(everything)
+    await until(some, "totals")
+    others = {"session": "other", "project": "p", "key_id": "k", "started_at_ms": NOW_MS + 1}
+    mine = {"session": "mine", "project": None, "key_id": None, "started_at_ms": NOW_MS + 2}
+    empty.ledger.record(call("others", **others), [attempt("others")])
+    own = call("mine", task_type="tagging", tier="sonnet", model="m", **mine)
+    empty.ledger.record(own, [attempt("mine")])
+    (told,) = (await until(some, "calls"))["items"]
+    assert told["call_id"] == "mine"
+    heard: list[str] = []
+    while len(heard) < 2:
+        heard += [one["call_id"] for one in (await until(everything, "calls"))["items"]]
+    assert heard == ["others", "mine"]
+    await some.aclose()
+    await everything.aclose()
+
+
+async def test_a_live_filter_that_is_misspelt_is_an_error(asked: Asked) -> None:
+    """It must not let everything in."""
+    assert "sesion" in (await asked.refused("/live", 400, sesion="x"))["what"]
+
+
 async def test_nobody_looks_while_nobody_listens(asked: Asked) -> None:
     """The ledger is read once for all who listen, and not at all after the last has gone."""
     live = quick(asked)
@@ -68,8 +103,9 @@ async def test_whoever_is_too_slow_is_told_so(asked: Asked) -> None:
     live = quick(asked)
     events = live.events()
     await anext(events)
+    (listener,) = live._listeners
     for _ in range(100):
-        live._tell("calls", LiveCalls(items=[]))
+        listener.tell(b"event: calls\ndata: {}\n\n")
     found = [await anext(events) for _ in range(33)]
     assert found[-1].startswith(b"event: missed")
     await events.aclose()

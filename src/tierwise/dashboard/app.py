@@ -11,10 +11,10 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +22,7 @@ from tierwise.dashboard.access import Need, Pace, check_change, check_origin
 from tierwise.dashboard.api import ROUTES, Api, Route
 from tierwise.dashboard.live import Live
 from tierwise.dashboard.openapi import document
+from tierwise.dashboard.questions import Chosen
 from tierwise.dashboard.refusals import Refused, cannot_read, not_found
 from tierwise.dashboard.runtime import Runtime
 from tierwise.dashboard.static import page_files
@@ -40,6 +41,8 @@ from tierwise.dashboard.web import (
 from tierwise.ledger import Ledger
 
 __all__ = ["Dashboard"]
+
+Q = TypeVar("Q", bound=BaseModel)
 
 _log = logging.getLogger("tierwise.dashboard")
 _API = "/api/v1"
@@ -152,7 +155,7 @@ class Dashboard:
                 raise _not_allowed(path, ["GET"])
             if path == "/live":
                 self._let_in(scope, Need.CALLS)
-                await self._listen(send, receive)
+                await self._listen(_chosen(Chosen, query_of(scope)), send, receive)
             else:
                 self._let_in(scope, Need.FIGURES)
                 await send_bytes(send, 200, _JSON, self._document)
@@ -183,13 +186,10 @@ class Dashboard:
             if route.in_path in found:
                 raise Refused(400, f"{route.in_path} stands in the path", where="the query", do="leave it away")
             found[route.in_path] = path_part(scope, _API + route.path[: route.path.index("{")])
-        try:
-            return route.asks.model_validate_strings(found)
-        except ValidationError as error:
-            raise cannot_read(error, "query") from None
+        return _chosen(route.asks, found)
 
-    async def _listen(self, send: Send, receive: Receive) -> None:
-        async with aclosing(self.live.events()) as events:
+    async def _listen(self, chosen: Chosen, send: Send, receive: Receive) -> None:
+        async with aclosing(self.live.events(chosen)) as events:
             first = await anext(events)
             await send(
                 {
@@ -212,6 +212,13 @@ class Dashboard:
     @cached_property
     def _document(self) -> bytes:
         return json.dumps(document(self._version), ensure_ascii=False).encode()
+
+
+def _chosen(asks: type[Q], query: Mapping[str, str]) -> Q:
+    try:
+        return asks.model_validate_strings(query)
+    except ValidationError as error:
+        raise cannot_read(error, "query") from None
 
 
 async def _until_gone(events: AsyncIterator[bytes], receive: Receive) -> AsyncGenerator[bytes]:

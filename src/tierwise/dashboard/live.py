@@ -3,8 +3,8 @@
 Theory of operation. Nobody tells the dashboard of a call: it asks the ledger, once a second and once for everybody who
 listens, and not at all while nobody does. So recording a call costs nothing more, and the events are the same whether
 the calls go through this process, another worker or another program. A call is told when it is new and again when it
-has changed: it begins as `open`. Whoever listens too slowly misses events, and is told so (`missed`): the page then
-reads anew what it shows.
+has changed: it begins as `open`. Who asks for some calls alone hears of those; the day's figures are of all. Whoever
+listens too slowly misses events, and is told so (`missed`): the page then reads anew what it shows.
 
     event: calls    LiveCalls     new or changed calls, oldest first
     event: totals   LiveTotals    the figures since midnight UTC, where they changed
@@ -17,13 +17,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from pydantic import BaseModel
 
 from tierwise.dashboard.api import Api
 from tierwise.dashboard.models import LiveCalls, LiveTotals, moment
+from tierwise.dashboard.questions import Chosen
 from tierwise.dashboard.refusals import Refused
 from tierwise.ledger.rollup import MS_PER_DAY
 from tierwise.report.figures import CallSummary, Scope
@@ -31,12 +33,28 @@ from tierwise.report.figures import CallSummary, Scope
 __all__ = ["Live"]
 
 _log = logging.getLogger("tierwise.dashboard")
+_ALL = Chosen()
 _MOST_LISTENERS = 64
 _MOST_WAITING = 32  # events of one listener
 _LOOKS_BACK_MS = 10 * 60_000  # a call that began before that and goes on is seen in the log, not here
 _MOST_CALLS = 200
 _TOTALS_EVERY = 2  # looks
 _COMMENT_EVERY = 15.0
+
+
+@dataclass(eq=False)
+class _Listener:
+    """One who listens: what it wants to hear of, and what it has not heard yet."""
+
+    chosen: Chosen
+    queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_MOST_WAITING + 2))
+
+    def tell(self, event: bytes) -> None:
+        """One more event; where too many wait, that it was left out, once."""
+        if self.queue.qsize() < _MOST_WAITING:
+            self.queue.put_nowait(event)
+        elif self.queue.qsize() == _MOST_WAITING:
+            self.queue.put_nowait(b"event: missed\ndata: {}\n\n")
 
 
 class Live:
@@ -50,7 +68,7 @@ class Live:
     def __init__(self, api: Api, *, every_seconds: float = 1.0) -> None:
         self._api = api
         self._every = every_seconds
-        self._listeners: set[asyncio.Queue[bytes | None]] = set()
+        self._listeners: set[_Listener] = set()
         self._task: asyncio.Task[None] | None = None
         self._told: dict[str, CallSummary] = {}
         self._totals: str = ""
@@ -60,8 +78,8 @@ class Live:
         """How many listen."""
         return len(self._listeners)
 
-    async def events(self) -> AsyncGenerator[bytes]:
-        """The events, for one who listens; ends when the process stops.
+    async def events(self, chosen: Chosen = _ALL) -> AsyncGenerator[bytes]:
+        """The events of these calls, for one who listens; ends when the process stops.
 
         Raises:
             Refused: too many listen.
@@ -70,8 +88,8 @@ class Live:
             raise Refused(
                 503, f"{_MOST_LISTENERS} pages listen already", where="/api/v1/live", do="close one, or ask again later"
             )
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MOST_WAITING + 2)
-        self._listeners.add(queue)
+        listener = _Listener(chosen)
+        self._listeners.add(listener)
         if self._task is None:
             self._task = asyncio.create_task(self._look())
         try:
@@ -79,23 +97,23 @@ class Live:
             while True:
                 try:
                     async with asyncio.timeout(_COMMENT_EVERY):
-                        event = await queue.get()
+                        event = await listener.queue.get()
                 except TimeoutError:
                     event = b": still here\n\n"
                 if event is None:
                     return
                 yield event
         finally:
-            self._listeners.discard(queue)
+            self._listeners.discard(listener)
             if not self._listeners and self._task is not None:
                 self._task.cancel()
                 self._task = None
 
     def close(self) -> None:
         """Sends all who listen away."""
-        for queue in self._listeners:
+        for listener in self._listeners:
             with contextlib.suppress(asyncio.QueueFull):
-                queue.put_nowait(None)
+                listener.queue.put_nowait(None)
 
     async def _look(self) -> None:
         """Looks again and again, for as long as somebody listens."""
@@ -122,9 +140,16 @@ class Live:
         known, self._told = self._told, {one.call_id: one for one in page.calls}
         changed = [one for one in reversed(page.calls) if known.get(one.call_id) != one]
         fresh = [one for one in changed if one.call_id in known or one.started_at_ms >= since_ms]
-        if fresh:
+        for chosen in {listener.chosen for listener in self._listeners} if fresh else ():
+            self._tell_of([one for one in fresh if _admits(chosen, one)], chosen)
+
+    def _tell_of(self, calls: Sequence[CallSummary], chosen: Chosen) -> None:
+        if calls:
             view = self._api.view
-            self._tell("calls", LiveCalls(items=[view.summary(one) for one in fresh]))
+            event = _event("calls", LiveCalls(items=[view.summary(one) for one in calls]))
+            for listener in self._listeners:
+                if listener.chosen == chosen:
+                    listener.tell(event)
 
     async def _tell_totals(self) -> None:
         midnight = self._api.now_ms() // MS_PER_DAY * MS_PER_DAY
@@ -134,12 +159,25 @@ class Live:
         text = totals.model_dump_json()
         if text != self._totals:
             self._totals = text
-            self._tell("totals", totals)
+            event = _event("totals", totals)
+            for listener in self._listeners:
+                listener.tell(event)
 
-    def _tell(self, name: str, value: BaseModel) -> None:
-        event = f"event: {name}\ndata: {value.model_dump_json()}\n\n".encode()
-        for queue in self._listeners:
-            if queue.qsize() < _MOST_WAITING:
-                queue.put_nowait(event)
-            elif queue.qsize() == _MOST_WAITING:
-                queue.put_nowait(b"event: missed\ndata: {}\n\n")
+
+def _event(name: str, value: BaseModel) -> bytes:
+    return f"event: {name}\ndata: {value.model_dump_json()}\n\n".encode()
+
+
+def _admits(chosen: Chosen, call: CallSummary) -> bool:
+    """Whether a call is of those; as `tierwise.ledger.filter` has it, of tier and model the call's own."""
+    return all(
+        wanted is None or wanted == (found or "")
+        for wanted, found in (
+            (chosen.project, call.project),
+            (chosen.session, call.session),
+            (chosen.key, call.key_id),
+            (chosen.model, call.model),
+            (chosen.tier, call.tier),
+            (chosen.task_type, call.task_type),
+        )
+    )

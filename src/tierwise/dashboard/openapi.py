@@ -12,6 +12,7 @@ from tierwise.core.json import Json, JsonObject
 from tierwise.dashboard.access import CHANGE_HEADER, Need
 from tierwise.dashboard.api import ROUTES, Route
 from tierwise.dashboard.models import Error, LiveCalls, LiveTotals
+from tierwise.dashboard.questions import Chosen
 
 __all__ = ["document"]
 
@@ -103,22 +104,26 @@ def _answer(text: str, model: type[BaseModel]) -> JsonObject:
 
 
 def _parameters(route: Route[Any, Any]) -> Iterator[Json]:
-    if route.method == "POST":
-        if route.need is Need.CHANGES:
-            yield {
-                "name": CHANGE_HEADER.decode(),
-                "in": "header",
-                "required": True,
-                "description": "Any value. Pages of other origins cannot send it.",
-                "schema": {"type": "string"},
-                "example": "1",
-            }
-        return
-    schema = route.asks.model_json_schema(ref_template=_REF)
+    if route.method != "POST":
+        yield from _fields(route.asks, route.in_path)
+    elif route.need is Need.CHANGES:
+        yield {
+            "name": CHANGE_HEADER.decode(),
+            "in": "header",
+            "required": True,
+            "description": "Any value. Pages of other origins cannot send it.",
+            "schema": {"type": "string"},
+            "example": "1",
+        }
+
+
+def _fields(asks: type[BaseModel], path_field: str | None = None) -> Iterator[Json]:
+    """What can be asked, as parameters of a query; one of them may stand in the path."""
+    schema = asks.model_json_schema(ref_template=_REF)
     kinds = schema.get("$defs", {})
     for name, described in schema.get("properties", {}).items():
         kept = {key: value for key, value in described.items() if key not in ("title", "description", "default")}
-        in_path = name == route.in_path
+        in_path = name == path_field
         inner = [one for one in kept.pop("anyOf", []) if one != {"type": "null"}]
         if len(inner) == 1:
             kept |= inner[0]
@@ -148,13 +153,15 @@ def _live() -> JsonObject:
         "operationId": "live",
         "summary": "New calls, and the day's figures, as server-sent events.",
         "description": (
-            "Event `calls` carries `LiveCalls`, event `totals` carries `LiveTotals`, event `missed` says that events "
-            f"were left out. Scopes of a key, where one is demanded: {_NEEDS[Need.CALLS]}."
+            "Event `calls` carries `LiveCalls`, event `totals` carries `LiveTotals` (of all calls, whichever are asked "
+            "for), event `missed` says that events were left out. "
+            f"Scopes of a key, where one is demanded: {_NEEDS[Need.CALLS]}."
         ),
         "tags": ["calls"],
+        "parameters": list(_fields(Chosen)),
         "responses": {
             "200": {"description": "Events, until one side ends it.", "content": {"text/event-stream": {}}},
-            **{status: _answer("There are none.", Error) for status in ("401", "403", "429", "503")},
+            **{status: _answer("There are none.", Error) for status in ("400", "401", "403", "429", "503")},
         },
     }
 

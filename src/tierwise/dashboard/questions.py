@@ -21,6 +21,7 @@ __all__ = [
     "AboutConversation",
     "AboutTaskType",
     "Calls",
+    "Chosen",
     "Nothing",
     "ReplayOf",
     "Scoped",
@@ -101,17 +102,22 @@ class Nothing(Question):
     """Nothing can be said beside the path."""
 
 
-class Scoped(Question):
-    """Which calls. All that is given must hold."""
+class Chosen(Question):
+    """Which calls, whenever they are made. All that is given must hold."""
 
-    since: When | None = Field(default=None, description="From then on.")
-    until: When | None = Field(default=None, description="Before then; now, if it is left out.")
     project: Name | None = Field(default=None, description="Empty: calls without a project.")
     session: Name | None = None
-    key: Name | None = Field(default=None, description="The id of a client's key.")
+    key: Name | None = Field(default=None, description="The id of a client's key. Empty: calls without a key.")
     model: Name | None = None
     tier: Name | None = None
     task_type: Name | None = None
+
+
+class Scoped(Chosen):
+    """Which calls, and of when."""
+
+    since: When | None = Field(default=None, description="From then on.")
+    until: When | None = Field(default=None, description="Before then; now, if it is left out.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Scoped:

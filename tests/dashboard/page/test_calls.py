@@ -7,7 +7,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from tests.dashboard.page.conftest import Look
+from tests.dashboard.page.conftest import PATIENCE_MS, Look
 from tests.gateway.conftest import HEADERS, HTTP, Serve, Served
 from tests.gateway.test_routing import SCHEMA, body
 from tierwise.config import load_settings
@@ -48,6 +48,26 @@ def test_live_calls_obey_the_filters(look: Look, serve: Serve, upstream: StandIn
     gateway.post(body())
     expect(rows).to_have_count(2)
     assert set(page.locator("tbody td:nth-child(4)").all_inner_texts()) == {"claude-haiku-5-5"}
+
+
+def test_a_conversation_is_followed_alone(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """Opened and narrowed to its calls, the log goes on live with this conversation's, and no other's."""
+    gateway = serve(upstream)
+    first, other = {"x-claude-code-session-id": "first"}, {"x-claude-code-session-id": "other"}
+    gateway.post(body(), **first)
+    seen = look(gateway)
+    page = seen.open("?view=calls&conversation=first")
+    page.get_by_role("button", name="Show only its calls").click()
+    seen.settled()
+    assert "session=first" in page.url
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(1)
+    gateway.post(body(), **other)
+    gateway.post(body(), **first)
+    expect(rows).to_have_count(2)
+    assert set(page.locator("tbody td:last-child").all_inner_texts()) == {"first"}
+    # What began after the page was opened is offered, too.
+    expect(page.locator("#filter-session option", has_text="other")).to_have_count(1, timeout=PATIENCE_MS)
 
 
 def test_a_call_that_climbed_tells_the_whole_way(look: Look, serve: Serve, upstream: StandInUpstream) -> None:

@@ -89,6 +89,25 @@ def test_time_moves_by_keys_and_buttons(look: Look, full: Served) -> None:
     assert query(page.url) == {"range": "24h"}
 
 
+def test_calls_without_a_project_can_be_chosen(look: Look, full: Served) -> None:
+    """They are a choice of their own, which is in the address and is not that of all calls."""
+    seen = look(full)
+    page = seen.open(f"?view=calls&{MONTH}")
+    everything = seen.again("calls")["items"]
+    assert any(call["project"] for call in everything)
+    page.get_by_role("combobox", name="Project", exact=True).select_option(label="No project")
+    seen.settled()
+    assert page.url.endswith(f"?view=calls&{MONTH}&project=")
+    assert {call["project"] for call in seen.again("calls")["items"]} == {None}
+    page.reload()
+    seen.settled()
+    assert page.locator("#filter-project option:checked").inner_text() == "No project"
+    assert set(page.locator("tbody td:nth-child(12)").all_inner_texts()) == {""}
+    page.get_by_role("button", name="Clear filters").click()
+    seen.settled()
+    assert page.url.endswith(f"?view=calls&{MONTH}")
+
+
 def test_what_is_not_offered_is_still_shown(look: Look, full: Served) -> None:
     """A link with a filter that no picker has (any more) says what it filters by."""
     page = look(full).open(f"?{MONTH}&model=gone-model")

@@ -32,6 +32,7 @@ def run(seen: Seen, module: str, code: str, given: Any = None) -> Any:
         "?view=calls&range=24h&tier=haiku&text=a+b%26c",
         "?view=task-types&since=2026-11-01T00%3A00%3A00.000Z&until=2026-11-02T00%3A00%3A00.000Z&project=%3Cb%3E",
         "?view=calls&status=failed&min_cost_usd=0.5&call=x%2Fy",
+        "?project=&key=&tier=haiku",
     ],
 )
 def test_an_address_comes_back_as_it_was(page: Seen, address: str) -> None:
@@ -47,6 +48,7 @@ def test_an_address_comes_back_as_it_was(page: Seen, address: str) -> None:
         "?since=never&until=2026-11-02",
         "?since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z",
         "?__proto__=1&constructor=2",
+        "?session=&tier=&text=&call=",
     ],
 )
 def test_an_address_that_makes_no_sense_is_the_usual_one(page: Seen, address: str) -> None:

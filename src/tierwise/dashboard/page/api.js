@@ -60,18 +60,20 @@ export function post(path, body, signal = undefined) {
 }
 
 /**
- * Server-sent events, until `signal` is aborted; told to `heard(event, data)`. By fetch and not EventSource, which
- * cannot send a key. Comes back by itself, more patiently each time.
+ * Server-sent events of the calls that a query chooses, until `signal` is aborted; told to `heard(event, data)`. By
+ * fetch and not EventSource, which cannot send a key. Comes back by itself, more patiently each time; not where a key
+ * is wanted.
  */
-export async function listen(heard, changed, signal) {
+export async function listen(query, heard, changed, signal) {
   let wait_ms = 1000;
   while (!signal.aborted) {
     try {
-      const response = await fetch(`${ROOT}live`, {
+      const response = await fetch(`${ROOT}live?${query}`, {
         headers: headers({ accept: "text/event-stream" }),
         cache: "no-store",
         signal,
       });
+      if (response.status === 401 || response.status === 403) return;
       if (!response.ok) throw new Error(`live answered ${response.status}`);
       changed(true);
       for await (const [event, data] of events(response.body)) {

@@ -2,7 +2,7 @@
 
 import { h, short } from "./dom.js";
 import { minuteOf, words, zone } from "./format.js";
-import { cleared, FILTERS, RANGES, shifted, span, zoomed } from "./state.js";
+import { cleared, FILTERS, isSet, RANGES, shifted, span, zoomed } from "./state.js";
 
 const TITLES = {
   project: "Project",
@@ -12,6 +12,7 @@ const TITLES = {
   tier: "Tier",
   task_type: "Task type",
 };
+const WITHOUT = { project: "No project", key: "No key" };
 const LONGEST = 60; // of a name in a picker
 
 function options(name, choices) {
@@ -34,21 +35,31 @@ function options(name, choices) {
 }
 
 function picker(name, state, choices, go) {
-  const chosen = state[name] ?? "";
-  // Calls without a project or a key cannot be asked for by a name: an empty one stands for all.
-  const offered = choices ? options(name, choices).filter(([value]) => value) : [];
+  const set = isSet(state, name);
+  const offered = choices ? options(name, choices) : [];
   // What the address asks for is shown even if it is not offered (any more).
-  if (chosen && !offered.some(([value]) => value === chosen)) offered.unshift([chosen, chosen]);
+  if (set && !offered.some(([value]) => value === state[name])) offered.unshift([state[name], state[name]]);
+  offered.sort(([a], [b]) => Boolean(a) - Boolean(b)); // calls without one come first
+  const pick = ({ target: { selectedOptions } }) => {
+    const [{ dataset, value }] = selectedOptions;
+    go({ ...state, [name]: value || "without" in dataset ? value : undefined });
+  };
   const select = h(
     "select",
     {
       id: `filter-${name}`,
-      class: chosen ? "set" : null,
+      class: set ? "set" : null,
       disabled: !offered.length,
-      on: { change: (event) => go({ ...state, [name]: event.target.value || undefined }) },
+      on: { change: pick },
     },
     h("option", { value: "" }, "All"),
-    offered.map(([value, text]) => h("option", { value, selected: value === chosen }, short(text, LONGEST))),
+    offered.map(([value, text]) =>
+      h(
+        "option",
+        { value, selected: set && value === state[name], data: value ? {} : { without: "" } },
+        value ? short(text, LONGEST) : WITHOUT[name],
+      ),
+    ),
   );
   return h("label", { class: "field picked" }, h("span", {}, TITLES[name]), select);
 }
@@ -75,7 +86,7 @@ export function filters(state, choices, now_ms, go) {
       { type: "button", "aria-label": label, title: label, data: { key: label }, on: { click: () => go(next) } },
       text,
     );
-  const set = FILTERS.filter((name) => state[name]).length;
+  const set = FILTERS.filter((name) => isSet(state, name)).length;
   const more = h(
     "button",
     { type: "button", class: "more", id: "more-filters", "aria-expanded": String(all), on: { click: open } },

@@ -9,7 +9,7 @@ import { h, replace } from "./dom.js";
 import { filters } from "./filters.js";
 import { money, signedMoney } from "./format.js";
 import { announce, problem } from "./parts.js";
-import { admits, between, isLive, parse, scope, serialize, shifted, toView, VIEWS, zoomed } from "./state.js";
+import { between, chosen, isLive, parse, scope, serialize, shifted, toView, VIEWS, zoomed } from "./state.js";
 import { openCall, openConversation, openKeys, openType, sheet } from "./sheets.js";
 import * as calls from "./views/calls.js";
 import * as limits from "./views/limits.js";
@@ -28,7 +28,7 @@ const TITLES = {
   "what-if": "What if",
 };
 const REFRESH_MS = 30_000; // of a view whose time goes on, beside what live events bring
-const SETTLE_MS = 5_000; // at most so often because of live events
+const SETTLE_MS = 5_000; // at most so often because of live events, as are the pickers
 
 const page = {
   state: parse(location.search),
@@ -42,9 +42,8 @@ const main = document.getElementById("view");
 const header = document.getElementById("header");
 
 function go(next, { replace: instead = false } = {}) {
-  const state = Object.fromEntries(Object.entries(next).filter(([, value]) => value));
-  const address = serialize(state);
-  if (address === serialize(page.state) && state.view === page.state.view) return;
+  const address = serialize(next);
+  if (address === serialize(page.state)) return;
   const before = page.state;
   page.state = parse(address);
   history[instead ? "replaceState" : "pushState"](null, "", address);
@@ -59,6 +58,7 @@ function arrived(before) {
   if (under(before) !== under(page.state)) {
     drawHead();
     const moved = before.view !== page.state.view;
+    if (chosen(before).toString() !== chosen(page.state).toString()) listenAgain();
     show({ fresh: true }).then(() => moved && announce(`${TITLES[page.state.view]} shown`));
     if (moved) main.focus({ preventScroll: true });
     if (moved) scrollTo(0, 0);
@@ -261,6 +261,16 @@ function drawSheet() {
 // ---------------------------------------------------------------- what goes on
 
 let settling = null;
+let offering = null;
+
+/** Read soon what the pickers offer: something happened, and a session may have begun. */
+function offer() {
+  offering ??= setTimeout(async () => {
+    offering = null;
+    page.choices = await get("choices").catch(() => page.choices);
+    if (!header.contains(document.activeElement)) drawHead(); // a picker that is open must not be disturbed
+  }, SETTLE_MS);
+}
 
 /** Read again soon, since something happened. */
 function settle() {
@@ -293,13 +303,15 @@ function listenAgain() {
   const listening = new AbortController();
   page.listening = listening;
   listen(
+    chosen(page.state),
     (event, data) => {
       if (event === "totals") {
         page.live = { connected: true, totals: data };
         drawStatus();
+        offer();
         return;
       }
-      const came = event === "calls" ? data.items.filter((call) => admits(page.state, call)) : [];
+      const came = event === "calls" ? data.items : [];
       if (came.length && isLive(page.state)) page.current?.calls?.(came);
       if (event === "missed") show({});
       else if (came.length) settle();
@@ -380,8 +392,9 @@ async function start() {
     },
     () => {}, // the view tells what is wrong
   );
-  await Promise.all([context.ready, show({ fresh: true })]);
-  listenAgain();
+  const shown = show({ fresh: true });
+  listenAgain(); // from now on: what is made while the view is read is not lost
+  await Promise.all([context.ready, shown]);
   drawSheet();
 }
 

@@ -3,6 +3,7 @@
 
 export const VIEWS = ["overview", "task-types", "quality", "calls", "limits", "what-if"];
 export const FILTERS = ["project", "session", "key", "model", "tier", "task_type"];
+const MAY_BE_NONE = ["project", "key"]; // set and empty: calls without one
 const OWN = [
   "text",
   "status",
@@ -30,6 +31,9 @@ export const RANGES = {
 export const DEFAULT_RANGE = "7d";
 const SHORTEST_MS = 60_000;
 
+/** Whether a filter is set. */
+export const isSet = (state, name) => Boolean(state[name]) || (state[name] === "" && MAY_BE_NONE.includes(name));
+
 /** The state that an address tells. What it does not know is left out; a wrong time is as none. */
 export function parse(search) {
   const query = new URLSearchParams(search);
@@ -41,7 +45,10 @@ export function parse(search) {
     state.since = new Date(since).toISOString();
     state.until = new Date(until).toISOString();
   } else if (Object.hasOwn(RANGES, query.get("range") ?? "")) state.range = query.get("range");
-  for (const name of [...FILTERS, ...OWN]) if (query.get(name)) state[name] = query.get(name);
+  for (const name of [...FILTERS, ...OWN]) {
+    const value = query.get(name);
+    if (value !== null && isSet({ [name]: value }, name)) state[name] = value;
+  }
   return state;
 }
 
@@ -53,7 +60,7 @@ export function serialize(state) {
     query.set("since", state.since);
     query.set("until", state.until);
   } else if (state.range !== DEFAULT_RANGE) query.set("range", state.range);
-  for (const name of [...FILTERS, ...OWN]) if (state[name]) query.set(name, state[name]);
+  for (const name of [...FILTERS, ...OWN]) if (isSet(state, name)) query.set(name, state[name]);
   const text = query.toString();
   return text ? `?${text}` : "?";
 }
@@ -79,13 +86,13 @@ export function scope(state, now_ms) {
     since: new Date(since_ms).toISOString(),
     until: new Date(until_ms).toISOString(),
   });
-  for (const name of FILTERS) if (state[name]) query.set(name, state[name]);
+  for (const [name, value] of chosen(state)) query.set(name, value);
   return query;
 }
 
-/** Whether a call is one that the filters let through. */
-export function admits(state, call) {
-  return FILTERS.every((name) => !state[name] || call[name] === state[name]);
+/** The filters but for the time: which calls, whenever they are made. */
+export function chosen(state) {
+  return new URLSearchParams(FILTERS.filter((name) => isSet(state, name)).map((name) => [name, state[name]]));
 }
 
 /** Another stretch of time, not shorter than a minute. */
@@ -116,7 +123,7 @@ export function zoomed(state, factor, now_ms) {
 /** Another view with the same time and filters; what only one view knows is left behind. */
 export function toView(state, view) {
   const next = { view, range: state.range };
-  for (const name of ["since", "until", ...FILTERS]) if (state[name]) next[name] = state[name];
+  for (const name of ["since", "until", ...FILTERS]) if (isSet(state, name)) next[name] = state[name];
   return next;
 }
 
