@@ -9,7 +9,7 @@ import pytest
 
 from tests.dashboard.conftest import CHANGE, HOSTILE, HOUR_MS, START_MS, Asked, fill
 from tests.ledger.records import attempt, call
-from tierwise.core.decisions import OutcomeKind, PlannedRung
+from tierwise.core.decisions import CallStatus, OutcomeKind, PlannedRung
 from tierwise.dashboard.models import moment
 from tierwise.ledger.keys import Keys, KeyScope
 
@@ -119,6 +119,19 @@ async def test_calls_are_told_newest_first_page_by_page(asked: Asked) -> None:
             break
     assert found == ["hostile", "unpriced", "failed", "climbed", "plain"]
     assert "cursor" in (await asked.refused("/calls", 422, cursor="no cursor"))["where"]
+
+
+async def test_savings_of_calls_add_up(asked: Asked) -> None:
+    """To the saving of the overview: one that failed saved what it cost, below zero."""
+    cost = [attempt("lost", outcome=OutcomeKind.TIMEOUT, cost_nanousd=7_000_000, started_at_ms=START_MS)]
+    asked.ledger.record(
+        call("lost", status=CallStatus.FAILED, baseline_nanousd=9_000_000, started_at_ms=START_MS), cost
+    )
+    saved = {one["call_id"]: one["saved_usd"] for one in (await asked.get("/calls"))["items"]}
+    assert saved["lost"] == "-0.007"
+    assert saved["unpriced"] is None
+    total = sum((Decimal(usd) for usd in saved.values() if usd is not None), Decimal(0))
+    assert total == Decimal((await asked.get("/overview"))["now"]["saved_usd"])
 
 
 async def test_calls_are_searched(asked: Asked) -> None:

@@ -347,7 +347,7 @@ class CallSummary(Model):
     climbed: bool = Field(description="More than one model was tried.")
     cost_usd: Usd | None = Field(description="Of all its attempts; null where one of them is unpriced.")
     baseline_usd: Usd | None
-    saved_usd: Usd | None
+    saved_usd: Usd | None = Field(description="What it adds to the saving of its period; null: in no comparison.")
     tokens_in: Count
     tokens_out: Count
     latency_ms: Count | None

@@ -295,7 +295,6 @@ class View:
 
     def summary(self, found: figures.CallSummary) -> models.CallSummary:
         """A call in a list."""
-        cost, baseline = found.cost_nanousd, found.baseline_nanousd
         return models.CallSummary.model_validate(
             {
                 "call_id": found.call_id,
@@ -314,9 +313,9 @@ class View:
                 "kind": found.kind,
                 "attempts": found.attempts,
                 "climbed": found.models > 1,
-                "cost_usd": _usd(cost),
-                "baseline_usd": _usd(baseline),
-                "saved_usd": None if cost is None or baseline is None else nanousd_to_usd(baseline - cost),
+                "cost_usd": _usd(found.cost_nanousd),
+                "baseline_usd": _usd(found.baseline_nanousd),
+                "saved_usd": _usd(figures.saved_nanousd(found)),
                 "tokens_in": found.tokens_in,
                 "tokens_out": found.tokens_out,
                 "latency_ms": found.latency_ms,

@@ -49,6 +49,7 @@ __all__ = [
     "TaskTypeFigures",
     "Thread",
     "TierFigures",
+    "saved_nanousd",
     "saved_percent",
 ]
 
@@ -224,6 +225,14 @@ class Measures:
                 return self.p95_latency_ms
             case _:
                 assert_never(measure)
+
+
+def saved_nanousd(call: CallSummary) -> int | None:
+    """What a call adds to the saving of its group: one that failed, what it cost. None: in no comparison, or open."""
+    if call.cost_nanousd is None or call.status is CallStatus.OPEN:
+        return None
+    baseline = call.baseline_nanousd if call.status is CallStatus.ANSWERED else 0
+    return None if baseline is None else baseline - call.cost_nanousd
 
 
 def saved_percent(baseline_nanousd: int, cost_nanousd: int) -> Decimal | None:
