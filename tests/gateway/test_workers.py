@@ -143,9 +143,11 @@ def test_connections_are_spread_evenly(run_two: Callable[..., Process], upstream
 def test_a_limit_holds_over_all_workers(run_two: Callable[..., Process], upstream: StandInUpstream) -> None:
     """Four requests a minute are four, not four a worker; who is refused is told how long to wait."""
     gateway = run_two(upstream, "rate_limit_wait_seconds = 0.05", "[gateway.limits.haiku]\nrequests_per_minute = 4")
+    began = time.monotonic()
     with at_each(gateway) as clients:
         answered = [post(clients[number % 2], body()) for number in range(10)]
-    assert [one.status_code for one in answered].count(200) == 4
+    again = int((time.monotonic() - began) * 4 / 60)  # a slow machine has got some back by now
+    assert 4 <= [one.status_code for one in answered].count(200) <= 4 + again
     refused = [one for one in answered if one.status_code != 200]
     assert {one.status_code for one in refused} == {429}
     with httpx2.Client(timeout=30.0) as client:
