@@ -85,6 +85,29 @@ def test_everything_is_reached_by_keys(look: Look, full: Served) -> None:
     expect(page.locator(".chart [role=status]").first).to_contain_text("sonnet $")
 
 
+def test_filters_are_set_by_keys(look: Look, full: Served) -> None:
+    """To the filters, into a picker, a choice by its first letters, another picker, and all of them off again."""
+    seen = look(full)
+    page = seen.open(f"?{MONTH}")
+    page.keyboard.press("f")
+    expect(page.get_by_role("combobox", name="Time", exact=True)).to_be_focused()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "filter-tier":
+            break
+    page.keyboard.type("son")
+    page.wait_for_url("**tier=sonnet**")
+    seen.settled()
+    expect(page.get_by_role("combobox", name="Tier", exact=True)).to_be_focused()
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "clear":
+            break
+    page.keyboard.press("Enter")
+    seen.settled()
+    assert "tier=" not in page.url
+
+
 def test_a_chart_can_be_read_as_a_table(look: Look, full: Served) -> None:
     """The figures of a chart, for those who do not see it."""
     page = look(full).open(f"?{MONTH}")

@@ -61,8 +61,8 @@ export function post(path, body, signal = undefined) {
 
 /**
  * Server-sent events of the calls that a query chooses, until `signal` is aborted; told to `heard(event, data)`. By
- * fetch and not EventSource, which cannot send a key. Comes back by itself, more patiently each time; not where a key
- * is wanted.
+ * fetch and not EventSource, which cannot send a key. Comes back by itself, more patiently each time; not where it is
+ * refused.
  */
 export async function listen(query, heard, changed, signal) {
   let wait_ms = 1000;
@@ -73,7 +73,7 @@ export async function listen(query, heard, changed, signal) {
         cache: "no-store",
         signal,
       });
-      if (response.status === 401 || response.status === 403) return;
+      if ([400, 401, 403].includes(response.status)) return; // the view says what is wrong
       if (!response.ok) throw new Error(`live answered ${response.status}`);
       changed(true);
       for await (const [event, data] of events(response.body)) {

@@ -14,6 +14,7 @@ const TITLES = {
 };
 const WITHOUT = { project: "No project", key: "No key" };
 const LONGEST = 60; // of a name in a picker
+const TYPING_MS = 400;
 
 function options(name, choices) {
   switch (name) {
@@ -40,7 +41,7 @@ function picker(name, state, choices, go) {
   // What the address asks for is shown even if it is not offered (any more).
   if (set && !offered.some(([value]) => value === state[name])) offered.unshift([state[name], state[name]]);
   offered.sort(([a], [b]) => Boolean(a) - Boolean(b)); // calls without one come first
-  const pick = ({ target: { selectedOptions } }) => {
+  const pick = ({ selectedOptions }) => {
     const [{ dataset, value }] = selectedOptions;
     go({ ...state, [name]: value || "without" in dataset ? value : undefined });
   };
@@ -50,7 +51,7 @@ function picker(name, state, choices, go) {
       id: `filter-${name}`,
       class: set ? "set" : null,
       disabled: !offered.length,
-      on: { change: pick },
+      on: picked(pick),
     },
     h("option", { value: "" }, "All"),
     offered.map(([value, text]) =>
@@ -66,6 +67,29 @@ function picker(name, state, choices, go) {
 
 let all = false; // whether a narrow screen shows the pickers, too
 
+/**
+ * What a picker listens to. Each letter that is typed into one changes it, and drawing it anew would forget the letters
+ * before: so the choice of one that is typed into waits until that is over, or the picker is left.
+ */
+function picked(choose) {
+  let [typing, timer] = [false, null];
+  const now = ({ target }) => {
+    clearTimeout(timer);
+    timer = null;
+    choose(target);
+  };
+  return {
+    keydown: () => (typing = true),
+    pointerdown: () => (typing = false),
+    change: (event) => {
+      clearTimeout(timer);
+      if (typing) timer = setTimeout(now, TYPING_MS, event);
+      else now(event);
+    },
+    blur: (event) => timer !== null && now(event),
+  };
+}
+
 /** The filters of `state`; `go(state)` is called with the next. */
 export function filters(state, choices, now_ms, go) {
   const { since_ms, until_ms } = span(state, now_ms);
@@ -73,7 +97,7 @@ export function filters(state, choices, now_ms, go) {
     "select",
     {
       id: "filter-range",
-      on: { change: (event) => go({ ...state, range: event.target.value, since: undefined, until: undefined }) },
+      on: picked(({ value }) => go({ ...state, range: value, since: undefined, until: undefined })),
     },
     Object.entries(RANGES).map(([value, range]) =>
       h("option", { value, selected: value === state.range }, range.label),
