@@ -14,6 +14,7 @@ from tests.importers.transcripts import OPUS, OTHER, SESSION, human, reply, usag
 from tierwise.config import load_settings
 from tierwise.core.decisions import CallStatus
 from tierwise.integrations.claude_code.climbing import Given
+from tierwise.integrations.claude_code.transcripts import SessionTotals, read_session, record_session
 from tierwise.ledger import Ledger, new_call_id
 from tierwise.ledger.store import StoredCall
 from tierwise.prices import PriceBook
