@@ -418,6 +418,7 @@ SHAPES: dict[str, Any] = {
         "last_ms": 1_795_849_200_000,
         "waiting": [],
         "bytes": 52_379_104,
+        "is_behind": False,
     },
     "ledger batches": {
         "ledger": "/home/ana/.local/share/tierwise/ledger.db",
@@ -527,7 +528,8 @@ was read. What cannot be replayed is in `routed_usd` as it was; `saved_usd` is w
     "budgets list": "`resets_at_ms` is null where a budget never begins anew. `subject` is empty where all count.",
     "ledger size": """\
 Times are those of the first and last call, to the hour; of long ago to the day (UTC). `calls` and `attempts` have rows;
-`pruned_calls` are in the sums alone.""",
+`pruned_calls` are in the sums alone. `is_behind`: their sums are still being made, and what these lack is read from the
+rows, which is right, and slow.""",
     "ledger batches": """\
 `upstream_id` is null of one that was being sent when its process ended, or its connection: it may or may not have been
 taken.""",

@@ -35,7 +35,7 @@ def test_size_verify_and_backup_tell_what_they_found(tierwise: Tierwise, recorde
 
 def test_wrong_sums_are_found_and_mended(tierwise: Tierwise, recorded: Ledger) -> None:
     """`verify` ends with 1 and says what to do; `rebuild` does it."""
-    recorded.fold()
+    recorded.sum_up(left=0)
     recorded.close()
     with sqlite3.connect(recorded.path) as db:
         db.execute("UPDATE rollup SET cost_nanousd = cost_nanousd + 1")

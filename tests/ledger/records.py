@@ -92,7 +92,7 @@ usages = st.builds(Usage, counts, counts, counts, counts, counts, counts, counts
 calls = st.builds(
     CallRecord,
     call_id=ids,
-    started_at_ms=st.integers(0, 3 * DAY_MS),
+    started_at_ms=st.integers(0, 3 * DAY_MS) | st.integers(0, 25 * DAY_MS),
     status=st.sampled_from(CallStatus),
     task_type=st.sampled_from(["summarization", "tagging"]),
     family=texts,

@@ -35,7 +35,7 @@ def year(opened: Opener) -> Ledger:
         call("runs", started_at_ms=TODAY - 400 * DAY_MS, status=CallStatus.OPEN),
         attempt("runs", outcome=OutcomeKind.OPEN),
     )
-    ledger.fold()
+    ledger.sum_up(left=0)
     return ledger
 
 

@@ -23,6 +23,7 @@ from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, Outco
 from tierwise.core.money import Usage, usd_to_nanousd
 from tierwise.ledger import Dimension, Filter, Ledger, ModelSpeed, StoredCall, Totals
 from tierwise.ledger.codec import entry_from_line, entry_to_line, price_from_text, price_to_text
+from tierwise.ledger.folding import week_of
 from tierwise.ledger.sums import Stretches, read_sums, scan_sums, widened
 
 KEYS: tuple[Dimension, ...] = ("day", "project", "key_id", "task_type", "tier", "model")
@@ -331,9 +332,12 @@ def model(entries: list[tuple[CallRecord | None, tuple[AttemptRecord, ...]]]) ->
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Records of three calls, in any order, any number of times, through every way of writing."""
+    """Records of three calls, in any order, any number of times, through every way of writing.
 
-    days_later = 100  # so that sums are kept by the day alone
+    Between them the roll-up takes calls in from both ends, or is begun anew and never ended.
+    """
+
+    days_later = 100  # so that sums are kept by the day and the week alone
 
     def __init__(self) -> None:
         super().__init__()
@@ -383,7 +387,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def fold(self) -> None:
-        self.ledger.fold()
+        self.ledger.sum_up(left=0)
 
     @rule(
         by=st.lists(st.sampled_from(KEYS), unique=True),
@@ -396,10 +400,11 @@ class AnyOrder(RuleBasedStateMachine):
             tier=st.sampled_from([None, "haiku"]),
             model=st.sampled_from([None, "haiku"]),
         ),
-        step=st.integers(1, 30),
+        step=st.integers(1, 30) | st.sampled_from([168, 336]),
+        from_monday=st.booleans(),
     )
     def any_view_is_the_sum_of_its_rows(
-        self, by: list[Dimension], hours: tuple[int, int], where: Filter, step: int
+        self, by: list[Dimension], hours: tuple[int, int], where: Filter, step: int, from_monday: bool
     ) -> None:
         """Grouped and filtered in any way, over any hours, along time: roll-up and rows agree."""
         where = replace(where, since_ms=min(hours) * HOUR_MS, until_ms=max(hours) * HOUR_MS)
@@ -408,9 +413,9 @@ class AnyOrder(RuleBasedStateMachine):
             assert span.since is not None
             assert span.until is not None
             exact = replace(where, since_ms=span.since * HOUR_MS, until_ms=span.until * HOUR_MS)
-            if self.days_later > 40:
+            if self.days_later > 40 and step < 168:
                 step *= 24
-            stretches = Stretches(span.since, step)
+            stretches = Stretches(week_of(span.since) if from_monday else span.since, step)
             summed = read_sums(connection, by, where, stretches=stretches, counts=True)
             assert summed == scan_sums(connection, by, exact, stretches=stretches, counts=True)
 
@@ -425,13 +430,13 @@ class AnyOrder(RuleBasedStateMachine):
 class AnyOrderByTheHour(AnyOrder):
     """The same while sums by the hour are still kept."""
 
-    days_later = 3
+    days_later = 26
 
 
 TestRollup = AnyOrder.TestCase
-TestRollup.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+TestRollup.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
 TestHourlyRollup = AnyOrderByTheHour.TestCase
-TestHourlyRollup.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+TestHourlyRollup.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
 
 
 def test_lengths_of_sessions_are_told(ledger: Ledger) -> None:

@@ -17,7 +17,6 @@ from tierwise.core.money import Usage
 from tierwise.gateway.metrics import Metrics
 from tierwise.ledger import Feedback, FeedbackCounts, Judgement, Ledger, Totals
 from tierwise.ledger.counts import Counts, bucket_bounds_ms, latency_bucket, percentile_ms
-from tierwise.ledger.folding import fold
 from tierwise.ledger.keys import Keys
 from tierwise.report import spend
 from tierwise.report.figures import By, Figures, Measure, Measures, Scope
@@ -192,7 +191,7 @@ def test_a_series_has_the_figures_of_its_stretches(ledger: Ledger, measure: Meas
 def test_long_ago_is_told_by_the_day(ledger: Ledger) -> None:
     """More than five weeks back sums by the hour are gone: times are widened to UTC days, and said to be."""
     ledger.record(*plain("old", NOW - 50 * DAY_MS))
-    ledger.fold()
+    ledger.sum_up(left=0)
     found = Figures(ledger).overview(Scope(since_ms=NOW - 50 * DAY_MS, until_ms=NOW - 50 * DAY_MS + 1))
     assert found.measures.calls == 1
     assert found.until_ms - found.since_ms == found.step_ms == DAY_MS
@@ -279,8 +278,7 @@ def test_calls_without_a_project_or_key_can_be_asked_for(ledger: Ledger, dimensi
         ledger.record(*plain(f"c{n}", NOW - n * HOUR_MS, **{column: value}))
         ledger.give_feedback(Feedback(call_id=f"c{n}", at_ms=1, verdict=Judgement.GOOD))
     if folded:
-        with ledger._transaction() as connection:
-            fold(connection, NOW)
+        ledger.sum_up(left=0)
     figures = Figures(ledger)
     empty, everything = Scope(since_ms=NOW - DAY_MS, **{dimension: ""}), Scope(since_ms=NOW - DAY_MS)
     for scope, wanted in ((empty, 3), (everything, 4), (Scope(**{dimension: "x"}), 1), (Scope(**{dimension: ""}), 3)):
@@ -324,7 +322,7 @@ def test_choices_are_what_there_is(ledger: Ledger) -> None:
     key = Keys(ledger).create("agents", NOW).key
     ledger.record(*plain("a", NOW, key_id=key.key_id, project=None, session=None))
     ledger.record(*climbed("b", NOW - 90 * DAY_MS, task_type="tagging"))
-    ledger.fold()
+    ledger.sum_up(left=0)
     ledger.record(*plain("c", NOW, project="new"))
     found = Figures(ledger).choices()
     assert (found.projects, found.task_types) == (("", "new", "p"), ("summarization", "tagging"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def size(ctx: click.Context, /, *, as_json: bool) -> None:
         click.echo(
             f"calls from before {moment(found.pruned_before_ms)} were removed; "
             f"{found.pruned_calls:,} of them are in the sums still"
+        )
+    if found.is_behind:
+        click.echo(
+            "its sums are still being made: reports are right, and slow; `tierwise ledger rebuild` goes on with it"
         )
     for spool in found.waiting:
         click.echo(f"records wait in {spool}")
@@ -129,16 +134,28 @@ def verify(ctx: click.Context, /, *, as_json: bool) -> None:
 def rebuild(ctx: click.Context, /, *, as_json: bool) -> None:
     """Make the sums that reports are read from anew, from the rows.
 
-    Those of calls that were pruned stay as they are. Other processes' records wait in spools meanwhile.
+    Others go on reading and writing meanwhile, and every report stays right; those over a long time take longer. It may
+    be interrupted: the next one goes on where it was, as does the gateway. Sums of calls that were pruned stay.
     """
     with existing_ledger(ctx, "calls", _NO_LEDGER) as ledger:
-        ledger.rebuild_rollup()
+        ledger.begin_rollup()
+        calls: int | None = None
+        while not (extended := ledger.extend_rollup(calls)).is_done:
+            calls = extended.calls
+            _tell_progress(f"summed back to {moment(extended.reached_ms)}")
+        _tell_progress("")
         totals = ledger.totals(())[0][1]
         path = ledger.path
     if as_json:
         echo_json({"ledger": path, "calls": totals.calls, "attempts": totals.attempts})
         return
     click.echo(f"the sums of {totals.calls:,} calls with {totals.attempts:,} attempts are made anew")
+
+
+def _tell_progress(text: str) -> None:
+    """On one line of a terminal; nothing where nobody watches."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{text}", nl=False, err=True)
 
 
 @command.command("prune")

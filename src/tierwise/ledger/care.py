@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from tierwise.core.errors import LedgerUnavailable
 from tierwise.ledger.connection import explain
 from tierwise.ledger.counts import NO_COUNTS, Counts
 from tierwise.ledger.filter import Dimension, Filter
-from tierwise.ledger.folding import CUTS, forget_before
+from tierwise.ledger.folding import CUTS, forget_before, gather_before, summed_calls, week_of
 from tierwise.ledger.rollup import MS_PER_DAY, MS_PER_HOUR, SUMS
 from tierwise.ledger.sums import Stretches, Sum, extent, is_by_day, read_sums, scan_sums
 
@@ -49,6 +49,7 @@ class LedgerSize:
     last_ms: int | None
     waiting: tuple[Path, ...]  # spools
     bytes: int  # what it takes on the disk, the log included
+    is_behind: bool  # whether the roll-up is still being made; what it lacks is read from the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def ledger_size(ledger: Ledger) -> LedgerSize:
         there = read_sums(connection, (), Filter(since_ms=pruned_before_ms), columns=("calls", "attempts"))[0].totals
         all_calls = read_sums(connection, (), Filter(), columns=("calls",))[0].totals.calls
         span = extent(connection)
+        is_behind = summed_calls(connection).is_behind
     log = Path(f"{ledger.path}-wal")
     database, logged = ledger.path.stat().st_size, log.stat().st_size if log.exists() else 0
     return LedgerSize(
@@ -88,6 +90,7 @@ def ledger_size(ledger: Ledger) -> LedgerSize:
         last_ms=None if span.until is None else span.until * MS_PER_HOUR,
         waiting=tuple(ledger.waiting()),
         bytes=database + logged,
+        is_behind=is_behind,
     )
 
 
@@ -102,8 +105,12 @@ def prune(ledger: Ledger, before_ms: int, *, keep_rollups: bool) -> Pruned:
     """
     before_ms = before_ms // MS_PER_DAY * MS_PER_DAY
     calls = attempts = 0
+    # First of all: what goes is in the sums, and from now on nobody makes those anew from rows that are going.
+    if ledger.is_behind:
+        ledger.rebuild_rollup()
+    with ledger._summing() as connection:
+        gather_before(connection, before_ms)
     with ledger._transaction() as connection:
-        # First of all: from now on nobody makes the sums of that time anew from rows that are going.
         connection.execute("UPDATE rollup_state SET pruned_before_ms = max(pruned_before_ms, ?)", (before_ms,))
     while True:
         with ledger._transaction() as connection:
@@ -123,7 +130,7 @@ def prune(ledger: Ledger, before_ms: int, *, keep_rollups: bool) -> Pruned:
             break
     if not keep_rollups:
         with ledger._transaction() as connection:
-            forget_before(connection, before_ms, ledger._clock_ms())
+            forget_before(connection, before_ms)
     return Pruned(before_ms, calls, attempts, keep_rollups)
 
 
@@ -224,13 +231,15 @@ def _wrong_sums(connection: sqlite3.Connection, since_ms: int) -> Iterator[str]:
         "SELECT min(started_at_ms), max(started_at_ms) FROM calls WHERE started_at_ms >= ?", (since_ms,)
     ).fetchone()
     everything: tuple[Dimension, ...] = ("day", *CUTS, "tier", "model")
-    for start in range((first or 0) // MS_PER_DAY * MS_PER_DAY, (last or 0) + 1, _PIECE_MS):
+    cuts = [kept for size in range(len(CUTS) + 1) for kept in combinations(CUTS, size)]
+    # Whole weeks, as the roll-up has them: with their days told apart they are read by the day, else by the week.
+    for start in range(week_of((first or 0) // MS_PER_HOUR) * MS_PER_HOUR, (last or 0) + 1, _PIECE_MS):
         if first is None:
             return
         where = Filter(since_ms=max(start, since_ms), until_ms=start + _PIECE_MS)
         rows = scan_sums(connection, everything, where, counts=True)
-        for kept in (kept for size in range(len(CUTS) + 1) for kept in combinations(CUTS, size)):
-            by = tuple(name for name in everything if name not in CUTS or name in kept)
+        for kept, by_day in product(cuts, (True, False)):
+            by = tuple(name for name in everything if (name not in CUTS or name in kept) and (by_day or name != "day"))
             places = [everything.index(name) for name in by]
             right = _added_up(rows, places)
             wrong = _differences(right, _added_up(read_sums(connection, by, where, counts=True), range(len(by))))

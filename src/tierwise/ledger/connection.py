@@ -11,10 +11,11 @@ from pathlib import Path
 
 from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerTooNew, LedgerUnavailable
 from tierwise.ledger import codec, counts
-from tierwise.ledger.folding import rebuild
+from tierwise.ledger.folding import begin_anew, make_weeks, summed_calls
+from tierwise.ledger.rollup import MS_PER_HOUR
 from tierwise.ledger.schema import APPLICATION_ID, MIGRATIONS, Migration
 
-__all__ = ["connect_read_only", "explain", "open_database", "transaction_failed"]
+__all__ = ["connect_for_sums", "connect_read_only", "explain", "open_database", "transaction_failed"]
 
 # Opening and closing a file drops every POSIX lock that this process holds on it, SQLite's included. So the file is
 # created under this lock, and only when it does not exist, before any connection to it.
@@ -131,6 +132,10 @@ def _set_up(connection: sqlite3.Connection, synchronous: str, busy_timeout_ms: i
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.005)
+    _set_durability(connection, synchronous)
+
+
+def _set_durability(connection: sqlite3.Connection, synchronous: str) -> None:
     connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     connection.execute("PRAGMA journal_size_limit = 67108864")
@@ -154,9 +159,9 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
                 "INSERT INTO migrations (number, why, applied_at_ms) VALUES (?, ?, ?)",
                 (migration.number, migration.why, time.time_ns() // 1_000_000),
             )
-        has_calls = connection.execute("SELECT 1 FROM calls LIMIT 1").fetchone() is not None
-        if has_calls and any(m.rebuild for m in missing) and migrations[-1].number == MIGRATIONS[-1].number:
-            rebuild(connection, time.time_ns() // 1_000_000)
+        if any(m.rebuild for m in missing) and migrations[-1].number == MIGRATIONS[-1].number:
+            make_weeks(connection, summed_calls(connection).pruned_before_ms // MS_PER_HOUR)
+            begin_anew(connection)
         if missing:
             connection.execute(f"PRAGMA user_version = {missing[-1].number}")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -164,6 +169,23 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
     except BaseException:
         transaction_failed(connection)
         raise
+
+
+def connect_for_sums(path: Path, *, synchronous: str, busy_timeout_ms: int) -> sqlite3.Connection:
+    """A connection for writing to a ledger that is up to date, for what takes long beside the ordinary one.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    uri = path.absolute().as_uri() + "?mode=rw"
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_timeout_ms / 1000
+    )
+    counts.register(connection)
+    _set_durability(connection, synchronous)
+    connection.execute("PRAGMA cache_size = -16000")  # a day of a busy ledger
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
 
 
 def connect_read_only(path: Path, busy_timeout_ms: int) -> sqlite3.Connection:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tierwise.core.decisions import CallStatus
 from tierwise.ledger.filter import Filter, condition
+from tierwise.ledger.folding import summed_calls
 from tierwise.ledger.rollup import MS_PER_HOUR
 from tierwise.ledger.sums import extent
 
@@ -194,6 +195,8 @@ def _costs(nanousd: int | None, least: int | None, most: int | None) -> bool:
 
 def _next_known(connection: sqlite3.Connection, where: Filter, position: _Position) -> _Position | None:
     """Where the next call of the filter can be at the earliest, by the roll-up; None where there is none."""
+    if summed_calls(connection).is_behind:
+        return position  # the roll-up does not know yet
     span = extent(connection, replace(where, until_ms=position[0] + 1, status=None))
     if span.until is None:
         return None

@@ -29,6 +29,7 @@ from tierwise.ledger import codec
 from tierwise.ledger.budgets import rebuild_state
 from tierwise.ledger.connection import connect_read_only, open_database, transaction_failed
 from tierwise.ledger.feedback import FEEDBACK_COLUMNS, feedback_from_row
+from tierwise.ledger.folding import DAY, gather_before, make_weeks
 from tierwise.ledger.pages import rows_on_pages
 from tierwise.ledger.rollup import MS_PER_HOUR
 from tierwise.ledger.schema import APPLICATION_ID, LATEST
@@ -183,17 +184,19 @@ def _copy_access(damaged: Path, target: sqlite3.Connection, problems: list[str])
 def _copy_pruned(damaged: Path, target: sqlite3.Connection, problems: list[str]) -> None:
     """The sums of the time of which calls were pruned: no row tells them any more."""
     source = sqlite3.connect(damaged, isolation_level=None)
-    target.execute("BEGIN IMMEDIATE")
     try:
         pruned_before_ms, hours_since = source.execute(
             "SELECT pruned_before_ms, hours_since FROM rollup_state"
         ).fetchone() or (0, 0)
+        gather_before(target, pruned_before_ms)  # calls of that time are in the sums that are copied
+        target.execute("BEGIN IMMEDIATE")
         if pruned_before_ms:
             hour = pruned_before_ms // MS_PER_HOUR
-            for table in ("rollup", "rollup_recent"):
+            for table, chosen in (("rollup", f"hour < ? AND span_hours <= {DAY}"), ("rollup_recent", "hour < ?")):
                 target.execute(f"DELETE FROM {table} WHERE hour < ?", (hour,))  # noqa: S608 names of the schema
-                for row in source.execute(f"SELECT * FROM {table} WHERE hour < ?", (hour,)):  # noqa: S608 as above
+                for row in source.execute(f"SELECT * FROM {table} WHERE {chosen}", (hour,)):  # noqa: S608 as above
                     target.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 as above
+            make_weeks(target, hour)
             target.execute(
                 "UPDATE rollup_state SET pruned_before_ms = ?, hours_since = max(hours_since, ?)",
                 (pruned_before_ms, hours_since),

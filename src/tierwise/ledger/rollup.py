@@ -1,10 +1,11 @@
 """What one call adds to the roll-up: a pure function, and the same sums in SQL over the tables.
 
-The roll-up is at any time the sum of `contributions` over all calls that have ended; the few that are open are added
-from their rows by whoever reads it (`tierwise.ledger.sums`), so that a call moves it once. A write takes off what the
-call added before and puts on what it adds now, in the transaction that writes the rows; so a call may be written any
-number of times, and half of it twice, without being counted twice. `SCAN` computes the same from the rows; tests hold
-the two against each other. Where the sums are kept: `tierwise.ledger.folding`.
+The roll-up is at any time the sum of `contributions` over the calls that have ended and that it has taken in; the
+others are added from their rows by whoever reads it (`tierwise.ledger.sums`). Most calls are taken in some time after
+they ended, many at once (`tierwise.ledger.folding`, where the sums are kept, too). Writing one that was taken in takes
+off what it added before and puts on what it adds now, in the transaction that writes the rows; so a call may be
+written any number of times, and half of it twice, without being counted twice. `SCAN` computes the same from the rows;
+tests hold the two against each other.
 
 What counts where:
 
@@ -29,6 +30,7 @@ from tierwise.ledger.counts import NO_COUNTS, Counts, latency_bucket
 
 __all__ = [
     "ADD",
+    "ADD_UP",
     "CALL_SUMS",
     "COLUMNS",
     "KEY",
@@ -228,12 +230,13 @@ def _list(names: Sequence[str]) -> str:
 
 
 # The texts below are put together from column names above, never from data.
-ADD = (
-    f"INSERT INTO rollup_recent ({_list(COLUMNS)}) VALUES ({_list(['?'] * len(COLUMNS))}) "  # noqa: S608 column names only
+# What becomes of a row that is there already: of `rollup` as of `rollup_recent`.
+ADD_UP = (
     f"ON CONFLICT DO UPDATE SET {_list([f'{name} = {name} + excluded.{name}' for name in SUMS])}, counts = "
     "CASE '{}' WHEN excluded.counts THEN counts WHEN counts THEN excluded.counts "
     "ELSE add_counts(counts, excluded.counts) END"
 )
+ADD = f"INSERT INTO rollup_recent ({_list(COLUMNS)}) VALUES ({_list(['?'] * len(COLUMNS))}) {ADD_UP}"  # noqa: S608 column names only
 
 _ZERO = "0"
 _CALL_PART = {

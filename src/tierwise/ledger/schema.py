@@ -16,7 +16,7 @@ APPLICATION_ID = 0x54574C47  # "TWLG", in the file's header: tells a ledger from
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema. `rebuild` fills the roll-up anew from the rows that are there, after the last step."""
+    """One step of the schema. After one with `rebuild` the roll-up is made anew from the rows, a piece at a time."""
 
     number: int
     why: str
@@ -351,6 +351,20 @@ MIGRATIONS: tuple[Migration, ...] = (
             ) STRICT, WITHOUT ROWID""",
             "CREATE UNIQUE INDEX batches_by_upstream ON batches (provider, upstream_id) WHERE upstream_id IS NOT NULL",
         ),
+    ),
+    Migration(
+        10,
+        "a year is read by its weeks; calls that end cost no sums while they are written: the roll-up says which calls "
+        "are in it, others are read from their rows; so it can be made anew while everybody goes on",
+        (
+            "ALTER TABLE rollup_state ADD COLUMN since_ms INTEGER NOT NULL DEFAULT -4611686018427387904",
+            "ALTER TABLE rollup_state ADD COLUMN since_id TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE rollup_state ADD COLUMN until_ms INTEGER NOT NULL DEFAULT -4611686018427387904",
+            "ALTER TABLE rollup_state ADD COLUMN until_id TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE rollup_state ADD COLUMN is_stale INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE rollup_state ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
+        ),
+        rebuild=True,
     ),
 )
 LATEST = MIGRATIONS[-1].number

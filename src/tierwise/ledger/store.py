@@ -3,10 +3,11 @@
 Theory of operation
 -------------------
 Everything that is written is an *entry*: a call, some of its attempts, or both. Applying an entry is one transaction
-that reads what is known of the call, merges the entry in, writes the rows that changed, and moves the roll-up by the
-difference. Merging is by identity (`call_id`, and `number` for an attempt): a finished record replaces an open one,
-an open one never replaces a finished one. So entries may be applied again, and out of order, and nothing is ever
-counted twice. That one property carries the rest: retries, spools, crashes between two steps, several processes.
+that reads what is known of the call, merges the entry in, and writes the rows that changed; where the roll-up has the
+call already, it is moved by the difference. Merging is by identity (`call_id`, and `number` for an attempt): a finished
+record replaces an open one, an open one never replaces a finished one. So entries may be applied again, and out of
+order, and nothing is ever counted twice. That one property carries the rest: retries, spools, crashes between two
+steps, several processes.
 
 What is acknowledged is in the database, or on the disk in a spool, or (when no disk takes it) in memory and at the
 end on stderr. Writers never raise because of the ledger's own trouble: a call that worked must not fail because its
@@ -34,10 +35,28 @@ from tierwise.core.money import Price
 from tierwise.ledger import codec
 from tierwise.ledger.budgets import settle_what_is_left
 from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
-from tierwise.ledger.connection import connect_read_only, explain, open_database, transaction_failed
+from tierwise.ledger.connection import (
+    connect_for_sums,
+    connect_read_only,
+    explain,
+    open_database,
+    transaction_failed,
+)
 from tierwise.ledger.feedback import FEEDBACK_COLUMNS, Feedback, FeedbackCounts, feedback_from_row, feedback_row
 from tierwise.ledger.filter import Dimension, Filter, condition
-from tierwise.ledger.folding import MOST_RECENT, fold, rebuild, wants_folding
+from tierwise.ledger.folding import (
+    MOST_BEYOND,
+    Extended,
+    Place,
+    SummedCalls,
+    begin_anew,
+    extend,
+    fold,
+    gather,
+    summed_calls,
+    wants_folding,
+    wants_gathering,
+)
 from tierwise.ledger.ids import reported_id
 from tierwise.ledger.process import is_alive, this_process
 from tierwise.ledger.rollup import ADD, Key, Sums, Totals, add_up, contributions, difference
@@ -90,6 +109,7 @@ _Speed: TypeAlias = tuple[float, float, float, float, int]  # the columns of `sp
 _NO_SPEED: _Speed = (0.0, 0.0, 0.0, 0.0, 0)
 _IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
 _MOST_PRICES = 1024
+_EXTENDED_FIRST = 2_000  # calls that the roll-up takes in at once, before it is known how long that takes
 EVER_MS = 2**62  # no call begins later
 _MOST_OPEN_CALLS = 4096
 
@@ -209,7 +229,8 @@ class Ledger:
         self._waits_ms = busy_timeout_ms  # what the connection is set to
         self._open_calls: dict[str, _Rows] = {}  # as this connection wrote them: nobody has to read them back
         self._data_version = -1  # of when that was so
-        self._moved_rows = 0  # of the roll-up, since it was folded
+        self._summed: SummedCalls | None = None  # what is in the roll-up, as long as nobody else has written
+        self._not_gathered = 0  # entries, since calls were last taken into the roll-up
         self._problem: str | None = None
         self._problem_kind: type[LedgerError] = LedgerUnavailable
         self._told: set[str] = set()
@@ -300,6 +321,7 @@ class Ledger:
             self._drop_connection()
         self._stored_prices.clear()
         self._open_calls.clear()
+        self._data_version, self._summed = -1, None
         connection = open_database(self.path, synchronous=self._synchronous, busy_timeout_ms=self._busy_timeout_ms)
         try:
             info = os.stat(self.path)  # noqa: PTH116 as above
@@ -307,8 +329,7 @@ class Ledger:
             self._connection, self._waits_ms = connection, self._busy_timeout_ms
             self._bury_the_dead(connection)
             self._catch_up(connection)
-            if wants_folding(connection, self._clock_ms()):
-                self._fold(connection)
+            self._sum_up(connection)
             settle_what_is_left(connection, self._clock_ms())  # after the spools: they may tell what a call cost
         except (sqlite3.Error, OSError) as error:
             self._drop_connection()
@@ -376,9 +397,10 @@ class Ledger:
 
     def _forget(self, connection: sqlite3.Connection, call_ids: Iterable[str]) -> None:
         """Removes calls, in a transaction that runs."""
+        self._summed = None  # others may have written since
         gathered = _Gathered()
         for call_id in call_ids:
-            _remove(connection.execute, call_id, gathered)
+            self._remove(connection, call_id, gathered)
         gathered.write(connection.execute)
 
     def write_at_once(self, entries: Sequence[Entry]) -> bool:
@@ -445,9 +467,9 @@ class Ledger:
             if self._diverted or self._problem is not None:
                 with suppress(LedgerError, sqlite3.Error, OSError):
                     self._catch_up(connection)
-            if self._moved_rows > MOST_RECENT:
+            if self._not_gathered > MOST_BEYOND:
                 with suppress(LedgerError):  # the next write says what is wrong
-                    self.fold()
+                    self.sum_up()
 
     def _failed(self, entries: list[Entry], error: sqlite3.Error | OSError) -> None:
         explained = explain(error, self.path)
@@ -469,9 +491,11 @@ class Ledger:
             if version != self._data_version:
                 self._data_version = version
                 self._open_calls.clear()  # another connection has written: who knows what
+                self._summed = None
             for call, attempts in entries:
-                self._apply(execute, call, attempts, gathered)
-            self._moved_rows += gathered.write(execute)
+                self._apply(connection, call, attempts, gathered)
+                self._not_gathered += 1
+            gathered.write(execute)
             if beside is not None:
                 beside(connection)
             execute("COMMIT")
@@ -495,21 +519,22 @@ class Ledger:
 
     def _apply(  # noqa: PLR0912 one transaction told in one piece, on the hot path
         self,
-        execute: Callable[..., sqlite3.Cursor],
+        connection: sqlite3.Connection,
         call: CallRecord | None,
         attempts: Sequence[AttemptRecord],
         gathered: _Gathered,
     ) -> None:
         """Merge an entry into the tables; see the head of this module."""
+        execute = connection.execute
         call_id = call.call_id if call is not None else attempts[0].call_id
-        row = None if call is None else self._row(call)
+        row: _Row | None = None if call is None else self._row(call)
         known = gathered.calls.get(call_id) or self._open_calls.get(call_id)
         # An open call is nearly always new: put it, and look only where it was there.
         is_new = (
             known is None
             and call is not None
             and call.status is CallStatus.OPEN
-            and execute(_PUT_NEW_CALL, row).rowcount == 1
+            and execute(_PUT_NEW_CALL, row or ()).rowcount == 1
         )
         old_call: _Row | None
         old_attempts: dict[int, _Row] = {}
@@ -544,7 +569,7 @@ class Ledger:
                 if new[6] == "accepted" and (old is None or old[6] != "accepted"):
                     gathered.note_speed(attempt)
                 if attempt.request_id is not None and (old is None or old[_REQUEST_ID] is None):
-                    self._take_over(execute, attempt.request_id, call_id, gathered)
+                    self._take_over(connection, attempt.request_id, call_id, gathered)
         if old_call is not None and new_call[1] == old_call[1]:
             if new_call != old_call:
                 execute(_CHANGE_CALL, (*new_call[2:], call_id))
@@ -553,17 +578,51 @@ class Ledger:
         if call is not None and call.captured_text is not None:
             execute(_PUT_TEXT, (call_id, call.started_at_ms, call.captured_text))
 
-        before = {} if old_call is None else _contributions(old_call, old_attempts)
-        gathered.move(difference(before, _contributions(new_call, new_attempts)))
         gathered.calls[call_id] = new_call, new_attempts
+        before = None if old_call is None else (old_call, old_attempts)
+        self._move_rollup(connection, gathered, before, (new_call, new_attempts))
 
-    def _take_over(
-        self, execute: Callable[..., sqlite3.Cursor], request_id: str, call_id: str, gathered: _Gathered
+    def _move_rollup(
+        self,
+        connection: sqlite3.Connection,
+        gathered: _Gathered,
+        old: _Rows | None,
+        new: _Rows | None,
     ) -> None:
+        """Keeps the roll-up right where it has the call already. Most calls are taken in later, many at once.
+
+        None: the call was not there, or is no more; one of them is.
+        """
+        summed = self._summed
+        if summed is None:
+            summed = self._summed = summed_calls(connection)
+        places = [None if rows is None else Place(rows[0][1], rows[0][0]) for rows in (old, new)]
+        before, after = (
+            _contributions(*rows) if rows is not None and place in summed else {}
+            for rows, place in zip((old, new), places, strict=True)
+        )
+        if before or after:
+            gathered.move(difference(before, after))
+        if any(place is not None and summed.is_before(place) for place in places):
+            connection.execute("UPDATE rollup_state SET changes = changes + 1")  # what somebody is adding up is no more
+
+    def _take_over(self, connection: sqlite3.Connection, request_id: str, call_id: str, gathered: _Gathered) -> None:
         """Removes what others reported of a request that we sent ourselves; see `tierwise.ledger.reported`."""
         reported = reported_id(request_id)
-        if reported != call_id and _remove(execute, reported, gathered):
-            execute(_MOVE_FEEDBACK, (call_id, reported))
+        if reported != call_id and self._remove(connection, reported, gathered):
+            connection.execute(_MOVE_FEEDBACK, (call_id, reported))
+
+    def _remove(self, connection: sqlite3.Connection, call_id: str, gathered: _Gathered) -> bool:
+        """Removes a call, and what it adds to the sums; whether it was there."""
+        row = connection.execute(_SELECT_CALL, (call_id,)).fetchone()
+        if row is None:
+            return False
+        attempts = {old[1]: old for old in connection.execute(_SELECT_ATTEMPTS, (call_id,))}
+        self._move_rollup(connection, gathered, (row, attempts), None)
+        gathered.calls.pop(call_id, None)
+        for table in ("captured", "attempts", "calls"):
+            connection.execute(f"DELETE FROM {table} WHERE call_id = ?", (call_id,))  # noqa: S608 names of the schema
+        return True
 
     def _row(self, call: CallRecord) -> tuple[Any, ...]:
         """What is open is at this process, and ends with it; a request of a batch is at nobody's."""
@@ -706,7 +765,8 @@ class Ledger:
             for call_id, writer in connection.execute(known).fetchall():
                 if writers.get(writer) is False:
                     call = codec.call_from_row(connection.execute(_SELECT_CALL, (call_id,)).fetchone())
-                    self._apply(connection.execute, replace(call, status=CallStatus.FAILED, error=error), (), gathered)
+                    ended = replace(call, status=CallStatus.FAILED, error=error)
+                    self._apply(connection, ended, (), gathered)
                     connection.execute("UPDATE calls SET writer = ? WHERE call_id = ?", (writer, call_id))
             gathered.write(connection.execute)
             connection.execute("COMMIT")
@@ -776,6 +836,8 @@ class Ledger:
             except BaseException:
                 transaction_failed(connection)
                 raise
+            finally:
+                self._summed = None  # some of these change it
 
     def _snapshot(self) -> _Reading:
         """What is in the file now, read without waiting for anybody who writes, this process included.
@@ -1001,37 +1063,100 @@ class Ledger:
     # Care
 
     def rebuild_rollup(self) -> None:
-        """Compute the roll-up anew from the rows; the sums of calls that were pruned stay.
+        """Make the roll-up anew from the rows, or go on with that; the sums of calls that were pruned stay.
+
+        Nobody waits for it, and it may be interrupted: see `begin_rollup` and `extend_rollup`, which it is made of.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        self.begin_rollup()
+        calls = None
+        while not (extended := self.extend_rollup(calls)).is_done:
+            calls = extended.calls
+
+    def begin_rollup(self) -> None:
+        """Begin to make the roll-up anew, unless that goes on already. Every view stays right: what the roll-up does
+        not have is read from the rows.
 
         Raises:
             LedgerError: the ledger cannot be written.
         """
         with self._transaction() as connection:
-            rebuild(connection, self._clock_ms())
+            if not summed_calls(connection).is_behind:
+                begin_anew(connection)
 
-    def fold(self) -> bool:
-        """Folds what has gathered of the roll-up where it is time to; whether it was. See `tierwise.ledger.folding`.
+    def extend_rollup(self, calls: int | None = None) -> Extended:
+        """Take the calls before those that are in the roll-up into it, so many at most; what became of it.
+
+        Others are kept from writing for some tens of milliseconds, and readers never.
 
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        self._moved_rows = 0
         with self._lock:
-            if not wants_folding(self._open(), self._clock_ms()):
-                return False
-            with self._transaction() as connection:
-                fold(connection, self._clock_ms())
-        return True
+            self._open()
+        with self._summing() as connection:
+            return extend(connection, self._clock_ms(), calls=calls or _EXTENDED_FIRST)
 
-    def _fold(self, connection: sqlite3.Connection) -> None:
-        """For a ledger that is being opened."""
-        connection.execute("BEGIN IMMEDIATE")
+    @property
+    def is_behind(self) -> bool:
+        """Whether the roll-up is still being made, so that views of long ago take longer.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self._reading() as connection:
+            return summed_calls(connection).is_behind
+
+    def sum_up(self, *, left: int | None = None) -> None:
+        """Take what is new into the roll-up where it is time to; see `tierwise.ledger.folding`.
+
+        Args:
+            left: take in all calls but so many of the latest, now.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        self._not_gathered = 0
+        with self._lock:
+            self._open()
+        with self._summing() as connection:
+            self._take_in(connection, left)
+
+    def _take_in(self, connection: sqlite3.Connection, left: int | None = None) -> None:
+        now_ms = self._clock_ms()
+        if left is not None or wants_gathering(connection, now_ms):
+            while gather(connection, now_ms, left=left):
+                pass
+        if left is not None or wants_folding(connection):
+            fold(connection, now_ms)
+
+    def _sum_up(self, connection: sqlite3.Connection) -> None:
+        """For a ledger that is being opened: what is new, and a piece of what the roll-up lacks."""
+        with suppress(sqlite3.OperationalError):  # there is time; the next write says what is wrong
+            self._take_in(connection)
+            if summed_calls(connection).is_behind:
+                extend(connection, self._clock_ms(), calls=_EXTENDED_FIRST)
+        self._summed = None
+
+    @contextmanager
+    def _summing(self) -> Iterator[sqlite3.Connection]:
+        """A connection beside the ordinary one, so that nobody waits for what is added up.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
         try:
-            fold(connection, self._clock_ms())
-            connection.execute("COMMIT")
-        except BaseException:
-            transaction_failed(connection)
-            raise
+            connection = connect_for_sums(
+                self.path, synchronous=self._synchronous, busy_timeout_ms=self._busy_timeout_ms
+            )
+            try:
+                yield connection
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from error
 
     def check(self, *, quick: bool = False) -> list[str]:
         """What is wrong with the database; empty when nothing is. Reads all of it; `quick` leaves the indexes out.
@@ -1090,19 +1215,6 @@ def _placeholder(attempt: AttemptRecord) -> CallRecord:
     )
 
 
-def _remove(execute: Callable[..., sqlite3.Cursor], call_id: str, gathered: _Gathered) -> bool:
-    """Removes a call, and what it adds to the sums; whether it was there."""
-    row = execute(_SELECT_CALL, (call_id,)).fetchone()
-    if row is None:
-        return False
-    attempts = {old[1]: old for old in execute(_SELECT_ATTEMPTS, (call_id,))}
-    gathered.move(difference(_contributions(row, attempts), {}))
-    gathered.calls.pop(call_id, None)
-    for table in ("captured", "attempts", "calls"):
-        execute(f"DELETE FROM {table} WHERE call_id = ?", (call_id,))  # noqa: S608 names of the schema
-    return True
-
-
 class _Gathered:
     """What the entries of one transaction do to rows that they share, written once at its end.
 
@@ -1145,13 +1257,10 @@ class _Gathered:
             samples + 1,
         )
 
-    def write(self, execute: Callable[..., sqlite3.Cursor]) -> int:
-        """Writes all of it. Returns how many rows of the roll-up it moved."""
-        moved = 0
+    def write(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+        """Writes all of it."""
         for key, delta in self._sums.items():
             if any(delta):  # otherwise added by one entry and taken off by another
                 execute(ADD, (*key, *delta[:-1], delta[-1].text()))
-                moved += 1
         for model, speed in self._speeds.items():
             execute(_PUT_SPEED, (model, *speed, _FADE ** speed[4]))
-        return moved

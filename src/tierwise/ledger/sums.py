@@ -1,8 +1,9 @@
 """Reads the roll-up: the sums of any choice of calls, out of the coarsest rows that have them.
 
-A time is read in pieces: whole UTC days from the rows by the day, the hours at its ends from the rows by the hour; what
-is not folded yet from `rollup_recent`; and calls that are open from their own rows. Where rows by the hour are no
-longer kept, times are widened to whole days. A session has few calls: its sums come from its rows.
+A time is read in pieces: whole weeks from the rows by the week, the days and hours at its ends from those by the day
+and by the hour; what is not folded yet from `rollup_recent`; and the calls that the roll-up has not taken in, open ones
+among them, from their own rows. Where rows by the hour are no longer kept, times are widened to whole days. A session
+has few calls: its sums come from its rows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tierwise.ledger.counts import NO_COUNTS, Counts
 from tierwise.ledger.filter import Dimension, Filter, condition
-from tierwise.ledger.folding import CUTS, DAY, HOUR, cut_of
+from tierwise.ledger.folding import (
+    AT_OR_AFTER,
+    BEFORE,
+    CUTS,
+    DAY,
+    HOUR,
+    WEEK,
+    Place,
+    SummedCalls,
+    cut_of,
+    summed_calls,
+    week_of,
+)
 from tierwise.ledger.rollup import KEY, MS_PER_HOUR, SCAN, SUMS, Totals
 
 if TYPE_CHECKING:
@@ -110,9 +123,18 @@ def read_sums(
             until_ms=None if span.until is None else span.until * MS_PER_HOUR,
         )
         return scan_sums(connection, by, exact, stretches=stretches, counts=counts)
-    by_hours = stretches is not None and (stretches.hours % DAY != 0 or stretches.origin % DAY != 0)
-    source, values = _source(connection, by, where, span, columns, by_hours=by_hours)
+    source, values = _source(connection, by, where, span, columns, _coarsest(by, stretches))
     return _grouped(connection, source, values, by, stretches, columns, "sum_counts(counts)" if counts else None)
+
+
+def _coarsest(by: Collection[str], stretches: Stretches | None) -> int:
+    """The longest span whose rows stand within one group each."""
+    if stretches is None:
+        return DAY if "day" in by else WEEK
+    for span in (WEEK, DAY):
+        if stretches.hours % span == 0 and stretches.origin == _floor(stretches.origin, span):
+            return min(span, DAY) if "day" in by else span
+    return HOUR
 
 
 def scan_sums(
@@ -137,31 +159,31 @@ def extent(connection: sqlite3.Connection, where: Filter = Filter()) -> Span:
     Of long ago, whole days.
     """
     span = widened(connection, where.since_ms, where.until_ms)
-    first, last = _first_and_last(connection, where, span, by_hours=False)
+    first, last = _first_and_last(connection, where, span, DAY)
     if first is None or last is None:
         return Span(None, None)
     # The days are known; within the first and the last one the hours may be.
     hours_since = _hours_since(connection)
     if first >= hours_since:
         day = Span(max(first, span.since or 0), first // DAY * DAY + DAY)
-        first = _first_and_last(connection, where, day, by_hours=True)[0] or first
+        first = _first_and_last(connection, where, day, HOUR)[0] or first
     if last >= hours_since and last // DAY * DAY >= hours_since:
         day = Span(last // DAY * DAY, last + 1)
-        last = _first_and_last(connection, where, day, by_hours=True)[1] or last
+        last = _first_and_last(connection, where, day, HOUR)[1] or last
     return Span(first, last + 1)
 
 
 def _first_and_last(
-    connection: sqlite3.Connection, where: Filter, span: Span, *, by_hours: bool
+    connection: sqlite3.Connection, where: Filter, span: Span, coarsest: int
 ) -> tuple[int | None, int | None]:
-    source, values = _source(connection, (), where, span, ("calls",), by_hours=by_hours)
+    source, values = _source(connection, (), where, span, ("calls",), coarsest)
     sql = f"SELECT min(hour), max(last) FROM {source} WHERE calls > 0"  # noqa: S608 names of this module
     found: tuple[int | None, int | None] = connection.execute(sql, values).fetchone()
     return found
 
 
 def values_of(connection: sqlite3.Connection, dimension: Dimension) -> list[str]:
-    """What occurs in a dimension, in order."""
+    """What occurs in a dimension, in order; of calls that are still to be summed up, nothing."""
     if dimension in CUTS:
         found = _known(connection, dimension)
     else:
@@ -169,7 +191,13 @@ def values_of(connection: sqlite3.Connection, dimension: Dimension) -> list[str]
             f"SELECT DISTINCT {dimension} FROM rollup WHERE span_hours = {DAY} AND cut = 0"  # noqa: S608 names and numbers
         )
         found = [row[0] for row in rows]
-    recent = connection.execute(f"SELECT DISTINCT {dimension} FROM rollup_recent")  # noqa: S608 as above
+    summed = summed_calls(connection)
+    at, call_id = summed.until
+    beyond = SCAN.format(where=AT_OR_AFTER.format(at=at, id="?"))
+    recent = connection.execute(
+        f"SELECT {dimension} FROM rollup_recent UNION SELECT {dimension} FROM ({beyond})",  # noqa: S608 as above
+        (call_id,),
+    )
     return sorted({*found, *(row[0] for row in recent)})
 
 
@@ -179,8 +207,12 @@ def is_by_day(connection: sqlite3.Connection, hour: int) -> bool:
 
 
 def _hours_since(connection: sqlite3.Connection) -> int:
-    found: int = connection.execute("SELECT hours_since FROM rollup_state").fetchone()[0]
-    return found
+    return summed_calls(connection).hours_since
+
+
+def _floor(hour: int, span: int) -> int:
+    """Where the span of an hour begins."""
+    return week_of(hour) if span == WEEK else hour // span * span
 
 
 def _known(connection: sqlite3.Connection, dimension: Dimension) -> list[str]:
@@ -200,14 +232,13 @@ def _before(one: Dimension, other: Dimension) -> bool:
     return names.index(one) < names.index(other)
 
 
-def _source(
+def _source(  # noqa: PLR0917 parts of one statement
     connection: sqlite3.Connection,
     by: Sequence[str],
     where: Filter,
     span: Span,
     columns: Collection[str],
-    *,
-    by_hours: bool = False,
+    coarsest: int,
 ) -> tuple[str, list[object]]:
     """A subquery with the rows to be added up, and its values."""
     kept = {name for name in CUTS if name in by or getattr(where, name) is not None}
@@ -231,55 +262,72 @@ def _source(
     values += [value for _, value in loose]
     parts: list[str] = []
     all_values: list[object] = []
+    summed = summed_calls(connection)
+    rolled = span
+    if summed.is_stale:  # what stands in the roll-up of a later time is of no account
+        pruned_before = summed.pruned_before_ms // MS_PER_HOUR
+        rolled = Span(span.since, pruned_before if span.until is None else min(span.until, pruned_before))
 
-    def add(text: str, given: Sequence[object], since: int | None, until: int | None) -> None:
-        for operator, hour in ((">=", since), ("<", until)):
-            if hour is not None:
-                text += f" AND hour {operator} {hour}"
-        parts.append(text)
-        all_values.extend(given)
-
-    for hours, since, until in _pieces(span, _hours_since(connection), by_hours=by_hours):
-        text = f"SELECT {names}, {last} FROM rollup WHERE {' AND '.join(conditions)}"  # noqa: S608 names of this module
-        add(text, [hours, *values], since, until)
+    if coarsest == HOUR and (span.since is None or span.since < summed.hours_since):
+        coarsest = DAY
+    for hours, since, until in _pieces(rolled, coarsest):
+        parts.append(
+            f"SELECT {names}, {last} FROM rollup WHERE {' AND '.join(conditions)}{_times('hour', since, until)}"  # noqa: S608 names of this module
+        )
+        all_values += [hours, *values]
     exact = [(name, getattr(where, name)) for name in (*CUTS, "tier", "model") if getattr(where, name) is not None]
-    text = f"SELECT {names}, hour FROM rollup_recent WHERE 1{''.join(f' AND {name} = ?' for name, _ in exact)}"  # noqa: S608 as above
-    add(text, [value for _, value in exact], span.since, span.until)
-    parts.append(_open_calls(names, exact, span))
-    all_values.extend(value for _, value in exact)
+    chosen = "".join(f" AND {name} = ?" for name, _ in exact) + _times("hour", *rolled)
+    parts.append(f"SELECT {names}, hour FROM rollup_recent WHERE 1{chosen}")  # noqa: S608 as above
+    all_values += [value for _, value in exact]
+    for rows, place in _not_summed(summed):
+        parts.append(_from_rows(rows, names, exact, span))
+        all_values += [*([] if place is None else [place.call_id]), *(value for _, value in exact)]
     return f"({' UNION ALL '.join(parts)})", all_values
 
 
-def _open_calls(names: str, exact: Sequence[tuple[str, str]], span: Span) -> str:
-    """Rows of the calls that have not ended, which are not in the roll-up: `calls_unfinished` has them."""
-    where = "writer IS NOT NULL AND status = 'open'"
-    where += "".join(f" AND coalesce({name}, '') = ?" for name, _ in exact if name in CUTS)
-    for operator, hour in ((">=", span.since), ("<", span.until)):
-        if hour is not None:  # + keeps SQLite from looking through the whole time instead
-            where += f" AND +started_at_ms {operator} {hour * MS_PER_HOUR}"
+def _not_summed(summed: SummedCalls) -> list[tuple[str, Place | None]]:
+    """Which calls the roll-up lacks, as conditions on `calls`, and the place whose id each asks for."""
+    found: list[tuple[str, Place | None]] = [
+        ("writer IS NOT NULL AND status = 'open'", None),  # so that `calls_unfinished` has them
+        (f"status <> 'open' AND {AT_OR_AFTER.format(at=summed.until.at_ms, id='?')}", summed.until),
+    ]
+    if summed.is_behind:
+        earlier = BEFORE.format(at=summed.since.at_ms, id="?")
+        found.append((f"status <> 'open' AND {earlier} AND started_at_ms >= {summed.pruned_before_ms}", summed.since))
+    return found
+
+
+def _from_rows(rows: str, names: str, exact: Sequence[tuple[str, str]], span: Span) -> str:
+    """Rows as the roll-up would have them, of calls that are not in it."""
+    where = rows + "".join(f" AND coalesce({name}, '') = ?" for name, _ in exact if name in CUTS)
+    # + keeps SQLite from looking through the whole time for the few that are open
+    where += _times("+started_at_ms" if "writer" in rows else "started_at_ms", *span, of=MS_PER_HOUR)
     counts = "iif(counted IS NULL, '{}', json_object(CAST(counted AS TEXT), 1))"
-    text = f"SELECT {names.removesuffix('counts')}{counts}, hour "
-    text += f"FROM ({SCAN.format(where=where)}) WHERE 1"
+    text = f"SELECT {names.removesuffix('counts')}{counts}, hour FROM ({SCAN.format(where=where)}) WHERE 1"  # noqa: S608 as above
     return text + "".join(f" AND {name} = ?" for name, _ in exact if name not in CUTS)
 
 
-def _pieces(span: Span, hours_since: int, *, by_hours: bool) -> list[tuple[int, int | None, int | None]]:
-    """The time as rows by the day and by the hour have it."""
+def _times(column: str, since: int | None, until: int | None, of: int = 1) -> str:
+    """A condition for a time in hours, with AND before it."""
+    found = "" if since is None else f" AND {column} >= {since * of}"
+    return found if until is None else f"{found} AND {column} < {until * of}"
+
+
+def _pieces(span: Span, coarsest: int) -> list[tuple[int, int | None, int | None]]:
+    """The time as rows of each span have it: whole weeks in the middle, days beside them, hours at the ends."""
     since, until = span
-    if by_hours and since is not None and since >= hours_since:
+    if since is not None and until is not None and since >= until:
+        return []
+    if coarsest == HOUR:
         return [(HOUR, since, until)]
-    first = None if since is None else -(-since // DAY) * DAY
-    last = None if until is None else until // DAY * DAY
-    if first is not None and last is not None and first > last:
-        return [(HOUR, since, until)]
-    found: list[tuple[int, int | None, int | None]] = []
-    if since is not None and since != first:
-        found.append((HOUR, since, first))
-    if first is None or last is None or first < last:
-        found.append((DAY, first, last))
-    if until is not None and until != last:
-        found.append((HOUR, last, until))
-    return found
+    finer = DAY if coarsest == WEEK else HOUR
+    first = None if since is None else _floor(since + coarsest - 1, coarsest)
+    last = None if until is None else _floor(until, coarsest)
+    if first is not None and last is not None and first >= last:
+        return _pieces(span, finer)
+    before = [] if since is None else _pieces(Span(since, first), finer)
+    after = [] if until is None else _pieces(Span(last, until), finer)
+    return [*before, (coarsest, first, last), *after]
 
 
 def _grouped(  # noqa: PLR0917 parts of one statement
@@ -306,10 +354,11 @@ def _grouped(  # noqa: PLR0917 parts of one statement
         sql += f" GROUP BY {', '.join(groups)}{having} ORDER BY {', '.join(groups)}"
     found: list[Sum] = []
     width = len(by)
+    start = width + (stretches is not None)
+    end = start + len(wanted)
     for row in connection.execute(sql, values):
+        totals = Totals(**dict(zip(wanted, row[start:end], strict=True)))
         stretch = row[width] if stretches is not None else 0
-        start = width + (stretches is not None)
-        totals = Totals(**dict(zip(wanted, row[start : start + len(wanted)], strict=True)))
         found.append(Sum(row[:width], stretch, totals, Counts.of(row[-1] or "{}") if counts else NO_COUNTS))
     return found
 

@@ -19,6 +19,7 @@ from tierwise.core.money import EXACT, nanousd_to_usd, usd_to_nanousd
 from tierwise.ledger import Dimension, FeedbackCounts, Filter, Judgement, Ledger, StoredCall, Totals
 from tierwise.ledger.counts import percentile_ms
 from tierwise.ledger.feedback import Judged, read_judgements
+from tierwise.ledger.folding import WEEK, week_of
 from tierwise.ledger.keys import Keys
 from tierwise.ledger.listing import CallPage, CallSummary, list_calls, recent_sessions, session_calls
 from tierwise.ledger.rollup import MS_PER_HOUR, SUMS
@@ -278,7 +279,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A measure over time. All lines have a value for each of `starts_ms`; a stretch is `step_ms` long."""
+    """A measure over time. All lines have a value for each of `starts_ms`; a stretch is `step_ms` long.
+
+    Stretches of weeks begin on Mondays (UTC), so that the first of them may be shorter, as the last of any may.
+    """
 
     measure: Measure
     by: By
@@ -580,7 +584,7 @@ class Figures:
 _NOTHING = Measures(Totals())
 _MOST_SESSIONS = 50
 _CHOICES: tuple[Dimension, ...] = ("project", "key_id", "tier", "model", "task_type")
-_STEPS = (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, 7 * 24, 14 * 24, 28 * 24, 84 * 24, 364 * 24)  # hours of a stretch
+_STEPS = (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, WEEK, 2 * WEEK, 4 * WEEK, 12 * WEEK, 52 * WEEK)  # hours of a stretch
 _LONGEST_HOURS = 200 * 365 * 24  # whatever somebody asks for
 _DIMENSIONS: Mapping[By, Dimension] = {
     By.TIER: "tier",
@@ -611,18 +615,22 @@ _BANDS = 10
 
 
 class _Time(NamedTuple):
-    """A time in hours since 1970, and the stretches it is shown in."""
+    """A time in hours since 1970, and the stretches it is shown in: from its beginning on, or from a Monday on."""
 
     since: int
     until: int
     step: int
 
     @property
+    def origin(self) -> int:
+        return self.since if self.step % WEEK else week_of(self.since)
+
+    @property
     def stretches(self) -> int:
-        return -(-(self.until - self.since) // self.step)
+        return -(-(self.until - self.origin) // self.step)
 
     def start_ms(self, number: int) -> int:
-        return (self.since + number * self.step) * MS_PER_HOUR
+        return max(self.since, self.origin + number * self.step) * MS_PER_HOUR
 
 
 def _filter(scope: Scope) -> Filter:
@@ -666,7 +674,7 @@ def _stretch_sums(
     counts: bool = False,
 ) -> list[Sum]:
     exact = replace(where, since_ms=time.since * MS_PER_HOUR, until_ms=time.until * MS_PER_HOUR)
-    return read_sums(connection, by, exact, stretches=Stretches(time.since, time.step), columns=columns, counts=counts)
+    return read_sums(connection, by, exact, stretches=Stretches(time.origin, time.step), columns=columns, counts=counts)
 
 
 def _series(connection: Snapshot, where: Filter, measure: Measure, by: By, points: int) -> Series:
