@@ -1,12 +1,12 @@
 """How long the dashboard's views take on a ledger of ten million attempts over a year.
 
-    python benchmarks/dashboard.py [--attempts 10000000] [--rounds 20] [--directory DIR] [--scan]
+    python benchmarks/dashboard.py [--attempts 10000000] [--rounds 20] [--directory DIR] [--ledger FILE] [--scan]
 
 Makes the ledger in SQL (58 task types, 8 projects, 16 keys, 4 tiers, sessions of 25 calls; a call in six climbs),
 builds its roll-up from the rows, and answers every view for a year, a month, a week and a day, whole and filtered, as
 the page asks for it: each answer opens the database anew. Server time without HTTP and JSON. The worst 95th percentile
-stands at the end. `--scan` sums the same year up from the rows once, for comparison. At the full size it takes some
-6 GB and half an hour of one core.
+stands at the end. `--ledger` keeps the ledger in a file, and uses it again. `--scan` sums the year up from the rows
+once, for comparison. At the full size it takes some 5 GB and a quarter of an hour of one core.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
 from tierwise.ledger import Filter, Ledger, new_call_id
+from tierwise.ledger.folding import begin_anew
 from tierwise.report.figures import By, Figures, Measure, Scope
 
 HOUR_MS = 3_600_000
@@ -58,8 +59,8 @@ CROSS JOIN (SELECT 1 AS number UNION ALL SELECT 2) WHERE number <= last
 """
 
 
-def make(path: Path, attempts: int, until_ms: int) -> int:
-    """A year of calls up to a moment; returns how many."""
+def make(path: Path, attempts: int, until_ms: int) -> None:
+    """A year of calls up to a moment, with their sums, and a little that is not summed up yet, as there always is."""
     calls = attempts * 6 // 7
     with Ledger(path) as ledger:
         ledger.open()
@@ -73,23 +74,37 @@ def make(path: Path, attempts: int, until_ms: int) -> int:
         db.execute(CALLS, (first, last, until_ms - YEAR_MS, YEAR_MS, calls))
         db.execute(ATTEMPTS, (f"{first:012d}", f"{last:012d}"))
         db.execute("COMMIT")
+    db.execute("BEGIN")
+    begin_anew(db)  # these rows came beside the ledger
+    db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
-    made = time.perf_counter()
+    made, processor = time.perf_counter(), time.process_time()
     with Ledger(path) as ledger:
         ledger.rebuild_rollup()
-        built = time.perf_counter()
-        totals = ledger.totals(())[0][1]
-    assert totals.calls == calls
+        built, used = time.perf_counter(), time.process_time() - processor
+        assert ledger.totals(())[0][1].calls == calls
+        for n in range(500):
+            call_id, at_ms = new_call_id(until_ms), until_ms - n
+            ledger.record(_call(call_id, at_ms, n), [_attempt(call_id, at_ms)])
     db = sqlite3.connect(path)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    rows = db.execute("SELECT count(*) FROM rollup").fetchone()[0]
+    db.close()
+    print(f"made in {made - started:.0f} s, roll-up built in {built - made:.0f} s ({used:.0f} s of one core)")
+
+
+def describe(path: Path) -> int:
+    """Says what is in a ledger; returns when its last call began."""
+    with Ledger(path) as ledger:
+        totals = ledger.totals(())[0][1]
+    db = sqlite3.connect(path)
+    rows, last = db.execute("SELECT (SELECT count(*) FROM rollup), (SELECT max(started_at_ms) FROM calls)").fetchone()
     db.close()
     print(
-        f"{calls:,} calls, {totals.attempts:,} attempts, {rows:,} rows of roll-up, {path.stat().st_size / 1e9:.2f} GB; "
-        f"made in {made - started:.0f} s, roll-up built in {built - made:.0f} s; SQLite {sqlite3.sqlite_version}"
+        f"{totals.calls:,} calls, {totals.attempts:,} attempts, {rows:,} rows of roll-up, "
+        f"{path.stat().st_size / 1e9:.2f} GB; SQLite {sqlite3.sqlite_version}"
     )
-    return calls
+    return int(last)
 
 
 def milliseconds(work: Callable[[], object], rounds: int) -> tuple[float, float]:
@@ -127,17 +142,15 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--directory", type=Path, help="where to put the file (default: a temporary directory)")
+    parser.add_argument("--ledger", type=Path, help="keep the ledger there, or use the one that is there")
     parser.add_argument("--scan", action="store_true", help="sum the year up from the rows, too")
     args = parser.parse_args()
-    now_ms = time.time_ns() // 1_000_000
     with tempfile.TemporaryDirectory(dir=args.directory) as scratch:
-        path = Path(scratch) / "ledger.db"
-        make(path, args.attempts, now_ms)
+        path = args.ledger or Path(scratch) / "ledger.db"
+        if not path.exists():
+            make(path, args.attempts, time.time_ns() // 1_000_000)
+        now_ms = describe(path) + 1
         with Ledger(path) as ledger:
-            # A little that is not folded, as there always is.
-            for n in range(500):
-                call_id, at_ms = new_call_id(now_ms), now_ms - n
-                ledger.record(_call(call_id, at_ms, n), [_attempt(call_id, at_ms)])
             figures = Figures(ledger)
             worst = 0.0
             print(f"{'':34}{'median ms':>12}{'p95 ms':>10}")

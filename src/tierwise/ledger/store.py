@@ -110,6 +110,7 @@ _NO_SPEED: _Speed = (0.0, 0.0, 0.0, 0.0, 0)
 _IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
 _MOST_PRICES = 1024
 _EXTENDED_FIRST = 2_000  # calls that the roll-up takes in at once, before it is known how long that takes
+_PIECES_AT_OPENING = 4
 EVER_MS = 2**62  # no call begins later
 _MOST_OPEN_CALLS = 4096
 
@@ -1124,18 +1125,19 @@ class Ledger:
         with self._summing() as connection:
             self._take_in(connection, left)
 
-    def _take_in(self, connection: sqlite3.Connection, left: int | None = None) -> None:
+    def _take_in(self, connection: sqlite3.Connection, left: int | None = None, *, most_pieces: int = 2**62) -> None:
         now_ms = self._clock_ms()
         if left is not None or wants_gathering(connection, now_ms):
-            while gather(connection, now_ms, left=left):
-                pass
+            for _ in range(most_pieces):
+                if not gather(connection, now_ms, left=left):
+                    break
         if left is not None or wants_folding(connection):
             fold(connection, now_ms)
 
     def _sum_up(self, connection: sqlite3.Connection) -> None:
         """For a ledger that is being opened: what is new, and a piece of what the roll-up lacks."""
         with suppress(sqlite3.OperationalError):  # there is time; the next write says what is wrong
-            self._take_in(connection)
+            self._take_in(connection, most_pieces=_PIECES_AT_OPENING)
             if summed_calls(connection).is_behind:
                 extend(connection, self._clock_ms(), calls=_EXTENDED_FIRST)
         self._summed = None
