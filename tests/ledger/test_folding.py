@@ -256,6 +256,34 @@ def test_a_killed_rebuild_goes_on_where_it_was(tmp_path: Path) -> None:
         assert verify(ledger) == []
 
 
+def test_sums_are_right_that_are_made_while_others_write(ledger: Ledger) -> None:
+    """Two processes begin and end calls of any age while the sums are made anew, again and again: none is lost."""
+    program = (
+        "import random, sys\n"
+        "from tests.ledger.records import DAY_MS, attempt, call\n"
+        "from tierwise.core.decisions import CallStatus, OutcomeKind\n"
+        "from tierwise.ledger import Ledger\n"
+        "drawn = random.Random(sys.argv[2])\n"
+        f"with Ledger(sys.argv[1], spool_dirs=(), clock_ms=lambda: {NOW}) as ledger:\n"
+        "    for n in range(150):\n"
+        f"        name, at_ms = sys.argv[2] + str(n), {NOW} - drawn.randrange({DAYS} * DAY_MS)\n"
+        "        begun = call(name, status=CallStatus.OPEN, started_at_ms=at_ms)\n"
+        "        ledger.start(begun, attempt(name, outcome=OutcomeKind.OPEN))\n"
+        "        ledger.end(attempt(name), call(name, started_at_ms=at_ms))\n"
+        "    assert ledger.healthy\n"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", program, str(ledger.path), name]) for name in ("one", "two")]
+    while any(child.poll() is None for child in children):
+        ledger.begin_rollup()
+        ledger.extend_rollup(40)
+        ledger.sum_up(left=5)
+    assert [child.returncode for child in children] == [0, 0]
+    ledger.rebuild_rollup()
+    assert total(ledger).calls == 400 + 2 * 150
+    assert ledger.totals(KEYS, scan=False) == ledger.totals(KEYS, scan=True)
+    assert verify(ledger) == []
+
+
 def test_writing_a_call_leaves_the_roll_up_alone(ledger: Ledger) -> None:
     """Calls that come are read from their rows, and taken in many at once; one that ends late is taken in by itself."""
     ledger.sum_up(left=0)
@@ -304,7 +332,7 @@ def test_an_older_ledger_opens_at_once_and_is_summed_by_the_way(tmp_path: Path) 
         writer = LedgerWriter(ledger)
         writer.start()
         writer.put(call("new", started_at_ms=NOW), [attempt("new")])
-        writer.sums_made.wait()
+        writer.summing.is_made.wait()
         writer.close()
         assert not ledger.is_behind
         assert total(ledger).calls == sum(totals.calls for _, totals in before) + 1

@@ -44,12 +44,13 @@ def command(ctx: click.Context, /, *, host: str, port: int, opens: bool, as_json
     from tierwise.gateway.server import listen
     from tierwise.ledger import Ledger
     from tierwise.ledger.keys import Keys, KeyScope
+    from tierwise.ledger.summing import Summing
     from tierwise.otlp.app import Beside, Receiving
     from tierwise.otlp.receiver import Receiver
 
     settings = settings_of(ctx)
     demands_keys = host not in LOOPBACK
-    with Ledger.of(settings.ledger) as ledger:
+    with Ledger.of(settings.ledger) as ledger, Summing(ledger):
         if demands_keys and not Keys(ledger).exist(time.time_ns() // 1_000_000):
             raise ConfigError(
                 f"--host is {host}, where others can reach it, and there is no key: make one with "

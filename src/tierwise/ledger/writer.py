@@ -5,8 +5,7 @@ handed over in one turn of the loop (in two milliseconds, where very much is) is
 on the loop's own thread: to hand it to another and back costs more than to write it. That holds as long as nothing has
 to be waited for. Where somebody else holds the database's lock, the disk is slow, or the ledger is in trouble, records
 go to a thread that takes whatever has gathered, and may wait; the loop never does. The log is moved into the database
-by that thread, too, since that waits for the disk. Where the roll-up is still to be made (of an old ledger), another
-thread makes it by the way.
+by that thread, too, since that waits for the disk.
 
 Who must not go on before its record is safe awaits `written`. Nothing else changes: the ledger's own promises (spool,
 merge, order of records of a call) hold for each record, whichever way it goes.
@@ -26,6 +25,7 @@ from enum import Enum
 from tierwise.core.decisions import AttemptRecord, CallRecord
 from tierwise.core.errors import LedgerError
 from tierwise.ledger.store import Ledger
+from tierwise.ledger.summing import Summing
 from tierwise.ledger.turnstile import Turnstile
 
 __all__ = ["LedgerWriter"]
@@ -42,8 +42,6 @@ _PATIENT_SECONDS = 5.0  # for which the loop then leaves it to the thread
 _CROWDED_SECONDS = 0.0004
 _GATHER_SECONDS = 0.002
 _CHECKPOINT_ENTRIES = 2_000  # about 16 MB of log
-_BETWEEN_SUMS_SECONDS = 0.02  # in which others come to write
-_WHILE_OTHERS_DO_SECONDS = 10.0
 
 
 class _Signal(Enum):
@@ -55,7 +53,7 @@ class LedgerWriter:
     """Writes to a ledger. Start it, hand it records in the order in which they happened, close it.
 
     `waiting` counts records that are not written yet. `turnstile` is where processes queue that write all the time.
-    `sums_made` is set once the roll-up lacks nothing.
+    `summing` makes the sums that the ledger lacks.
     """
 
     def __init__(self, ledger: Ledger, *, turnstile: Turnstile | None = None) -> None:
@@ -69,9 +67,7 @@ class LedgerWriter:
         self._usual_gap = 1.0  # seconds between records, a moving average
         self._usual_seconds = 0.0
         self._slow_until = 0.0
-        self._sums = threading.Thread(target=self._make_sums, name="tierwise-sums", daemon=True)
-        self._ending = threading.Event()
-        self.sums_made = threading.Event()
+        self.summing = Summing(ledger)
 
     @property
     def waiting(self) -> int:
@@ -84,7 +80,7 @@ class LedgerWriter:
             self.ledger.open()
         self._thread = threading.Thread(target=self._run, name="tierwise-ledger", daemon=True)
         self._thread.start()
-        self._sums.start()
+        self.summing.start()
 
     def put(self, call: CallRecord | None, attempts: Sequence[AttemptRecord] = ()) -> None:
         """Hands a record over; returns at once."""
@@ -108,9 +104,7 @@ class LedgerWriter:
     def close(self) -> None:
         """Writes what is left, and ends the thread. The ledger stays open."""
         self._hand_over()
-        self._ending.set()
-        if self._sums.ident is not None:
-            self._sums.join()
+        self.summing.close()
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(_Signal.END)
@@ -155,16 +149,6 @@ class LedgerWriter:
         turn, self._turn = self._turn, []
         for item in turn:
             self._queue.put(item)
-
-    def _make_sums(self) -> None:
-        calls: int | None = None
-        with suppress(LedgerError):  # of one in trouble every record tells, and the next process goes on
-            while self.ledger.is_behind:
-                extended = self.ledger.extend_rollup(calls)
-                calls = extended.calls
-                if self._ending.wait(_BETWEEN_SUMS_SECONDS if extended.is_ours else _WHILE_OTHERS_DO_SECONDS):
-                    return
-            self.sums_made.set()
 
     def _run(self) -> None:
         going = True
