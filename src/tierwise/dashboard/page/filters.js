@@ -50,7 +50,7 @@ function picker(name, state, choices, go) {
     {
       id: `filter-${name}`,
       class: set ? "set" : null,
-      disabled: !offered.length,
+      disabled: !set && !offered.some(([value]) => value),
       on: picked(pick),
     },
     h("option", { value: "" }, "All"),

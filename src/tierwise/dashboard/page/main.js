@@ -170,6 +170,8 @@ function drawHead() {
     filters(state, page.choices, Date.now(), go),
   );
   document.title = `${TITLES[state.view]} – tierwise`;
+  // On a narrow screen not all views fit: the one that is shown is seen.
+  header.querySelector("[aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 function follow(event, state) {
