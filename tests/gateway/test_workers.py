@@ -203,7 +203,7 @@ def test_a_conversation_stays_on_its_model_whichever_worker_has_it(
 
 
 def test_trouble_upstream_is_known_to_all_workers(run_two: Callable[..., Process], upstream: StandInUpstream) -> None:
-    """A model's circuit that opens at one worker is open at the other."""
+    """A model's circuit that opens at one worker is open at the other, and on the dashboard of whichever answers."""
     gateway = run_two(
         upstream, toml="[limits]\ntransient_retries = 0\ncircuit_failures = 1\ncircuit_open_seconds = 600"
     )
@@ -211,6 +211,8 @@ def test_trouble_upstream_is_known_to_all_workers(run_two: Callable[..., Process
     with at_each(gateway) as clients:
         for client in clients:
             assert post(client, body(AUTO)).status_code == 200
+        told = [client.get("/api/v1/limits").json()["circuits"] for client in clients]
+    assert [[circuit["model"] for circuit in circuits] for circuits in told] == [["claude-haiku-5-5"]] * 2
     models = [call.json["model"] for call in upstream.calls() if isinstance(call.json, dict)]
     assert len(models) == 3
     assert models.index("claude-haiku-5-5") == 0
