@@ -27,7 +27,10 @@ from tierwise.core.settings import Settings
 from tierwise.engine.checks import UserCheck
 
 if TYPE_CHECKING:
+    from tierwise.core.decisions import AttemptRecord, CallRecord
     from tierwise.gateway.app import Gateway
+    from tierwise.gateway.incoming import Incoming
+    from tierwise.integrations.records import ForeignAttempt, Records
     from tierwise.ledger import Ledger
 
 __all__ = ["Ended", "Exchange", "Head", "InsideGateway", "Piece", "Request"]
@@ -160,6 +163,7 @@ class InsideGateway:
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._running: tuple[asyncio.AbstractEventLoop, Gateway] | None = None
+        self._records: Records | None = None
         self._closed = False
 
     def is_known(self, model: str) -> bool:
@@ -177,6 +181,13 @@ class InsideGateway:
         exchange = Exchange(loop, request, told)
         exchange.begin(app)
         return exchange
+
+    def record(self, attempt: ForeignAttempt, incoming: Incoming) -> concurrent.futures.Future[None]:
+        """Writes down what became of a call that went out without it."""
+        loop, _ = self.start()
+        records = self._records
+        assert records is not None  # noqa: S101  it is made as it starts
+        return asyncio.run_coroutine_threadsafe(records.record(attempt, incoming), loop)
 
     def close(self) -> None:
         """Ends it; what was to be recorded is written."""
@@ -213,9 +224,16 @@ class InsideGateway:
     def _start(self) -> tuple[asyncio.AbstractEventLoop, Gateway]:
         from tierwise.gateway.app import Gateway  # noqa: PLC0415
         from tierwise.gateway.server import loop_factory  # noqa: PLC0415
+        from tierwise.integrations.records import Records  # noqa: PLC0415
 
         loop = (loop_factory() or asyncio.new_event_loop)()
         app = Gateway(self.settings, ledger=self._ledger)
+
+        async def write(call: CallRecord | None, attempt: AttemptRecord) -> None:
+            if app.writer is not None:
+                await app.writer.written(call, (attempt,))
+
+        self._records = Records(app.planning, write)
 
         def serve() -> None:
             asyncio.set_event_loop(loop)

@@ -11,19 +11,22 @@ import json
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import uuid4
 
 from tierwise.core.errors import ConfigError
 from tierwise.core.json import Json
 from tierwise.core.settings import Settings
 from tierwise.integrations.inside import InsideGateway
+from tierwise.integrations.options import current_options
 
 if TYPE_CHECKING:
     import httpx2
 
-    from tierwise.integrations.transport import Part, Rewrite
+    from tierwise.integrations.transport import Part, Rewrite, Watched
     from tierwise.ledger import Ledger
 
 __all__ = ["inside_gateway", "wrap"]
@@ -32,6 +35,7 @@ ClientT = TypeVar("ClientT")
 _MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
 _BATCHES = "/v1/messages/batches"
 _RESULTS = re.compile(f"{_BATCHES}/[^/]+/results$")
+_ANSWERED = ("/chat/completions", "/responses")  # of OpenAI's API: what a chat model answers
 _THEIRS = ("anthropic.lib.", "openai.lib.")  # where the SDKs keep their clients of clouds
 _NOT_ROUTED = "tierwise routes no {what}; name a model (`tierwise.route` says which) in place of {model!r}"
 _lock = threading.Lock()
@@ -49,8 +53,9 @@ def wrap(
     """A client like this one, of the same type, whose calls go through tierwise.
 
     Calls that name `claude-tierwise-auto`, or a model of `route`, are routed. Anthropic's other calls go to where the
-    client would send them, byte for byte, and are recorded. OpenAI's others go there unseen. The client's own key is
-    used for Anthropic's API; an OpenAI client's key is never sent anywhere else.
+    client would send them, byte for byte, and are recorded. OpenAI's others go there as they are; what a chat model
+    answers is recorded as it passes by. The client's own key is used for Anthropic's API; an OpenAI client's key is
+    never sent anywhere else.
 
     `claude_agent_sdk.ClaudeAgentOptions` are wrapped, too: what comes back has a gateway of this process as the API.
 
@@ -198,28 +203,59 @@ def _anthropic(gateway: InsideGateway, base_url: str) -> Rewrite:
 
 
 def _openai(gateway: InsideGateway, base_url: str) -> Rewrite:
-    """Chat completions of models that tierwise knows."""
+    """Chat completions of models that tierwise knows; of other models it sees what they answer, and changes nothing."""
     from httpx2 import URL  # noqa: PLC0415
 
     from tierwise.integrations.transport import Part  # noqa: PLC0415
 
     prefix = URL(base_url).path.rstrip("/")
+    provider = _provider_at(base_url, gateway.settings)
 
-    def rewrite(request: httpx2.Request, body: bytes) -> Part | httpx2.Response | None:
+    def rewrite(request: httpx2.Request, body: bytes) -> Part | Watched | httpx2.Response | None:
         if request.method != "POST":
             return None
         path = request.url.path.removeprefix(prefix)
         model = _field(body, "model")
-        if not isinstance(model, str) or not gateway.is_known(model):
+        if not isinstance(model, str):
             return None
+        if not gateway.is_known(model):
+            return _watched(request, body, model, provider) if path in _ANSWERED else None
         if path == "/chat/completions":
             return Part("/v1/chat/completions", _without_foreign_key(_headers(request)), body)
         if gateway.is_routed(model):
             said = _NOT_ROUTED.format(what=f"{path} of OpenAI's API, only chat.completions", model=model)
             return _error(request, {"error": {"message": said, "type": "invalid_request_error"}})
-        return None
+        return _watched(request, body, model, provider) if path in _ANSWERED else None
 
     return rewrite
+
+
+def _provider_at(base_url: str, settings: Settings) -> str:
+    """Whose prices hold for what goes there: a configured provider's, or else those of nobody who is known."""
+    from httpx2 import URL  # noqa: PLC0415
+
+    there = base_url.rstrip("/")
+    for provider in settings.providers.values():
+        if (provider.base_url or "").rstrip("/") == there:
+            return provider.name
+    return URL(base_url).host
+
+
+def _watched(request: httpx2.Request, body: bytes, model: str, provider: str) -> Watched:
+    from tierwise.gateway.incoming import BadRequest  # noqa: PLC0415
+    from tierwise.integrations.records import incoming_of  # noqa: PLC0415
+    from tierwise.integrations.transport import Watched  # noqa: PLC0415
+    from tierwise.integrations.witness import PassingBy, asked  # noqa: PLC0415
+
+    given = json.loads(body)
+    own = {name: text for name, text in request.headers.items() if name.startswith("x-tierwise-")}
+    headers = {**current_options().headers(), **own}
+    try:
+        incoming = incoming_of(model, asked(given), headers, stream=given.get("stream") is True)
+    except BadRequest:  # a header of ours that cannot be read; the call is none of ours
+        incoming = incoming_of(model, asked(given), {})
+    now_ms = time.time_ns() // 1_000_000
+    return Watched(PassingBy(uuid4().hex, model, provider, now_ms), incoming)
 
 
 def _headers(request: httpx2.Request) -> list[tuple[bytes, bytes]]:

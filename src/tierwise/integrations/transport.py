@@ -7,7 +7,9 @@ streams, its exceptions) stays as it is. A transport of httpx2 is public and sma
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import queue
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,16 +17,22 @@ from typing import assert_never
 
 import httpx2
 
+from tierwise.core.decisions import OutcomeKind
+from tierwise.core.errors import TierwiseError
+from tierwise.gateway.incoming import Incoming
 from tierwise.integrations.inside import Ended, Exchange, Head, InsideGateway, Piece, Request
 from tierwise.integrations.options import current_options
+from tierwise.integrations.witness import PassingBy, Witness
 
-__all__ = ["TRAILERS", "AsyncTransport", "Part", "Rewrite", "Transport", "hearing_client"]
+__all__ = ["TRAILERS", "AsyncTransport", "Part", "Rewrite", "Transport", "Watched", "hearing_client"]
 
 TRAILERS = "tierwise.trailers"  # in a response's extensions: headers that are there once a stream was read to its end
 
 _FOREVER = 10 * 365 * 86_400.0
 _NOBODY = "tierwise: no one is here for that request"
 _CUT = "the answer was cut before its end"
+_RECORD_SECONDS = 10.0  # for a record to be handed over, with which a client's answer ends
+_ENCODED = frozenset({"content-encoding", "content-length"})  # of what is looked at, and so decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +44,16 @@ class Part:
     body: bytes
 
 
-Rewrite = Callable[[httpx2.Request, bytes], "Part | httpx2.Response | None"]
-"""Says what of a client's requests is for the gateway; None: it is passed on as it is; or answers it at once."""
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A request that is passed on as it is, and whose answer is recorded as it passes by."""
+
+    request: PassingBy
+    incoming: Incoming
+
+
+Rewrite = Callable[[httpx2.Request, bytes], "Part | Watched | httpx2.Response | None"]
+"""Says what of a client's requests is for the gateway; None: it is passed on unseen; or answers it at once."""
 
 
 def _request(part: Part, request: httpx2.Request) -> Request:
@@ -84,9 +100,11 @@ class Transport(httpx2.BaseTransport):
         part = self._rewrite(request, request.read() if request.method == "POST" else b"")
         if isinstance(part, httpx2.Response):
             return part
-        if part is None:
+        if not isinstance(part, Part):
             if self._beside is None:
                 raise httpx2.UnsupportedProtocol(_NOBODY, request=request)
+            if part is not None:
+                return self._watch(part, request, self._beside)
             passed = self._beside.send(request, stream=True, follow_redirects=False)
             return httpx2.Response(
                 passed.status_code, headers=passed.headers, stream=passed.stream, extensions=passed.extensions
@@ -104,6 +122,16 @@ class Transport(httpx2.BaseTransport):
         if not isinstance(head, Head):
             raise httpx2.RemoteProtocolError("tierwise: no answer came", request=request)
         return httpx2.Response(head.status, headers=head.headers, stream=stream, extensions={TRAILERS: stream.trailers})
+
+    def _watch(self, watched: Watched, request: httpx2.Request, beside: httpx2.Client) -> httpx2.Response:
+        witness = Witness(watched.request)
+        try:
+            passed = beside.send(request, stream=True, follow_redirects=False)
+        except httpx2.TransportError as error:
+            _wait(_told(self._gateway, watched, witness, whole=False, broken=_broken(error)))
+            raise
+        _begin(witness, passed)
+        return _passing(passed, _Watching(self._gateway, watched, witness, passed))
 
     def close(self) -> None:
         """Closes the connections of what is passed on. The gateway is others' too."""
@@ -159,9 +187,11 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         part = self._rewrite(request, await request.aread() if request.method == "POST" else b"")
         if isinstance(part, httpx2.Response):
             return part
-        if part is None:
+        if not isinstance(part, Part):
             if self._beside is None:
                 raise httpx2.UnsupportedProtocol(_NOBODY, request=request)
+            if part is not None:
+                return await self._watch(part, request, self._beside)
             passed = await self._beside.send(request, stream=True, follow_redirects=False)
             return httpx2.Response(
                 passed.status_code, headers=passed.headers, stream=passed.stream, extensions=passed.extensions
@@ -185,6 +215,18 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         if not isinstance(head, Head):
             raise httpx2.RemoteProtocolError("tierwise: no answer came", request=request)
         return httpx2.Response(head.status, headers=head.headers, stream=stream, extensions={TRAILERS: stream.trailers})
+
+    async def _watch(self, watched: Watched, request: httpx2.Request, beside: httpx2.AsyncClient) -> httpx2.Response:
+        if not self._gateway.started:
+            await asyncio.to_thread(self._gateway.start)
+        witness = Witness(watched.request)
+        try:
+            passed = await beside.send(request, stream=True, follow_redirects=False)
+        except httpx2.TransportError as error:
+            await _waited(_told(self._gateway, watched, witness, whole=False, broken=_broken(error)))
+            raise
+        _begin(witness, passed)
+        return _passing(passed, _AsyncWatching(self._gateway, watched, witness, passed))
 
     async def aclose(self) -> None:
         """Closes the connections of what is passed on. The gateway is others' too."""
@@ -234,3 +276,99 @@ def hearing_client(
     It belongs to no event loop. How long it waits is for the SDK to say that it is given to.
     """
     return httpx2.AsyncClient(transport=AsyncTransport(gateway, rewrite, None), event_hooks={"response": [hear]})
+
+
+# ------------------------------------------------------------------ what passes by
+
+
+class _Watching(httpx2.SyncByteStream):
+    """The body of an answer that is looked at."""
+
+    def __init__(self, gateway: InsideGateway, watched: Watched, witness: Witness, passed: httpx2.Response) -> None:
+        self._about = (gateway, watched, witness)
+        self._passed = passed
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        witness = self._about[2]
+        try:
+            for piece in self._passed.iter_bytes():
+                witness.feed(piece)
+                yield piece
+        except httpx2.TransportError as error:
+            self._end(whole=False, broken=_broken(error))
+            raise
+        self._end(whole=True)
+
+    def close(self) -> None:
+        self._passed.close()
+        self._end(whole=False)
+
+    def _end(self, *, whole: bool, broken: OutcomeKind = OutcomeKind.CANCELLED) -> None:
+        if not self._ended:
+            self._ended = True
+            _wait(_told(*self._about, whole=whole, broken=broken))
+
+
+class _AsyncWatching(httpx2.AsyncByteStream):
+    """The same, awaited."""
+
+    def __init__(self, gateway: InsideGateway, watched: Watched, witness: Witness, passed: httpx2.Response) -> None:
+        self._about = (gateway, watched, witness)
+        self._passed = passed
+        self._ended = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        witness = self._about[2]
+        try:
+            async for piece in self._passed.aiter_bytes():
+                witness.feed(piece)
+                yield piece
+        except httpx2.TransportError as error:
+            await self._end(whole=False, broken=_broken(error))
+            raise
+        await self._end(whole=True)
+
+    async def aclose(self) -> None:
+        await self._passed.aclose()
+        await self._end(whole=False)
+
+    async def _end(self, *, whole: bool, broken: OutcomeKind = OutcomeKind.CANCELLED) -> None:
+        if not self._ended:
+            self._ended = True
+            await _waited(_told(*self._about, whole=whole, broken=broken))
+
+
+_Recorded = concurrent.futures.Future[None] | None
+
+
+def _told(gateway: InsideGateway, watched: Watched, witness: Witness, *, whole: bool, broken: OutcomeKind) -> _Recorded:
+    """Hands a call over to be recorded; None where nobody takes it any more."""
+    attempt = witness.end(time.time_ns() // 1_000_000, whole=whole, broken=broken)
+    with suppress(TierwiseError, RuntimeError):  # closed, or the process ends: the client's answer is worth more
+        return gateway.record(attempt, watched.incoming)
+    return None
+
+
+def _wait(recorded: _Recorded) -> None:
+    if recorded is not None:
+        concurrent.futures.wait([recorded], _RECORD_SECONDS)
+
+
+async def _waited(recorded: _Recorded) -> None:
+    if recorded is not None:
+        await asyncio.wait([asyncio.wrap_future(recorded)], timeout=_RECORD_SECONDS)
+
+
+def _begin(witness: Witness, passed: httpx2.Response) -> None:
+    headers = passed.headers
+    witness.begin(passed.status_code, headers.get("content-type", ""), headers.get("x-request-id"))
+
+
+def _passing(passed: httpx2.Response, stream: httpx2.SyncByteStream | httpx2.AsyncByteStream) -> httpx2.Response:
+    headers = [(name, text) for name, text in passed.headers.multi_items() if name.lower() not in _ENCODED]
+    return httpx2.Response(passed.status_code, headers=headers, stream=stream, extensions=passed.extensions)
+
+
+def _broken(error: httpx2.TransportError) -> OutcomeKind:
+    return OutcomeKind.TIMEOUT if isinstance(error, httpx2.TimeoutException) else OutcomeKind.CONNECTION

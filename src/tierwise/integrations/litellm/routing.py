@@ -23,11 +23,12 @@ from tierwise.core.decisions import Reason
 from tierwise.core.errors import ConfigError, TierwiseError
 from tierwise.core.settings import Settings
 from tierwise.gateway.incoming import BadRequest, Incoming
-from tierwise.integrations.litellm.deciding import Desk, Routed
-from tierwise.integrations.litellm.events import CALL_TYPES, Ended, ended, incoming_of, metadata_of, tier_name_of
+from tierwise.integrations.litellm.deciding import Desk
+from tierwise.integrations.litellm.events import CALL_TYPES, attempt_of, metadata_of, request_of, tier_name_of
 from tierwise.integrations.litellm.failures import PROVIDER, refused
 from tierwise.integrations.litellm.provider import TierwiseLLM
 from tierwise.integrations.options import CallOptions, current_options
+from tierwise.integrations.records import ForeignAttempt, Records, Routed
 from tierwise.ledger import Ledger
 
 __all__ = ["TierRouting", "tier_routing"]
@@ -96,7 +97,7 @@ class TierRouting(CustomLogger):
         request = request_kwargs if request_kwargs is not None else {}
         try:
             return await desk.begin(
-                _chosen(desk, model, healthy_deployments, messages, request=request, options=current_options())
+                _chosen(desk.records, model, healthy_deployments, messages, request=request, options=current_options())
             )
         except (TierwiseError, BadRequest) as error:
             raise refused(error, model) from error
@@ -139,12 +140,14 @@ class TierRouting(CustomLogger):
         if told.counts:
             desk = await self._desk_async()
             attempt = told.attempt()
-            await desk.begin(desk.record(attempt, None if desk.knows(attempt.call_id) else told.incoming()))
+            known = desk.records.knows(attempt.call_id)
+            await desk.begin(desk.records.record(attempt, None if known else told.incoming()))
 
     def _record_waiting(self, told: _Told) -> None:
         if told.counts:
             desk, attempt = self._desk(), told.attempt()
-            desk.wait(desk.record(attempt, None if desk.knows(attempt.call_id) else told.incoming()))
+            known = desk.records.knows(attempt.call_id)
+            desk.wait(desk.records.record(attempt, None if known else told.incoming()))
 
     # ------------------------------------------------------------------ what both need
 
@@ -195,17 +198,17 @@ class _Told:
             return False
         return not _is_ours(self.about.get("custom_llm_provider"))
 
-    def attempt(self) -> Ended:
+    def attempt(self) -> ForeignAttempt:
         """The attempt."""
-        return ended(self.about, self.response, self.start, self.end, failed=self.failed)
+        return attempt_of(self.about, self.response, self.start, self.end, failed=self.failed)
 
     def incoming(self) -> Incoming:
         """The request that it was made for, where that was not decided here."""
         model, messages, params = str(self.about.get("model")), self.about.get("messages"), self.about["litellm_params"]
         try:
-            return incoming_of(model, messages, params, current_options(), project=_project(metadata_of(params)))
+            return request_of(model, messages, params, current_options(), project=_project(metadata_of(params)))
         except BadRequest:  # a client's header that cannot be read: it was sent all the same
-            return incoming_of(model, messages, {}, CallOptions())
+            return request_of(model, messages, {}, CallOptions())
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +222,7 @@ class _Place:
 
 
 async def _chosen(
-    desk: Desk,
+    records: Records,
     group: str,
     deployments: Sequence[Any],
     messages: Any,
@@ -230,31 +233,31 @@ async def _chosen(
     """Raises `TierwiseError` or `BadRequest` where it can go nowhere."""
     metadata = metadata_of(request)
     trace = str(request.get("litellm_trace_id"))
-    routed = desk.again(metadata.get("tierwise"), trace)
+    routed = records.again(metadata.get("tierwise"), trace)
     if routed is None:
-        incoming = incoming_of(
-            desk.settings.gateway.routed_models[0], messages, request, options, project=_project(metadata)
+        incoming = request_of(
+            records.settings.gateway.routed_models[0], messages, request, options, project=_project(metadata)
         )
-        routed = await desk.decide(incoming, trace)
+        routed = await records.decide(incoming, trace)
         metadata["tierwise"] = routed.told
     failed = frozenset(
         str(before.get("deployment_id"))
         for before in metadata.get("previous_models") or ()
         if isinstance(before, Mapping)
     )
-    return _left([_place(desk, group, routed, one) for one in deployments], routed, failed)
+    return _left([_place(records, group, routed, one) for one in deployments], routed, failed)
 
 
-def _place(desk: Desk, group: str, routed: Routed, deployment: Mapping[str, Any]) -> _Place:
+def _place(records: Records, group: str, routed: Routed, deployment: Mapping[str, Any]) -> _Place:
     info, params = deployment.get("model_info") or {}, deployment.get("litellm_params") or {}
     model, named = str(params.get("model")), tier_name_of(info)
-    tier = desk.tier_of(model, named)
+    tier = records.tier_of(model, named)
     if tier is None:
         raise ConfigError(
             f"the deployment {model!r} of the group {group!r} is of no tier; add `model_info: {{tierwise_tier: …}}` to "
             "it, or its model to a tier in tierwise.toml"
         )
-    return _Place(deployment, str(info.get("id")), tier, desk.model_id(model) in routed.models)
+    return _Place(deployment, str(info.get("id")), tier, records.model_id(model) in routed.models)
 
 
 def _left(places: Sequence[_Place], routed: Routed, failed: frozenset[str]) -> list[Any]:
