@@ -179,6 +179,17 @@ def test_tools_come_and_go(host: Host) -> None:
     assert sent["messages"][2]["content"][0]["tool_use_id"] == "toolu_01"
 
 
+async def test_other_dialects_come_through_litellm(host: Host) -> None:
+    """A request in OpenAI's newer dialect, or in Anthropic's, is translated by LiteLLM, routed and recorded as any."""
+    host.upstream.reply("It burns.", usage=USAGE, times=2)
+    done = await litellm.aresponses(model="tierwise/auto", input=SUMMARY)
+    assert "It burns." in str(done.output)
+    said = await litellm.anthropic_messages(model="tierwise/auto", messages=ASKED["messages"], max_tokens=100)
+    assert said["content"][0]["text"] == "It burns."
+    assert host.models() == [HAIKU, HAIKU]
+    assert [found.call.status for found in host.calls()] == [CallStatus.ANSWERED, CallStatus.ANSWERED]
+
+
 def test_options_of_a_call(host: Host) -> None:
     """What tierwise is told with a call holds for it and reaches no upstream; so do its headers, and others do not."""
     headers = {"x-tierwise-tags": "team=law", "authorization": "Bearer sk-of-another"}

@@ -229,6 +229,22 @@ async def test_other_calls_are_recorded_as_they_go(routed: Routed, host: Host) -
     assert all(one.attempts[0].cost_nanousd for one in found)
 
 
+async def test_responses_and_messages_are_routed_alike(routed: Routed, host: Host) -> None:
+    """What a client asks in OpenAI's newer dialect, or in Anthropic's, is decided and recorded as chat is."""
+    host.upstream.reply("It burns.", usage=USAGE, times=2)
+    await routed.router.aresponses(model="auto", input=EASY[0]["content"])
+    await routed.router.aresponses(model="auto", input=HARD)
+    easy, hard = await routed.calls(2)
+    assert host.models() == [HAIKU, OPUS]
+    assert (easy.call.task_type, easy.call.status) == ("summarization", CallStatus.ANSWERED)
+    assert (easy.attempts[0].usage.cache_read_tokens, easy.attempts[0].usage.output_tokens) == (50, 10)
+    asked = [{"role": "user", "content": [{"type": "text", "text": "Summarise this in one line: the cat burns"}]}]
+    await routed.router.aanthropic_messages(model="auto", messages=asked, max_tokens=100)
+    *_, messages = await routed.calls(3)
+    assert (messages.call.tier, messages.attempts[0].outcome) == ("haiku", OutcomeKind.ACCEPTED)
+    assert hard.call.tier == "opus"
+
+
 async def test_unknown_price_is_unknown(routed: Routed, host: Host) -> None:
     """A model that neither tierwise nor LiteLLM has a price for costs nothing that could be said, and not zero."""
     unknown = "claude-of-tomorrow"

@@ -245,15 +245,16 @@ def _watched(request: httpx2.Request, body: bytes, model: str, provider: str) ->
     from tierwise.gateway.incoming import BadRequest  # noqa: PLC0415
     from tierwise.integrations.records import incoming_of  # noqa: PLC0415
     from tierwise.integrations.transport import Watched  # noqa: PLC0415
-    from tierwise.integrations.witness import PassingBy, asked  # noqa: PLC0415
+    from tierwise.integrations.witness import PassingBy, asked_in_responses  # noqa: PLC0415
 
     given = json.loads(body)
+    asked = given if "messages" in given else {"messages": asked_in_responses(given.get("input"))}
     own = {name: text for name, text in request.headers.items() if name.startswith("x-tierwise-")}
     headers = {**current_options().headers(), **own}
     try:
-        incoming = incoming_of(model, asked(given), headers, stream=given.get("stream") is True)
+        incoming = incoming_of(model, asked, headers, stream=given.get("stream") is True)
     except BadRequest:  # a header of ours that cannot be read; the call is none of ours
-        incoming = incoming_of(model, asked(given), {})
+        incoming = incoming_of(model, asked, {})
     now_ms = time.time_ns() // 1_000_000
     return Watched(PassingBy(uuid4().hex, model, provider, now_ms), incoming)
 

@@ -19,7 +19,7 @@ from tierwise.wire.anthropic import usage_from_message
 from tierwise.wire.openai import anthropic_usage, error_of
 from tierwise.wire.sse import SseError, SseParser
 
-__all__ = ["PassingBy", "Witness", "asked"]
+__all__ = ["PassingBy", "Witness", "asked_in_responses", "chat_usage"]
 
 _MOST_BYTES = 64 * 1024 * 1024  # of a whole answer that is looked at
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
@@ -36,18 +36,14 @@ class PassingBy:
     started_at_ms: int
 
 
-def asked(body: JsonObject) -> JsonObject:
-    """A request as chat/completions has it, as far as it says what is asked; of `responses`, the texts alone."""
-    given = body.get("input")
-    if "messages" in body or given is None:
-        return body
+def asked_in_responses(given: Json) -> list[Json]:
+    """What a request of `responses` has as its `input`, as messages of chat/completions; its texts alone."""
     items = given if isinstance(given, list) else [{"role": "user", "content": given}]
-    messages: list[Json] = [
+    return [
         {"role": item.get("role"), "content": _text(item.get("content"))}
         for item in items
         if isinstance(item, dict) and item.get("role") in ("user", "assistant")
     ]
-    return {"messages": messages}
 
 
 def _text(content: Json) -> str:
@@ -149,12 +145,12 @@ class Witness:
 
     def _told(self) -> Usage | None:
         usage = self._usage
-        return usage_from_message({"usage": anthropic_usage(_as_chat(usage))}) if usage is not None else None
+        return usage_from_message({"usage": anthropic_usage(chat_usage(usage))}) if usage is not None else None
 
 
-def _as_chat(usage: JsonObject) -> JsonObject:
-    """`responses` has other names for the same."""
-    if "input_tokens" not in usage:
+def chat_usage(usage: JsonObject) -> JsonObject:
+    """Usage by the names of chat/completions: `responses` has others for the same."""
+    if "input_tokens" not in usage or "prompt_tokens" in usage:
         return usage
     return {
         "prompt_tokens": usage.get("input_tokens"),

@@ -18,11 +18,12 @@ from tierwise.gateway.incoming import Incoming
 from tierwise.importers.litellm import usage_told
 from tierwise.integrations.options import CallOptions
 from tierwise.integrations.records import ForeignAttempt, incoming_of, plain
+from tierwise.integrations.witness import asked_in_responses, chat_usage
 from tierwise.providers.litellm import outcome_of
 
 __all__ = ["CALL_TYPES", "attempt_of", "metadata_of", "request_of", "tier_name_of"]
 
-CALL_TYPES = frozenset({"completion", "acompletion", "anthropic_messages"})
+CALL_TYPES = frozenset({"completion", "acompletion", "responses", "aresponses", "anthropic_messages"})
 """The calls of LiteLLM's that are answered by a chat model; embeddings, images and others are none of ours."""
 TIER = "tierwise_tier"  # of a deployment's `model_info`
 _OF_A_REQUEST = ("messages", "system", "tools", "tool_choice", "response_format", "output_config", "thinking")
@@ -53,7 +54,7 @@ def request_of(
         BadRequest: a header that cannot be read.
     """
     body: dict[str, Any] = {name: request[name] for name in _OF_A_REQUEST if request.get(name) is not None}
-    body["messages"] = messages if messages is not None else body.get("messages", [])
+    body["messages"] = messages or body.get("messages") or asked_in_responses(request.get("input"))
     headers = {**_headers(request), **options.headers()}
     if project is not None:
         headers.setdefault("x-tierwise-project", project)
@@ -122,7 +123,7 @@ def _usage(told: Mapping[str, Any], response: Any) -> Usage | None:
     """Of the whole answer, streams included; of one that broke off, what LiteLLM kept of it."""
     found = getattr(response, "usage", None) or told.get("combined_usage_object")
     told_so = plain(found) if found is not None else None
-    return usage_told(told_so) if isinstance(told_so, dict) else None
+    return usage_told(chat_usage(told_so)) if isinstance(told_so, dict) else None
 
 
 def _cost(cost: Any) -> int | None:

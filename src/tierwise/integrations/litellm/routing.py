@@ -23,7 +23,7 @@ from tierwise.core.decisions import Reason
 from tierwise.core.errors import ConfigError, TierwiseError
 from tierwise.core.settings import Settings
 from tierwise.gateway.incoming import BadRequest, Incoming
-from tierwise.integrations.litellm.deciding import Desk
+from tierwise.integrations.litellm.desk import Desk
 from tierwise.integrations.litellm.events import CALL_TYPES, attempt_of, metadata_of, request_of, tier_name_of
 from tierwise.integrations.litellm.failures import PROVIDER, refused
 from tierwise.integrations.litellm.provider import TierwiseLLM
