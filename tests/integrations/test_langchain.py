@@ -89,6 +89,10 @@ def test_stream_adds_up_to_the_message(host: Host, model: ChatTierwise) -> None:
     assert total.text == whole.text == "Let me look."
     assert total.usage_metadata == whole.usage_metadata
     assert total.content[0] == {**blocks[0], "index": 0}
+    told, before = total.response_metadata["tierwise"], whole.response_metadata["tierwise"]
+    assert {**told, "call_id": ""} == {**before, "call_id": ""}
+    assert [one["call_id"] for one in (before, told)] == [found.call.call_id for found in host.calls()]
+    assert float(told["cost_usd"]) * 1e9 == host.calls()[1].attempts[0].cost_nanousd
     assert host.models() == [OPUS, OPUS]
 
 

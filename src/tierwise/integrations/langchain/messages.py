@@ -278,6 +278,7 @@ class ChunkReader:
         self._as_blocks = blocks
         self._id: str | None = None
         self._usage: JsonObject = {}
+        self._last: JsonObject = {}
 
     def read(self, event: JsonObject) -> AIMessageChunk | None:
         """The chunk that an event is; None where it says nothing to anybody."""
@@ -292,17 +293,24 @@ class ChunkReader:
                 return self._delta(index, delta)
             case {"type": "message_delta", "delta": dict(delta)}:
                 self._learn(event.get("usage"))
-                return self._chunk(
-                    "",
-                    usage_metadata=_usage({"usage": self._usage}),
-                    response_metadata={
-                        "stop_reason": delta.get("stop_reason"),
-                        "stop_sequence": delta.get("stop_sequence"),
-                    },
-                    chunk_position="last",
-                )
+                self._last = delta
+                return None
             case _:
                 return None
+
+    def end(self, told: JsonObject) -> AIMessageChunk:
+        """The last chunk, when the stream has ended, and what is told of the call only then."""
+        more = {name: value for name, value in told.items() if name not in self._told}
+        return self._chunk(
+            "",
+            usage_metadata=_usage({"usage": self._usage}),
+            response_metadata={
+                "stop_reason": self._last.get("stop_reason"),
+                "stop_sequence": self._last.get("stop_sequence"),
+                "tierwise": more,
+            },
+            chunk_position="last",
+        )
 
     def _learn(self, usage: Json) -> None:
         """The counts are cumulative: the last one holds."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
@@ -194,18 +194,21 @@ class ChatTierwise(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         options = self._options(kwargs)
         body = self._body(messages, stop, kwargs)
+
+        def told(chunk: AIMessageChunk) -> ChatGenerationChunk:
+            generation = ChatGenerationChunk(message=chunk)
+            if run_manager is not None:
+                run_manager.on_llm_new_token(generation.text, chunk=generation)
+            return generation
+
         with ExitStack() as stack:
             with options:
                 events = stack.enter_context(self._calls.stream(body))
             reader = _reader(events.told, body)
             for event in events:
-                chunk = reader.read(event)
-                if chunk is None:
-                    continue
-                generation = ChatGenerationChunk(message=chunk)
-                if run_manager is not None:
-                    run_manager.on_llm_new_token(generation.text, chunk=generation)
-                yield generation
+                if (chunk := reader.read(event)) is not None:
+                    yield told(chunk)
+            yield told(reader.end(events.told.metadata()))
 
     async def _astream(
         self,
@@ -216,18 +219,21 @@ class ChatTierwise(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         options = self._options(kwargs)
         body = self._body(messages, stop, kwargs)
+
+        async def told(chunk: AIMessageChunk) -> ChatGenerationChunk:
+            generation = ChatGenerationChunk(message=chunk)
+            if run_manager is not None:
+                await run_manager.on_llm_new_token(generation.text, chunk=generation)
+            return generation
+
         async with AsyncExitStack() as stack:
             with options:
                 events = await stack.enter_async_context(self._calls.astream(body))
             reader = _reader(events.told, body)
             async for event in events:
-                chunk = reader.read(event)
-                if chunk is None:
-                    continue
-                generation = ChatGenerationChunk(message=chunk)
-                if run_manager is not None:
-                    await run_manager.on_llm_new_token(generation.text, chunk=generation)
-                yield generation
+                if (chunk := reader.read(event)) is not None:
+                    yield await told(chunk)
+            yield await told(reader.end(events.told.metadata()))
 
     def _options(self, kwargs: dict[str, Any]) -> AbstractContextManager[None]:
         """What is said of a call, taken out of `kwargs`; with a call over bound over the model's own."""
