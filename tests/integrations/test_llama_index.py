@@ -45,7 +45,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
-from pydantic import BaseModel, PrivateAttr, SecretStr
+from pydantic import BaseModel, PrivateAttr, SecretStr, ValidationError
 
 from tierwise.integrations.llama_index import TierwiseLLM
 from tierwise.integrations.llama_index.messages import conversation, response_of, tool_choice_of
@@ -211,6 +211,8 @@ def test_errors_are_ours(host: Host, model: TierwiseLLM) -> None:
     assert host.calls()[-1].call.status is CallStatus.FAILED
     with pytest.raises(ConfigError, match="load_settings"):
         TierwiseLLM(settings={"tiers": {}}).complete(SUMMARY)
+    with pytest.raises(ValidationError, match="mintier"):
+        TierwiseLLM(mintier="opus")
 
 
 async def test_stream_that_is_left_is_cancelled(host: Host, model: TierwiseLLM) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -466,6 +467,30 @@ def test_own_key_and_address(host: Host) -> None:
         Agent(TierwiseModel(provider=provider)).run_sync(SUMMARY)
     keys = [request.headers["x-api-key"] for request in host.upstream.calls()]
     assert keys == ["sk-ant-own", "sk-ant-configured"]
+
+
+def test_keys_of_the_environment_are_not_the_configured_ones(host: Host) -> None:
+    """What Anthropic's SDK finds in the environment goes nowhere, whether a key was given or not."""
+    script = (
+        "import pathlib, sys\n"
+        "from pydantic_ai import Agent\n"
+        "from tierwise import load_settings\n"
+        "from tierwise.integrations.pydantic_ai import TierwiseModel, TierwiseProvider\n"
+        "settings = load_settings(path=pathlib.Path(sys.argv[1]), env={'ANTHROPIC_API_KEY': 'sk-ant-configured'})\n"
+        "for key in (None, 'sk-ant-own'):\n"
+        "    provider = TierwiseProvider(api_key=key, base_url=sys.argv[2], settings=settings)\n"
+        "    print(Agent(TierwiseModel(provider=provider)).run_sync('Summarise this ticket: x').output)\n"
+    )
+    path = host.settings.sources[0]
+    env = {**os.environ, "ANTHROPIC_API_KEY": "sk-ant-around", "ANTHROPIC_AUTH_TOKEN": "token-around"}
+    env |= {"TIERWISE_LEDGER": str(path.parent / "other.db")}
+    told = [sys.executable, "-c", script, str(path), host.upstream.url]
+    done = subprocess.run(told, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    sent = [
+        (request.headers.get("x-api-key"), request.headers.get("authorization")) for request in host.upstream.calls()
+    ]
+    assert sent == [("sk-ant-configured", None), ("sk-ant-own", None)]
 
 
 def test_several_event_loops_and_many_at_once(host: Host, model: TierwiseModel) -> None:

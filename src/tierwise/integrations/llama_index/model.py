@@ -37,7 +37,7 @@ from llama_index.core.program.streaming_utils import process_streaming_content_i
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import BaseTool
 from llama_index.core.types import PydanticProgramMode
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from tierwise.core.json import JsonObject
 from tierwise.integrations.llama_index.messages import (
@@ -83,6 +83,8 @@ class TierwiseLLM(FunctionCallingLLM):
     they do in `tierwise.call_options`, and may be given here or with a call. What became of a call is in
     `response.raw["tierwise"]`. A call without an acceptable answer raises a `tierwise.RunError`.
     """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")  # a misspelt bound would bound nothing
 
     model: str = Field(default="claude-tierwise-auto", description="A routed name, or a model to use as it is.")
     max_tokens: int = Field(default=_DEFAULT_MAX_TOKENS, description="The most tokens of an answer.", gt=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -75,15 +75,12 @@ class TierwiseProvider(AnthropicProvider):
         ledger: Ledger | None = None,
     ) -> None:
         self.gateway = gateway_for(settings, base_url=base_url, own_key=api_key is not None, ledger=ledger)
-        own_key = api_key is not None
+        # A key that was given goes along; the one that only stands for the configured ones does not.
+        left_out: tuple[bytes, ...] = () if api_key is not None else (b"x-api-key", b"authorization")
 
         def rewrite(request: httpx2.Request, body: bytes) -> Part:
             part = everything(request, body)
-            if own_key:
-                return part
-            # Keys that the SDK finds in the environment are not the configured ones.
-            kept = [pair for pair in part.headers if pair[0] not in (b"x-api-key", b"authorization")]
-            return Part(part.path, kept, part.body)
+            return replace(part, headers=[pair for pair in part.headers if pair[0] not in left_out])
 
         client = AsyncAnthropic(
             api_key=api_key or _NO_KEY,
