@@ -250,6 +250,14 @@ async def test_calls_are_listed_and_judged(desk: Desk, home: Path, ids: list[str
     assert (await answer(desk, "report"))["feedback"] == {"good": 0, "bad": 1, "typed": 1}
 
 
+async def test_a_better_tier_is_answered_with_what_to_write(desk: Desk, home: Path, ids: list[str]) -> None:
+    """A tier is not kept as feedback: the answer has the lines that send such work there, and they do."""
+    noted = await answer(desk, "feedback", call_id=ids[0], verdict="bad", better_tier="opus")
+    (home / "tierwise.toml").write_text(NO_LOCAL + noted["override"])
+    assert (await answer(desk, "route", task=TICKET))["tier"] == "opus"
+    assert "hiku" in await refusal(desk, "feedback", call_id=ids[0], verdict="bad", better_tier="hiku")
+
+
 async def test_feedback_must_say_something_known(desk: Desk, ids: list[str]) -> None:
     """Feedback without a word, of a call that is not there, or with a type that is none, is refused and not kept."""
     assert "verdict" in await refusal(desk, "feedback", call_id=ids[0])

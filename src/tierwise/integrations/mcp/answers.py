@@ -162,3 +162,6 @@ class Noted(Answer):
     verdict: Verdict | None
     task_type: str | None
     tier_of_type: str | None = Field(description="Where work of that task type goes by itself; null: none was named.")
+    override: str | None = Field(
+        description="What sends all work of the call's type to `better_tier`, for tierwise.toml; it was not written."
+    )

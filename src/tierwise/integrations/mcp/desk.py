@@ -6,6 +6,7 @@ asks nothing. The configuration is read anew when its files have changed. Texts 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -198,11 +199,14 @@ class Desk:
         task_type: Annotated[
             Name | None, Field(description="What the call really was; `tierwise train` learns from it.")
         ] = None,
+        better_tier: Annotated[
+            Name | None, Field(description="Where its type should go; nothing is changed, the answer says how to.")
+        ] = None,
     ) -> Noted:
         """Says of a call that its answer was good or bad, or what the task really was, in place of earlier feedback.
 
         Where a call went to the wrong tier, name the task type that it really was: the answer says which tier such work
-        goes to.
+        goes to. Where the type is right and goes to the wrong tier, name the better one.
         """
         from tierwise.core.errors import InvalidTask
         from tierwise.ledger import Feedback, Judgement, Ledger
@@ -210,6 +214,8 @@ class Desk:
         if verdict is None and task_type is None:
             raise InvalidTask("nothing was said of the call; give a verdict (good, bad), a task_type, or both")
         settings, tier = self._settings(), None
+        if better_tier is not None:
+            better_tier = settings.catalog.tier(better_tier).tier.name
         if task_type is not None:
             with self._lock:  # an unknown type is refused here
                 tier = self._router().route(task_type, task_type=task_type).tier.name
@@ -226,9 +232,15 @@ class Desk:
         with Ledger(
             settings.ledger.path, synchronous=settings.ledger.synchronous, busy_timeout_ms=_PATIENCE_MS
         ) as ledger:
-            if not ledger.give_feedback(said):
+            stored = ledger.get(call_id)
+            if stored is None or not ledger.give_feedback(said):
                 raise unknown
-        return Noted(call_id=call_id, verdict=verdict, task_type=task_type, tier_of_type=tier)
+        override = None
+        if better_tier is not None:
+            override = (
+                f"[overrides.types]\n{json.dumps(task_type or stored.call.task_type)} = {json.dumps(better_tier)}"
+            )
+        return Noted(call_id=call_id, verdict=verdict, task_type=task_type, tier_of_type=tier, override=override)
 
     def close(self) -> None:
         """Lets go of what was opened."""
