@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # The action's one step: installs tierwise out of the action's own repository, and runs `tierwise comment`.
 set -euo pipefail
+# The working directory holds what the pull request brings: no module is ever taken from there.
+export PYTHONSAFEPATH=1
 
 home="${RUNNER_TEMP:?this is a step of GitHub Actions}/tierwise"
 tierwise="${TIERWISE_PROGRAM:-$home/bin/tierwise}"
 if [ ! -x "$tierwise" ]; then
-  python3 -m venv "$home"
-  "$home/bin/pip" install --quiet --disable-pip-version-check "$GITHUB_ACTION_PATH/../.."
+  root="$GITHUB_ACTION_PATH/../.."
+  python3 -I -m venv "$home"
+  "$home/bin/pip" install --quiet --disable-pip-version-check --constraint "$root/requirements/core.txt" "$root"
 fi
 
 options=(--json --source "$SOURCE")

@@ -76,7 +76,7 @@ def run(action: Any, job: Job, **inputs: str) -> subprocess.CompletedProcess[str
             **job.environment,
             **{name: value(text) for name, text in step["env"].items()},
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join(sys.path),
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "GITHUB_ACTION_PATH": str(ACTION),
             "GITHUB_OUTPUT": str(job.folder / "output"),
             "TIERWISE_PROGRAM": str(program),
@@ -114,3 +114,15 @@ def test_hostile_inputs_are_words(action: Any, job: Job, github: GitHubStandIn) 
     assert not (job.folder / "pwned").exists()
     assert run(action, job, source="; touch pwned").returncode == 2
     assert not (job.folder / "pwned").exists()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not here")
+def test_nothing_of_the_pull_request_is_run(action: Any, job: Job, github: GitHubStandIn) -> None:
+    """Modules in the working directory that bear names of the standard library's are not imported."""
+    for name in ("json.py", "venv.py", "multiprocessing.py", "click.py"):
+        (job.folder / name).write_text("open('pwned', 'w')\n")
+    done = run(action, job)
+    assert done.returncode == 0, done.stderr
+    assert not (job.folder / "pwned").exists()
+    text = (ACTION / "comment.sh").read_text()
+    assert "python3 -I -m venv" in text
