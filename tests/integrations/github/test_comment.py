@@ -102,6 +102,13 @@ def test_it_says_what_was_spent_and_what_routing_would_change() -> None:
     assert "saved" not in text
 
 
+def test_that_routing_would_change_nothing_is_told() -> None:
+    """Where calls were replayed and nothing is to be saved, the comment says that; where they were not, nothing."""
+    sums = Sums(calls=2, spent_nanousd=CENT, routed_nanousd=CENT)
+    assert "would not have made this run cheaper" in markdown(Spending(sums, replayed=True))
+    assert "cheaper" not in markdown(Spending(sums))
+
+
 def test_what_routing_did_save_is_told() -> None:
     """Calls that went through tierwise have a saving, or a loss, and no estimate."""
     now = Spending(Sums(calls=2, spent_nanousd=CENT, routed_nanousd=CENT, saved_nanousd=-CENT))
@@ -129,7 +136,7 @@ HOSTILE = [
 def test_names_mean_nothing(name: str) -> None:
     """A model's name out of a record cannot end its cell, mention anybody, link, hide or draw anything."""
     shown = escaped(name)
-    assert re.fullmatch(r"<code>([A-Za-z0-9 .:/_–…�-]|&#\d+;)+</code>", shown)
+    assert re.fullmatch(r"<code>([A-Za-z0-9 .,:;/_()–…�-]|&#\d+;)+</code>", shown)
     text = markdown(Spending(SPENT, (ModelSpending(name, 1, CENT),)))
     (row,) = [line for line in text.splitlines() if line.startswith("| <code>")]
     assert row.count("|") == 4

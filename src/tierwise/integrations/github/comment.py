@@ -29,7 +29,7 @@ _FORMAT = 1
 _MOST_RUNS = 150  # that are told apart; GitHub takes 65,536 characters
 _MOST_MODELS = 12
 _MOST_NANOUSD = 10**18
-_SHOWN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 .:/_-")
+_SHOWN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 .,:;/_()-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,8 @@ def _notes(now: Spending, all_runs: Sums, *, replayed: bool) -> list[str]:
             "*With routing*: what the same calls are expected to cost where each goes to the cheapest model that does "
             "it well, and how far that may be off."
         )
+    elif now.replayed:
+        notes.append("Routing would not have made this run cheaper.")
     if all_runs.unpriced_calls:
         notes.append(f"{_count(all_runs.unpriced_calls, 'call')} of unknown price: in no amount.")
     if now.unread_reports:

@@ -53,10 +53,12 @@ class Spending:
     sums: Sums = field(default_factory=Sums)
     models: tuple[ModelSpending, ...] = ()  # dearest first
     unread_reports: int = 0  # runs that left no result
+    replayed: bool = False  # whether it was worked out what routing would change
 
     def __add__(self, other: Spending) -> Spending:
         models = sorted((*self.models, *other.models), key=lambda one: (-(one.spent_nanousd or 0), one.model))
-        return Spending(self.sums + other.sums, tuple(models), self.unread_reports + other.unread_reports)
+        unread = self.unread_reports + other.unread_reports
+        return Spending(self.sums + other.sums, tuple(models), unread, self.replayed or other.replayed)
 
 
 def of_findings(found: Findings) -> Spending:
@@ -71,7 +73,7 @@ def of_findings(found: Findings) -> Spending:
         routed_high_nanousd=usd_to_nanousd(routed.high_usd),
     )
     models = tuple(_of_model(row.model, row.calls, row.unpriced_calls, row.actual_usd) for row in found.by_model)
-    return Spending(sums, models)
+    return Spending(sums, models, replayed=bool(found.calls))
 
 
 def of_ledger(found: Report) -> Spending:
