@@ -20,6 +20,7 @@ RUNS = {
     "litellm_tiers.py": ("litellm", "[claude-haiku-5-5]"),
     "langgraph_tiers.py": ("langgraph", "claude-haiku-5-5 → claude-sonnet-5-5 → claude-opus-5-5"),
     "llama_index_agent.py": ("llama_index", "Reply, by claude-"),
+    "mcp_agent.py": ("mcp", "3 calls, 0.0"),
     "pydantic_ai_agents.py": ("pydantic_ai", "claude-haiku-5-5 → claude-sonnet-5-5 → claude-opus-5-5 for 0."),
 }
 
