@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -34,6 +36,10 @@ def command(ctx: click.Context, /, *, as_json: bool) -> None:
         tools = asyncio.run(made.list_tools())
         echo_json({"tools": [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]})
         return
+    if sys.stdin.isatty():
+        click.echo("An MCP client starts this and talks to it: claude mcp add tierwise -- tierwise mcp", err=True)
+    # The SDK reads stdin in a thread that nothing interrupts: Ctrl-C would wait for a line. Nothing is lost by ending.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         made.run("stdio")
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -313,6 +314,25 @@ async def test_the_program_answers_over_stdio(environment: dict[str, str], home:
         assert found.structured_content is not None
         assert found.structured_content["tier"] == "sonnet"
         assert "route" in (client.instructions or "")
+
+
+def test_ctrl_c_ends_it(environment: dict[str, str], home: Path) -> None:
+    """An interrupt ends the server at once, though its client keeps the pipe open."""
+    ping = b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n'
+    with subprocess.Popen(
+        [sys.executable, "-m", "tierwise", "mcp"],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=home,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(ping)
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == -signal.SIGINT
 
 
 def test_nothing_heavy_is_imported_before_a_question() -> None:
