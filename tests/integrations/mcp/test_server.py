@@ -130,6 +130,7 @@ async def test_tools_say_what_they_change(desk: Desk) -> None:
         assert tool.description
         assert tool.output_schema is not None
         assert tool.output_schema["additionalProperties"] is False
+        assert tool.input_schema["additionalProperties"] is False
         assert tool.annotations is not None
         assert tool.annotations.open_world_hint is False
         assert tool.annotations.read_only_hint is (tool.name != "feedback")
@@ -171,6 +172,7 @@ async def test_route_takes_bounds(desk: Desk) -> None:
         ({"task": "x", "stakes": "cosmic"}, "'normal', 'high' or 'critical'"),
         ({"task": "x", "max_cost_usd": "lots"}, "pattern"),
         ({"task": "x" * 100_001}, "at most 100000"),
+        ({"task": "x", "mintier": "opus"}, "mintier"),
     ],
 )
 async def test_what_cannot_be_routed_is_refused(desk: Desk, arguments: dict[str, str], words: str) -> None:

@@ -12,6 +12,8 @@ from tierwise.core.errors import ConfigError, TierwiseError
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.tools import Tool
+    from mcp.types import ToolAnnotations
 
     from tierwise.integrations.mcp.desk import Desk
 
@@ -42,24 +44,34 @@ def server(desk: Desk) -> MCPServer[object]:
     from mcp.server.mcpserver import MCPServer
     from mcp.types import ToolAnnotations
 
-    made: MCPServer[object] = MCPServer(
+    reads = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+    # It takes the place of what was said of the call before.
+    writes = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+    return MCPServer(
         "tierwise",
         title="tierwise",
         version=__version__,
         website_url="https://tierwise.dev",
         instructions=_INSTRUCTIONS,
         log_level="WARNING",  # of refusals the client is told; its log need not repeat them
+        tools=[
+            _tool(desk.route, "Which model a task should go to", reads),
+            _tool(desk.report, "What was spent and saved", reads),
+            _tool(desk.calls, "The latest calls", reads),
+            _tool(desk.feedback, "Say that a call was right or wrong", writes),
+        ],
     )
-    reads = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
-    # It takes the place of what was said of the call before.
-    writes = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
-    for function, title, hints in (
-        (desk.route, "Which model a task should go to", reads),
-        (desk.report, "What was spent and saved", reads),
-        (desk.calls, "The latest calls", reads),
-        (desk.feedback, "Say that a call was right or wrong", writes),
-    ):
-        made.add_tool(_refusing(function), title=title, description=inspect.getdoc(function), annotations=hints)
+
+
+def _tool(function: Callable[..., object], title: str, hints: ToolAnnotations) -> Tool:
+    """A tool that knows its arguments: the SDK leaves others out, and a misspelt filter would show everything."""
+    from mcp.server.mcpserver.tools import Tool
+    from pydantic import create_model
+
+    made = Tool.from_function(_refusing(function), title=title, description=inspect.getdoc(function), annotations=hints)
+    known = made.fn_metadata.arg_model
+    strict = create_model(known.__name__, __base__=known, __cls_kwargs__={"extra": "forbid"})
+    made.fn_metadata.arg_model, made.parameters = strict, strict.model_json_schema()
     return made
 
 
