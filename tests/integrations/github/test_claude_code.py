@@ -39,3 +39,28 @@ def test_a_real_run_is_counted_once(claude: ClaudeCode, job: Job, github: GitHub
     assert [one["model"] for one in found.json["models"]] == [sent.json["model"]]
     assert (run["routed_usd"] < run["spent_usd"]) is keeps
     assert len(github.bodies()) == 1
+
+
+def test_a_resumed_session_is_told_by_its_last_report(claude: ClaudeCode, job: Job) -> None:
+    """The CLI's report of a resumed session holds what was before: two of them are not added up."""
+    runner = ClaudeCode(job.folder / "runner", claude.cwd)
+    runner.home.mkdir()
+    words = ["claude", "-p", "Summarise this ticket: the printer burns", "--model", "opus", "--output-format", "json"]
+    options: list[str] = []
+    costs = []
+    with StandInUpstream(api_key=KEY) as upstream:
+        for number in range(2):
+            said = runner.run([*words, *(["--resume", *options] if options else [])], ANTHROPIC_BASE_URL=upstream.url)
+            assert said.status == 0, said
+            (job.folder / f"report{number}.json").write_text(said.out)
+            options = [said.json["session_id"]]
+            costs.append(said.json["total_cost_usd"])
+    files = [word for number in (1, 0) for word in ("--execution-file", str(job.folder / f"report{number}.json"))]
+    nowhere = job.folder / "nowhere"
+    nowhere.mkdir()
+    run = job.comment(*files, HOME=str(nowhere)).json["run"]  # where there is no transcript
+    assert run["spent_usd"] == pytest.approx(costs[1], rel=1e-9)
+    assert run["calls"] == 2
+    run = job.comment(*files, HOME=str(runner.home)).json["run"]
+    assert run["spent_usd"] == pytest.approx(costs[1], rel=1e-9)
+    assert run["calls"] == 2

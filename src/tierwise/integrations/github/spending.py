@@ -12,7 +12,7 @@ from datetime import date
 from decimal import Decimal
 
 from tierwise.analysis.findings import Findings
-from tierwise.core.money import usd_to_nanousd
+from tierwise.core.money import Usage, usd_to_nanousd
 from tierwise.integrations.claude_code.report import RunReport
 from tierwise.replay.tariff import Tariff
 from tierwise.report.spend import Report
@@ -101,25 +101,28 @@ def _of_model(model: str, calls: int, unpriced_calls: int, usd: Decimal) -> Mode
 def of_reports(printed: Iterable[bytes], known_sessions: Collection[str], tariff: Tariff, day: date) -> Spending:
     """Of runs of which no transcript is left, by what the CLI reported at their end.
 
-    It sums up each model's tokens, so that nothing can be said of routing: that counts as spent all the same.
+    It sums up each model's tokens, so that nothing can be said of routing: that counts as spent all the same. Where a
+    session was resumed, each report holds the tokens of those before: the largest stands for all.
 
     Args:
         known_sessions: whose transcripts were read: they are left out.
         day: of the prices, UTC.
     """
-    spending, seen = Spending(), set(known_sessions)
-    for text in printed:
+    unread, sessions = 0, dict[str, list[RunReport]]()
+    for number, text in enumerate(printed):
         report = RunReport.read(text)
         if report is None:
-            spending += Spending(unread_reports=1)
-            continue
-        if report.session and report.session in seen:
-            continue
-        seen.add(report.session)
-        costs = [(use.model, tariff.nanousd(use.model, use.usage, day, requests=report.turns)) for use in report.uses]
+            unread += 1
+        elif not report.session or report.session not in known_sessions:
+            sessions.setdefault(report.session or f"report {number}", []).append(report)
+    spending = Spending(unread_reports=unread)
+    for reports in sessions.values():
+        last = max(reports, key=lambda report: sum(_tokens(use.usage) for use in report.uses))
+        turns = sum(report.turns for report in reports)
+        costs = [(use.model, tariff.nanousd(use.model, use.usage, day, requests=turns)) for use in last.uses]
         spent = sum(cost or 0 for _, cost in costs)
         sums = Sums(
-            calls=report.turns,
+            calls=turns,
             unpriced_calls=int(any(cost is None for _, cost in costs)),  # one at least
             spent_nanousd=spent,
             routed_nanousd=spent,
@@ -128,3 +131,7 @@ def of_reports(printed: Iterable[bytes], known_sessions: Collection[str], tariff
         )
         spending += Spending(sums, tuple(ModelSpending(model, None, cost) for model, cost in costs))
     return spending
+
+
+def _tokens(usage: Usage) -> int:
+    return usage.prompt_tokens + usage.output_tokens
