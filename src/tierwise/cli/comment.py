@@ -141,7 +141,7 @@ def _of_transcripts(
     found = found_totals(plan, sources, settings, fresh=fresh).findings
     return of_findings(found) + of_reports(
         map(_read, reports),
-        {row.session for row in found.by_session},
+        {path.stem for _, roots in sources for root in roots for path in (root, *root.rglob("*.jsonl"))},
         Tariff(settings.catalog, PriceBook(settings.prices, settings.providers)),
         datetime.now(UTC).date(),
     )
