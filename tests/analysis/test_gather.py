@@ -17,6 +17,8 @@ import pytest
 
 from tests.analysis.sessions import plan
 from tests.importers.transcripts import OPUS, SESSION, calls_tool, cost_state, human, reply, tool_result, usage, write
+from tests.ledger.records import attempt as an_attempt
+from tests.ledger.records import call as a_call
 from tests.replay.sessions import SETTINGS, call, grown, session
 from tierwise.analysis.aggregate import Totals
 from tierwise.analysis.asks import AskClassifier, classifier_id
@@ -29,8 +31,11 @@ from tierwise.analysis.table import csv_lines
 from tierwise.classifier import RuleClassifier, load_taxonomy
 from tierwise.cli.output import plain as plain_json
 from tierwise.core.calls import ImportedSession
+from tierwise.core.money import Usage
 from tierwise.importers.base import FoundSession, ImportRun, Progress
 from tierwise.importers.claude_code import ClaudeCode
+from tierwise.importers.ledger_calls import LedgerCalls
+from tierwise.ledger import Ledger
 from tierwise.ledger.readings import Readings
 from tierwise.replay import Routed
 
@@ -64,6 +69,21 @@ def run(root: Path, readings: Readings | None = None, watch: Watch | None = None
         readings=readings,
         watch=watch or Watch(),
     )
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_transcripts_beside_the_ledger(tmp_path: Path, *, turned: bool) -> None:
+    """A session that both tell of counts once, as the transcript has it; what only the ledger has counts too."""
+    transcripts(tmp_path / "projects", told=None)
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        for number, name in enumerate((SESSION, SESSION, "another", None)):
+            stored = a_call(f"c{number}", session=name, model=OPUS, tier="opus", tags=())
+            used = an_attempt(f"c{number}", model=OPUS, tier="opus", usage=Usage(1_000), price=None, cost_nanousd=7)
+            ledger.record(stored, [used])
+    sources = [(ClaudeCode(), [tmp_path / "projects"]), (LedgerCalls(), [tmp_path / "ledger.db"])]
+    rules = RuleClassifier(TAXONOMY)
+    found = analyse(plan(), sources[::-1] if turned else sources, rules, TAXONOMY, classifier_id="rules").findings
+    assert (found.sessions, found.calls) == (3, 3)
 
 
 def test_figures_of_a_transcript_by_hand(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tierwise.core.calls import ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.core.settings import Settings
 from tierwise.core.tasks import TaskType
+from tierwise.importers import claude_code, ledger_calls
 from tierwise.importers.base import FoundSession, Importer, ImportRun, Progress, Skipped
 from tierwise.importers.scanning import interrupts_wait, serve_parent
 from tierwise.ledger.readings import Readings
@@ -263,8 +264,11 @@ def analyse(
         now_ms=now_ms,
     )
     summing = Summing(plan.ways)
-    for importer, roots in sources:
-        for session in looked_at(importer.sessions(roots, run), plan, readings, processes):
+    told: set[str] = set()
+    # The ledger last: it has what it was told of the same sessions.
+    for importer, roots in sorted(sources, key=lambda source: source[0].name == ledger_calls.NAME):
+        sessions = _each_once(importer.sessions(roots, run), importer.name, told)
+        for session in looked_at(sessions, plan, readings, processes):
             summing.take(session)
             watch.sessions(summing.sessions)
     totals = summing.totals(
@@ -272,13 +276,22 @@ def analyse(
         skipped=_skipped(run.skipped),
         roots={importer.name: [str(root) for root in roots] for importer, roots in sources},
     )
-    told = f.LearnedFrom(
+    learned_from = f.LearnedFrom(
         conversations=plan.learned.conversations,
         turns=plan.learned.followed_turns,
         answers=plan.learned.answers,
     )
-    found = replace(totals.findings, counterfactual=replace(totals.findings.counterfactual, learned_from=told))
+    found = replace(totals.findings, counterfactual=replace(totals.findings.counterfactual, learned_from=learned_from))
     return replace(totals, findings=advised(found, plan.settings))
+
+
+def _each_once(sessions: Iterable[FoundSession], source: str, told: set[str]) -> Iterator[FoundSession]:
+    """Sessions of Claude Code once, where both its transcripts and the ledger are read: transcripts tell more."""
+    for session in sessions:
+        if source == claude_code.NAME:
+            told.add(session.id)
+        if source != ledger_calls.NAME or session.id not in told:
+            yield session
 
 
 def looked_at(
