@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.ledger.records import DAY_MS, START_MS, attempt, call
-from tierwise.core.decisions import OutcomeKind, Reason
+from tierwise.core.decisions import CallStatus, OutcomeKind, Reason
 from tierwise.core.errors import LedgerUnavailable
 from tierwise.core.money import Usage
 from tierwise.ledger import Feedback, Filter, Ledger, new_call_id, recover
@@ -91,6 +92,18 @@ def test_two_reports_complete_each_other(ledger: Ledger, *, turned: bool) -> Non
     assert [reason.step for reason in stored.call.reasons] == ["claude_cost"]
     assert (stored.call.task_type, source_of(stored.call)) == ("summarization", Source.TRANSCRIPT)
     assert costs(ledger) == [1_001]
+
+
+@pytest.mark.parametrize("better", [Source.TELEMETRY, Source.TRANSCRIPT])
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_answer_goes_before_none(ledger: Ledger, better: Source, *, turned: bool) -> None:
+    """Whoever saw a request answered is believed, whatever others who did not say, and whenever they do."""
+    cut = report(Source.TRANSCRIPT, status=CallStatus.CANCELLED)
+    cut = Reported(cut.call, replace(cut.attempt, cost_nanousd=3, outcome=OutcomeKind.CANCELLED))
+    reports = [cut, report(better)]
+    for one in reports[::-1] if turned else reports:
+        record_reported(ledger, [one])
+    assert costs(ledger) == [1_000 + better.rank]
 
 
 def test_reports_that_come_again(ledger: Ledger) -> None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tierwise.core.decisions import AttemptRecord, CallRecord, Reason
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, Reason
 from tierwise.ledger import codec
 
 if TYPE_CHECKING:
@@ -174,11 +174,16 @@ def _printable(one: Reported) -> Reported:
 def _together(one: Reported, stored: StoredCall) -> codec.Entry | None:
     """What two reports of a call come to; None: as it is stored."""
     before = Reported(stored.call, stored.attempts[0]) if stored.attempts else one
-    source, other = source_of(one.call), source_of(stored.call)
-    wins = other is None or (source is not None and source.rank >= other.rank)
+    wins = _worth(one.call) >= _worth(stored.call)
     fused = _filled(one, before) if wins else _filled(before, one)
     entry = fused.call, (fused.attempt,)
     return None if entry == (stored.call, stored.attempts) else entry
+
+
+def _worth(call: CallRecord) -> tuple[bool, int]:
+    """What a report goes by: one of the answer goes before one that saw none, such as of a transcript half written."""
+    source = source_of(call)
+    return call.status is CallStatus.ANSWERED, -1 if source is None else source.rank
 
 
 def _filled(better: Reported, other: Reported) -> Reported:

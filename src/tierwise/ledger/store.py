@@ -959,21 +959,6 @@ class Ledger:
             for model, prompt, prompt_ms, output, output_ms, samples in rows
         }
 
-    def request_ids(self, since_ms: int, until_ms: int) -> dict[str, str]:
-        """Calls that began then, by the upstream's ids of their requests: who else records them must not count twice.
-
-        Raises:
-            LedgerError: the ledger cannot be read.
-        """
-        with self._reading() as connection:
-            return dict(
-                connection.execute(
-                    "SELECT request_id, call_id FROM calls JOIN attempts USING (call_id) "
-                    "WHERE calls.started_at_ms BETWEEN ? AND ? AND request_id IS NOT NULL",
-                    (since_ms, until_ms),
-                )
-            )
-
     def session_lengths(self, since_ms: int, until_ms: int = EVER_MS, *, most: int = 10_000) -> list[int]:
         """How many turns the main loops of sessions had in this time, at most so many of the latest.
 

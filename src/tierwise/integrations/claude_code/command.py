@@ -96,11 +96,18 @@ class ClaudeCommand:
             raise InvalidTask(f"there are {len(prompts)} prompts; put quotes around one, or name it with --task")
         return cls(program, tuple(options), prompts[0] if prompts else None, output, schema)
 
-    def words(self, model_id: str, prompt: str | None = None) -> list[str]:
-        """The command line that runs it on this model, with this prompt if it has none."""
+    @property
+    def session(self) -> str | None:
+        """The session's id that it names itself."""
+        given = [self.options[at + 1] for at, name in enumerate(self.options[:-1]) if name == "--session-id"]
+        return given[-1] if given else None
+
+    def words(self, model_id: str, prompt: str | None = None, *, session: str | None = None) -> list[str]:
+        """The command line that runs it on this model, with this prompt and in this session if it names none."""
         said = self.prompt if self.prompt is not None else prompt
         schema = [] if self.json_schema is None else ["--json-schema", json.dumps(self.json_schema)]
-        words = [self.program, "-p", *self.options, *schema, "--model", model_id, "--output-format", "json"]
+        named = [] if session is None or self.session is not None else ["--session-id", session]
+        words = [self.program, "-p", *self.options, *named, *schema, "--model", model_id, "--output-format", "json"]
         return words if said is None else [*words, "--", said]  # behind the dashes no prompt is an option
 
 

@@ -7,7 +7,8 @@ asked again: a whole agent's run is no cheap second try. And faults of the API a
 Each attempt is a session of its own, started with `--output-format json`, from whose report come the answer and the
 tokens of every model that it used. The model that was asked for is the attempt of the ledger; others, such as
 subagents', become calls of their own, tagged with the id of the first. What the gateway has recorded of a session is
-not counted again here, and hooks of the plugin that run inside of it are told so (`TIERWISE_RECORDS`).
+not counted again here, hooks of the plugin that run inside of it are told so (`TIERWISE_RECORDS`), and its telemetry is
+left out (`claim_session`): the session's id is given, so that this is known before it begins.
 
 A failed attempt leaves the working directory as it is: what the next model begins with is for `before_retry` to say.
 """
@@ -20,6 +21,7 @@ import os
 import random
 import signal
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -227,11 +229,13 @@ class Executor:
 
     async def _attempt(self, run: _Run, attempt: Attempt) -> Outcome:
         model = attempt.rung.model.id
-        words = run.job.command.words(model, run.job.task)
+        session = run.job.command.session or str(uuid.uuid4())
+        words = run.job.command.words(model, run.job.task, session=session)
         record = run.recording.attempt_starts(attempt, datetime.now(UTC))
         began = time.monotonic()
         deadline = run.decision.deadline_seconds
         left = None if deadline is None else max(0.001, deadline - (began - run.began))
+        self._claim(session)
         ran = await self._claude(words, run.job, left)
         report = run.report = RunReport.read(ran.printed)
         run.printed, run.said = ran.printed, ran.said
@@ -239,12 +243,14 @@ class Executor:
         usage, price = Usage(), attempt.rung.price
         if report is not None:
             record = replace(record, ttft_ms=report.ttft_ms, request_id=None)
-            if self._gateway_has(report.session, record.started_at_ms):
-                run.counted_elsewhere = True
-                detail = detail or "the gateway recorded what it used"
-            else:
-                usage = report.use_of(model)
-                run.beside_nanousd += self._record_beside(run, report, model, record.started_at_ms)
+            if report.session != session:
+                self._claim(session := report.session)
+        if self._gateway_has(session, record.started_at_ms):
+            run.counted_elsewhere = True
+            detail = detail or "the gateway recorded what it used"
+        elif report is not None:
+            usage = report.use_of(model)
+            run.beside_nanousd += self._record_beside(run, report, model, record.started_at_ms)
         elif ran.status is None:
             usage = attempt.rung.estimated_usage  # nobody will ever say what it used
         nanousd = run.recording.attempt_ended(
@@ -335,22 +341,22 @@ class Executor:
 
     # ------------------------------------------------------------------ records
 
-    def _gateway_has(self, session: str, since_ms: int) -> bool:
-        """Whether the gateway's calls of this session are in the ledger: what it used was recorded on its way.
+    def _claim(self, session: str) -> None:
+        """What is recorded here of a session, its telemetry must not tell again."""
+        if self.router.ledger is not None and session:
+            with suppress(LedgerError):  # in trouble: what is to be written waits, and is told of there
+                claim_session(self.router.ledger, session, time.time_ns() // 1_000_000)
 
-        Otherwise it is recorded here, and what its telemetry tells of single calls is not.
-        """
+    def _gateway_has(self, session: str, since_ms: int) -> bool:
+        """Whether the gateway's calls of this session are in the ledger: what it used was recorded on its way."""
         ledger = self.router.ledger
         if ledger is None or not session:
             return False
         try:
             of_session = ledger.calls(Filter(session=session, since_ms=since_ms - 1_000))
-            if any(source_of(stored.call) is None for stored in of_session):
-                return True
-            claim_session(ledger, session, time.time_ns() // 1_000_000)
+            return any(source_of(stored.call) is None for stored in of_session)
         except LedgerError:
-            return False  # in trouble: what is to be written waits, and is told of there
-        return False
+            return False  # as above
 
     def _record_beside(self, run: _Run, report: RunReport, model: str, started_at_ms: int) -> int:
         """Records what other models did in the same run, each as a call; nothing was routed, and nothing is saved."""
