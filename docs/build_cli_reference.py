@@ -274,6 +274,7 @@ SHAPES: dict[str, Any] = {
         "status_line": True,
         "companion": False,
         "changed": [],
+        "telemetry": "sent to http://127.0.0.1:8485 (http/protobuf)",
     },
     "types add": {**OWN_TYPE, "duplicates": 0, "warnings": []},
     "types list": {"types": [OWN_TYPE]},
@@ -513,7 +514,8 @@ How to use it: [Claude Code](../how-to/claude-code.md).""",
 `settings` is null where they stay as they are; `note` says why. What is done, and what it is for:
 [Claude Code](../how-to/claude-code.md#the-plugin).""",
     "claude uninstall": "`kept` are files that are not as they were installed. `how` is what became of the settings.",
-    "claude status": "`version` is null where it is not installed; `companion`: the process that answers hooks runs.",
+    "claude status": "`version` is null where it is not installed; `companion`: the process that answers hooks runs. "
+    "`telemetry` says where Claude Code sends its own, or what keeps it from that; null where it is off.",
     "comment": """\
 `how` is `created`, `updated`, `summary` (`why` says why it is not on the pull request), `nothing` (no call) or
 `dry run`. `pull_request` has the number of `runs` and the keys of `run`, all runs together; it is null where no comment

@@ -124,14 +124,15 @@ def uninstall(*, as_json: bool) -> None:
 @command.command("status")
 @json_option
 def status(*, as_json: bool) -> None:
-    """Say whether the plugin is installed and works."""
+    """Say whether the plugin is installed and works, and where Claude Code sends its telemetry."""
     from tierwise.integrations.claude_code import installing
     from tierwise.integrations.claude_code.places import Places
 
-    found = installing.status(Places.of(os.environ))
+    found = installing.status(Places.of(os.environ), os.environ)
     if as_json:
         echo_json(found)
         return
+    click.echo(f"telemetry: {found.telemetry or 'off'}")
     if found.version is None:
         click.echo("the plugin is not installed: tierwise claude install")
         return

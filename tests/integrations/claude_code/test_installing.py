@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import Tierwise, home, tierwise
 from tierwise.cli.claude import command
+from tierwise.integrations.claude_code.telemetry import telemetry
 
 __all__ = ["home", "tierwise"]  # fixtures of the command line's own tests
 
@@ -142,3 +143,37 @@ def test_everything_else_is_the_clis_own(words: list[str], passed: tuple[str, ..
     """All but our three words goes to `claude` as it was written; behind two dashes, they do too."""
     context = command.make_context("claude", list(words))
     assert (context.meta["tierwise.claude.arguments"], context.args) == (passed, [])
+
+
+ON = {"CLAUDE_CODE_ENABLE_TELEMETRY": "1", "OTEL_LOGS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "says"),
+    [
+        ({}, {}, None),
+        ({**ON, "CLAUDE_CODE_ENABLE_TELEMETRY": "0"}, {}, None),
+        ({**ON, "OTEL_LOGS_EXPORTER": "console"}, {}, "set OTEL_LOGS_EXPORTER"),
+        ({**ON, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, {}, "set OTEL_EXPORTER_OTLP_PROTOCOL"),
+        (ON, {}, "set OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ({**ON, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://[x"}, {}, "set OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ({}, {**ON, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:word@h:1/x"}, "sent to http://h:1 (http/json)"),
+        (
+            {**ON, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://a"},
+            {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://b", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf"},
+            "sent to http://b (http/protobuf)",
+        ),
+    ],
+)
+def test_where_telemetry_goes(environment: dict[str, str], settings: dict[str, str], says: str | None) -> None:
+    """As the settings say, before the environment; what keeps it from arriving is told, and no password is."""
+    found = telemetry(json.dumps({"env": settings}), environment)
+    assert (found is None) is (says is None)
+    assert (says or "") in (found or "")
+    assert "word" not in (found or "")
+
+
+@pytest.mark.parametrize("settings", ["", "{", "[]", '{"env": 5}', '{"env": {"CLAUDE_CODE_ENABLE_TELEMETRY": 1}}'])
+def test_settings_that_say_nothing_of_telemetry(settings: str) -> None:
+    """Settings that cannot be read, or hold something else, say nothing."""
+    assert telemetry(settings, {}) is None

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tierwise.config.changes import FileChange, Journal, Undone, claude_code_cha
 from tierwise.core.errors import ConfigError
 from tierwise.integrations.claude_code.companion import ask
 from tierwise.integrations.claude_code.places import PLUGIN, Places
+from tierwise.integrations.claude_code.telemetry import telemetry
 
 __all__ = ["Plan", "Removed", "Status", "install", "plan", "status", "stop_companion", "uninstall"]
 
@@ -56,6 +57,7 @@ class Status:
     status_line: bool
     companion: bool  # one is running
     changed: tuple[str, ...]  # files that are not as they were installed
+    telemetry: str | None  # where Claude Code sends its own, or what is wrong with that; None: it is off
 
 
 def plan(places: Places, *, status_line: bool = True) -> Plan:
@@ -129,7 +131,7 @@ def uninstall(places: Places) -> Removed:
     return Removed(places.plugin, count, kept, tuple(undone))
 
 
-def status(places: Places) -> Status:
+def status(places: Places, environment: Mapping[str, str]) -> Status:
     """What is installed, and whether it works."""
     listed = _listed(places.plugin)
     files = {} if listed is None else listed[1]
@@ -148,6 +150,7 @@ def status(places: Places) -> Status:
         status_line="statusline.py" in settings and "tierwise" in settings,
         companion=_answers(places),
         changed=tuple(name for name, digest in files.items() if not _is(places.plugin / name, digest)),
+        telemetry=telemetry(settings, environment),
     )
 
 
