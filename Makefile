@@ -61,6 +61,7 @@ bench: $(VENV)/.dev ## Every benchmark, with its floor
 	$(BIN)/python benchmarks/gateway.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/process.py
+	$(BIN)/python benchmarks/wrap.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

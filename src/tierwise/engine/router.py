@@ -269,6 +269,10 @@ class AsyncRouter:
             classification = self.planner.classify(task)
         unavailable = dict(withheld)
         unavailable.update({model.id: why for model, why in self._without_key if model.provider not in keyed})
+        now = self._clock.monotonic()
+        for model_id, (until, known) in self._availability.items():
+            if now < until and not known.ok:  # else one plan after the other finds that it is not there
+                unavailable.setdefault(model_id, known.detail)
         while True:
             decision = self._plan(task, unavailable, classification)
             missing = {}

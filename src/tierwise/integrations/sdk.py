@@ -7,7 +7,6 @@ gateway does not know (files, embeddings) goes out as it would without us.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import threading
@@ -269,9 +268,11 @@ def _without_foreign_key(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes
 
 
 def _field(body: bytes, name: str) -> Json:
+    from tierwise.gateway.incoming import parsed_json  # noqa: PLC0415  is there: the gateway's extra is installed
+
     try:
-        value = json.loads(body)
-    except ValueError:
+        value = parsed_json(body)
+    except (ValueError, RecursionError):
         return None
     return value.get(name) if isinstance(value, dict) else None
 
