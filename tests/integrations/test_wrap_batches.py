@@ -411,6 +411,46 @@ def test_top_tier_has_nothing_above(place: Place) -> None:
     assert (verdict.accepted, verdict.again, verdict.why) == (False, None, "the reply was empty")
 
 
+def test_ceiling_of_a_request_is_kept(place: Place) -> None:
+    """A request does not climb past its highest tier; a model of `route=` climbs as the routed name does."""
+    place.upstream.reply("", times=2)
+    bounded = {**request("bounded"), "tierwise": {"max_tier": "haiku"}}
+    requests = [bounded, request("named", model=OPUS)]
+    client = anthropic.Anthropic(base_url=place.upstream.url, api_key=KEY, max_retries=0)
+    with tierwise.wrap(client, settings=place.settings, route=[OPUS]) as claude:
+        made = claude.messages.batches.create(requests=requests)
+        results = list(claude.messages.batches.results(made.id))
+    assert [one["params"]["model"] for one in place.sent()["requests"]] == [HAIKU, HAIKU]
+    verdicts = tierwise.judge_batch(requests, results, route=[OPUS], settings=place.settings)
+    assert [verdict.again and verdict.again["tierwise"] for verdict in verdicts] == [None, {"min_tier": "sonnet"}]
+
+
+def test_beta_batches(place: Place) -> None:
+    """The SDK's beta namespace is routed and settled alike, and what it asks for by header and query goes on."""
+    with place.client() as claude:
+        more = {"betas": ["some-feature-2026-01-01"], "extra_query": {"beta": "true"}}
+        made = claude.beta.messages.batches.create(requests=[request("a")], **more)
+        assert [one.custom_id for one in claude.beta.messages.batches.results(made.id)] == ["a"]
+    (sent,) = place.upstream.calls("/v1/messages/batches")
+    assert (sent.query, sent.headers["anthropic-beta"]) == ("beta=true", "some-feature-2026-01-01")
+    assert place.calls()["a"].call.status is CallStatus.ANSWERED
+
+
+def test_results_are_handed_on_where_the_ledger_is_broken(place: Place) -> None:
+    """A ledger in trouble keeps no results from anybody; the next reading settles them."""
+    with place.client() as claude:
+        made = claude.messages.batches.create(requests=[request("a")])
+        path = place.settings.ledger.path
+        away = path.rename(f"{path}.away")
+        path.mkdir()
+        assert [one.custom_id for one in claude.messages.batches.results(made.id)] == ["a"]
+        path.rmdir()
+        away.rename(path)
+        assert place.calls()["a"].call.status is CallStatus.OPEN
+        list(claude.messages.batches.results(made.id))
+    assert place.calls()["a"].call.status is CallStatus.ANSWERED
+
+
 def test_unrecordable_batch_is_not_sent(place: Place) -> None:
     """Where the ledger cannot be written nobody could tell what a batch cost: it is refused before it is sent."""
     with place.client() as claude:

@@ -68,7 +68,9 @@ T = TypeVar("T")
 _PATH = "/v1/messages/batches"
 _ONE = re.compile(r"/v1/messages/batches/([A-Za-z0-9_-]{1,128})(/results|/cancel)?")
 _MOST_ANSWER_BYTES = 64 * 1024 * 1024
-_LINES_AT_ONCE = 1_000  # results that are settled together, and then handed on
+# What the event loop does of a batch before others have their turn: some milliseconds.
+_LINES_AT_ONCE = 100  # results that are settled together, and then handed on
+_PLANS_AT_ONCE = 16
 # How far apart the provider's clock and ours, and sending a batch and its being made, may be.
 _EARLIER_MS, _LATER_MS = 120_000, 900_000
 _CHECKED_LATER = (
@@ -138,7 +140,7 @@ class BatchRoutes:
         planning = gateway.hold()
         try:
             body = await read_body(receive, most_bytes=limits.max_body_bytes, seconds=limits.body_timeout_seconds)
-            sending = await self._plan(planning, read_batch(body), scope, key)
+            sending = await self._plan(planning, await _in_thread(lambda: read_batch(body)), scope, key)
             await self._reserve(sending)
             try:
                 if self._batches is not None:
@@ -167,7 +169,9 @@ class BatchRoutes:
         )
         sending = _Sending(batch, [], b"", 0, None, None)
         changed: dict[str, bytes] = {}
-        for request in given.requests:
+        for at, request in enumerate(given.requests):
+            if at % _PLANS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 incoming = read_incoming(
                     Dialect.ANTHROPIC, request.params, "", merged(headers, request.headers), key=key
@@ -233,7 +237,7 @@ class BatchRoutes:
             )
             sending.entries.append((call, (attempt,)))
         try:
-            sending.body = given.with_params(changed)
+            sending.body = await _in_thread(lambda: given.with_params(changed))
         except SpliceError as error:
             raise BadRequest(str(error)) from None
         return sending
@@ -434,6 +438,9 @@ class BatchRoutes:
         try:
             found = await _in_thread(lambda: batches.find(upstream, name))
         except LedgerError as error:
+            if key is None:  # results are worth more than their record: the next reading settles them
+                _log.warning("batch %s cannot be looked for: %s", name, error)
+                return None
             raise BadRequest(f"batches cannot be told apart: {error}", status=503, kind="api_error") from None
         if key is not None and (found is None or found.key_id != key.key_id):
             raise BadRequest(f"this key has sent no batch {name}", status=404, kind="not_found_error")

@@ -6,7 +6,7 @@ taken where he sees it: judge the results, send what came back as `again` as the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any, cast
@@ -43,6 +43,7 @@ def judge_batch(
     results: Iterable[Any],
     *,
     check: UserCheck | Sequence[UserCheck] | None = None,
+    route: Iterable[str] = (),
     settings: Settings | None = None,
 ) -> list[BatchVerdict]:
     """What became of each request of a batch, in the order of `requests`, and what to send again.
@@ -57,6 +58,7 @@ def judge_batch(
         requests: what the batch was made of.
         results: of the batch, as the SDK gives them, in any order; those of other requests are left out.
         check: as in `call_options`.
+        route: as in `wrap`: models that are routed too.
         settings: the configuration, whose tiers are climbed; read from tierwise.toml and the environment when None.
 
     Raises:
@@ -71,8 +73,9 @@ def judge_batch(
         from tierwise.config import load_settings  # noqa: PLC0415  pydantic: only when there is a file to read
 
         settings = load_settings()
+    routed = frozenset({*settings.gateway.routed_models, *route})
     found = {str(plain.get("custom_id")): plain.get("result") for plain in map(_plain, results)}
-    return [_verdict(_plain(request), found, checks, settings) for request in requests]
+    return [_verdict(_plain(request), found, checks, routed, settings.catalog) for request in requests]
 
 
 def _plain(value: Any) -> JsonObject:
@@ -82,7 +85,11 @@ def _plain(value: Any) -> JsonObject:
 
 
 def _verdict(
-    request: JsonObject, results: Mapping[str, Any], checks: Sequence[UserCheck], settings: Settings
+    request: JsonObject,
+    results: Mapping[str, Any],
+    checks: Sequence[UserCheck],
+    routed: Collection[str],
+    catalog: Catalog,
 ) -> BatchVerdict:
     name, params = str(request.get("custom_id")), cast("JsonObject", request.get("params"))
     match results.get(name):
@@ -93,9 +100,8 @@ def _verdict(
                 checked = run_user_checks(message_text(message), checks) or checked
             if checked.kind is OutcomeKind.ACCEPTED:
                 return BatchVerdict(name, True, model=model)
-            routed = params.get("model") in settings.gateway.routed_models
-            above = _above(settings.catalog, model) if routed and isinstance(model, str) else None
-            again = None if above is None else _from(request, above)
+            may_climb = params.get("model") in routed and isinstance(model, str)
+            again = _one_up(request, catalog, str(model)) if may_climb else None
             return BatchVerdict(name, False, checked.note or str(checked.kind), model, again)
         case {"type": "errored", "error": error}:
             kind = _kind(error)
@@ -119,19 +125,20 @@ def _kind(error: Any) -> str:
             return "unknown"
 
 
-def _above(catalog: Catalog, model: str) -> str | None:
-    """The tier above the one of this model; None where there is none, or the model is of none."""
+def _one_up(request: JsonObject, catalog: Catalog, model: str) -> JsonObject | None:
+    """The request with the tier above this model's as its floor; None where none is, or it must not go there."""
+    told = request.get("tierwise")
+    said = told if isinstance(told, dict) else {}
     names = [spec.tier.name for spec in catalog]
     at = [at for at, spec in enumerate(catalog) for one in spec.models if model == one.id or _is_dated(model, one.id)]
-    return names[at[0] + 1] if at and at[0] + 1 < len(names) else None
+    ceiling = said.get("max_tier")
+    top = names.index(ceiling) if isinstance(ceiling, str) and ceiling in names else len(names) - 1
+    if not at or at[0] >= top:
+        return None
+    return {**request, "tierwise": {**said, "min_tier": names[at[0] + 1]}}
 
 
 def _is_dated(model: str, name: str) -> bool:
     """Whether this is that model with its date: the API may answer with one."""
     head, _, day = model.rpartition("-")
     return head == name and len(day) == 8 and day.isdigit()
-
-
-def _from(request: JsonObject, tier: str) -> JsonObject:
-    said = request.get("tierwise")
-    return {**request, "tierwise": {**(said if isinstance(said, dict) else {}), "min_tier": tier}}
