@@ -16,6 +16,7 @@ from tierwise.testing import StandInUpstream
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # What each needs, and what it prints of the models that it was sent to.
 RUNS = {
+    "anthropic_batch.py": ("anthropic", "ticket-1 [claude-sonnet-5-5] fine"),
     "anthropic_sdk.py": ("anthropic", "[claude-haiku-5-5]"),
     "litellm_tiers.py": ("litellm", "[claude-haiku-5-5]"),
     "langgraph_tiers.py": ("langgraph", "claude-haiku-5-5 → claude-sonnet-5-5 → claude-opus-5-5"),
@@ -35,6 +36,9 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
     with StandInUpstream() as upstream:
         if name == "anthropic_sdk.py":
             upstream.reply("damage")
+        if name == "anthropic_batch.py":
+            for answer in ("damage", "It is late.", "delivery"):
+                upstream.reply(answer)
         done = subprocess.run(
             [sys.executable, str(EXAMPLES / name)],
             cwd=tmp_path,
@@ -57,7 +61,8 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
     with Ledger(ledger) as recorded:
         calls = list(recorded.calls())
     assert {found.call.project for found in calls} == {"example"}
-    assert len(calls) == len(upstream.calls()) == 3
+    batches = [one.json for one in upstream.calls("/v1/messages/batches") if isinstance(one.json, dict)]
+    assert len(calls) == len(upstream.calls()) + sum(len(batch["requests"]) for batch in batches) == 3
 
 
 def test_every_example_is_run() -> None:
