@@ -621,6 +621,8 @@ def receipt(found: StoredCall) -> JsonObject:
         "baseline_cost_usd": None if call.baseline_nanousd is None else str(nanousd_to_usd(call.baseline_nanousd)),
         "latency_ms": call.latency_ms,
         "error": call.error,
+        "batch_id": call.batch_id,
+        "custom_id": call.custom_id,
         "reasons": [{"step": reason.step, "text": reason.text} for reason in call.reasons],
         "attempts": [
             {

@@ -48,6 +48,8 @@ _CALL: Mapping[str, Callable[[StoredCall], Cell]] = {
     "attempts": lambda s: len(s.attempts),
     "feedback": lambda s: s.feedback.verdict.value if s.feedback and s.feedback.verdict else None,
     "feedback_type": lambda s: s.feedback.task_type if s.feedback else None,
+    "batch_id": lambda s: s.call.batch_id,
+    "custom_id": lambda s: s.call.custom_id,
 }
 _ATTEMPT: Mapping[str, Callable[[CallRecord, AttemptRecord], Cell]] = {
     "call_id": lambda _, a: a.call_id,
