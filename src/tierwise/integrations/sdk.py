@@ -7,6 +7,7 @@ gateway does not know (files, embeddings) goes out as it would without us.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
