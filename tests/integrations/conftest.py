@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.gateway.conftest import settings_for
 from tierwise.config import load_settings
+from tierwise.core.decisions import CallStatus
 from tierwise.core.settings import ProviderSettings, Settings
 from tierwise.ledger import Ledger
 from tierwise.ledger.store import StoredCall
@@ -40,6 +42,13 @@ class Host:
         """The only call."""
         (found,) = self.calls()
         return found
+
+    def ended_call(self) -> StoredCall:
+        """The only call, when its record is closed: who breaks one off does not wait for that."""
+        ends = time.monotonic() + 10
+        while self.call().call.status is CallStatus.OPEN and time.monotonic() < ends:
+            time.sleep(0.01)
+        return self.call()
 
     def models(self) -> list[str]:
         """The models that were asked, in order."""

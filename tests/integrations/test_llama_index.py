@@ -221,9 +221,8 @@ async def test_stream_that_is_left_is_cancelled(host: Host, model: TierwiseLLM) 
     stream = await model.astream_complete(SUMMARY, min_tier="opus")
     assert (await anext(stream)).delta
     await stream.aclose()
-    host.upstream.clear()
-    await model.acomplete(SUMMARY)  # after which what was before it is written
-    assert host.calls()[0].call.status is CallStatus.CANCELLED
+    # LlamaIndex wraps streams in generators of its own, which the event loop closes when it comes to it.
+    assert (await asyncio.to_thread(host.ended_call)).call.status is CallStatus.CANCELLED
 
 
 def test_own_key_and_address(host: Host) -> None:
