@@ -157,6 +157,9 @@ async def test_cooling_deployments_are_left_alone(routed: Routed, host: Host) ->
     with pytest.raises(RouterRateLimitError, match="No deployments available"):
         await cooling.ask(HARD)
     assert host.models() == [HAIKU, SONNET]
+    *_, nowhere = await cooling.calls(2)
+    assert (nowhere.call.status, nowhere.call.planned_tier, nowhere.attempts) == (CallStatus.NOT_RUN, "opus", ())
+    assert "no deployment in 'auto'" in str(nowhere.call.error)
 
 
 async def test_failure_is_a_failure(routed: Routed, host: Host) -> None:
@@ -198,9 +201,13 @@ async def test_what_holds_for_calls(routed: Routed, host: Host) -> None:
         await routed.ask()
     with tierwise.call_options(task="is this indemnity clause enforceable? we sign tomorrow"):
         await routed.ask()
-    bounded, told = await routed.calls(2)
-    assert host.models() == [SONNET, OPUS]
-    assert (bounded.call.project, told.call.project) == ("law", None)
+    other = [{"role": "user", "content": "Summarise this order in one line: a lamp"}]
+    await routed.ask(
+        other, metadata={"user_api_key_team_alias": "Köln & co"}
+    )  # as LiteLLM's proxy says whose call it is
+    bounded, told, team = await routed.calls(3)
+    assert host.models() == [SONNET, OPUS, HAIKU]
+    assert (bounded.call.project, told.call.project, team.call.project) == ("law", None, "K_ln _ co")
 
 
 async def test_tiers_are_named_by_deployments(routed: Routed, host: Host) -> None:

@@ -229,9 +229,9 @@ class InsideGateway:
         loop = (loop_factory() or asyncio.new_event_loop)()
         app = Gateway(self.settings, ledger=self._ledger)
 
-        async def write(call: CallRecord | None, attempt: AttemptRecord) -> None:
+        async def write(call: CallRecord | None, attempts: Sequence[AttemptRecord]) -> None:
             if app.writer is not None:
-                await app.writer.written(call, (attempt,))
+                await app.writer.written(call, attempts)
 
         self._records = Records(app.planning, write)
 

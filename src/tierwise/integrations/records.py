@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,10 +23,11 @@ from typing import Any
 from tierwise.core.calls import ImportedCall
 from tierwise.core.catalog import Tier
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
-from tierwise.core.errors import TierwiseError
+from tierwise.core.errors import TierwiseError, UnknownTier
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Price, Usage, usd_to_nanousd
 from tierwise.gateway.incoming import Incoming, directions
+from tierwise.gateway.metrics import OTHER_TIER
 from tierwise.gateway.planning import Plan, Planning
 from tierwise.ledger import new_call_id
 from tierwise.replay.pricing import RateBook
@@ -39,7 +40,7 @@ _REMEMBERED = 4_096  # calls, and attempts: they are told of within seconds
 _MESSAGES_ONLY = frozenset({"tool_use", "tool_result", "thinking", "redacted_thinking", "document"})
 
 
-Write = Callable[[CallRecord | None, AttemptRecord], Awaitable[None]]
+Write = Callable[[CallRecord | None, Sequence[AttemptRecord]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class Records:
 
     Args:
         planning: decides and classifies; its event loop is where this is used.
-        write: writes a call as it stands now (None: nothing of it changed) and an attempt.
+        write: writes a call as it stands now (None: nothing of it changed) and attempts.
     """
 
     def __init__(self, planning: Planning, write: Write) -> None:
@@ -173,7 +174,22 @@ class Records:
         answered = routed.call.status is CallStatus.ANSWERED
         if not answered:
             self._end(routed, attempt, written)
-        await self._write(None if answered else routed.call, written)
+        await self._write(None if answered else routed.call, (written,))
+
+    async def not_run(self, routed: Routed, why: str) -> None:
+        """Writes down that a call that was decided cannot be sent; a later attempt may still answer it."""
+        call = routed.call
+        if routed.attempts:
+            return  # it failed, which says more
+        routed.call = call.ended(
+            CallStatus.NOT_RUN,
+            tier=call.tier,
+            model=call.model,
+            baseline_nanousd=None,
+            latency_ms=max(0, time.time_ns() // 1_000_000 - call.started_at_ms),
+            error=why,
+        )
+        await self._write(routed.call, ())
 
     # ------------------------------------------------------------------ what is written
 
@@ -235,11 +251,14 @@ class Records:
     def _attempt(self, routed: Routed, attempt: ForeignAttempt) -> AttemptRecord:
         price, cost = self._priced(attempt)
         model = self._rates.model(attempt.model)
-        tier = self.tier_of(attempt.model, attempt.tier)
+        try:
+            tier = self.tier_of(attempt.model, attempt.tier)
+        except UnknownTier:  # nobody was routed by that name: what was sent is recorded all the same
+            tier = self.tier_of(attempt.model)
         return AttemptRecord(
             call_id=routed.call.call_id,
             number=len(routed.attempts) + 1,
-            tier=tier.name if tier is not None else "other",
+            tier=tier.name if tier is not None else OTHER_TIER,
             model=model.id if model is not None else attempt.model,
             provider=attempt.provider,
             started_at_ms=attempt.started_at_ms,

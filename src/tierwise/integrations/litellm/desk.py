@@ -10,7 +10,7 @@ import asyncio
 import atexit
 import os
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -96,11 +96,11 @@ class Desk:
         with suppress(RuntimeError):  # it has ended already
             self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _write(self, call: CallRecord | None, attempt: AttemptRecord) -> None:
+    async def _write(self, call: CallRecord | None, attempts: Sequence[AttemptRecord]) -> None:
         if self._writer is not None:
-            await self._writer.written(call, (attempt,))
+            await self._writer.written(call, attempts)
         elif self._ledger is not None:
-            self._ledger.write_entries([(call, (attempt,))])
+            self._ledger.write_entries([(call, tuple(attempts))])
 
 
 _open: weakref.WeakSet[Desk] = weakref.WeakSet()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ _ASYNC_ONLY = (
     "the model group {group!r} is routed by tierwise, which LiteLLM's synchronous methods do not ask; use acompletion, "
     "or the provider: model='tierwise/auto'"
 )
+
+
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.:@/ -]")
 
 
 class TierRouting(CustomLogger):
@@ -204,7 +208,8 @@ class _Told:
 
     def incoming(self) -> Incoming:
         """The request that it was made for, where that was not decided here."""
-        model, messages, params = str(self.about.get("model")), self.about.get("messages"), self.about["litellm_params"]
+        model, messages = str(self.about.get("model")), self.about.get("messages")
+        params = self.about.get("litellm_params") or {}
         try:
             return request_of(model, messages, params, current_options(), project=_project(metadata_of(params)))
         except BadRequest:  # a client's header that cannot be read: it was sent all the same
@@ -245,7 +250,11 @@ async def _chosen(
         for before in metadata.get("previous_models") or ()
         if isinstance(before, Mapping)
     )
-    return _left([_place(records, group, routed, one) for one in deployments], routed, failed)
+    left = _left([_place(records, group, routed, one) for one in deployments], routed, failed)
+    if not left:
+        wanted = ", ".join(tier.name for tier in routed.tiers)
+        await records.not_run(routed, f"LiteLLM has no deployment in {group!r} that is well and of one of: {wanted}")
+    return left
 
 
 def _place(records: Records, group: str, routed: Routed, deployment: Mapping[str, Any]) -> _Place:
@@ -280,7 +289,7 @@ def _project(metadata: Mapping[str, Any]) -> str | None:
     for name in ("user_api_key_team_alias", "user_api_key_alias"):
         found = metadata.get(name)
         if isinstance(found, str) and found:
-            return found
+            return _NOT_IN_A_NAME.sub("_", found)[:128]
     return None
 
 
