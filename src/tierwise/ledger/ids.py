@@ -73,6 +73,5 @@ def new_call_id(now_ms: int | None = None, random_bytes: bytes | None = None) ->
 
 def reported_id(request: str) -> str:
     """The id of a call that others report, always the same for a request."""
-    noise = int.from_bytes(blake2b(request.encode("utf-8", "surrogatepass"), digest_size=15).digest(), "big")
-    text = f"{noise & ~(0xF << 76 | 0x3 << 62) | 8 << 76 | 2 << 62:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    noise = blake2b(request.encode("utf-8", "surrogatepass"), digest_size=14).hexdigest()
+    return f"00{noise[:6]}-{noise[6:10]}-8{noise[10:13]}-8{noise[13:16]}-{noise[16:]}"

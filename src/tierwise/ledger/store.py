@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = ["Abandoned", "Dimension", "Filter", "Ledger", "ModelSpeed", "StoredCall"]
 
 _SELECT_CALL = f"SELECT {', '.join(CALL_COLUMNS)} FROM calls WHERE call_id = ?"  # noqa: S608 column names only
+_IS_CALL = "SELECT 1 FROM calls WHERE call_id = ?"
 _SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE call_id = ?"  # noqa: S608 column names only
 _PUT_CALL = f"INSERT OR REPLACE INTO calls ({', '.join(CALL_COLUMNS)}) VALUES ({', '.join('?' for _ in CALL_COLUMNS)})"  # noqa: S608 column names only
 _PUT_NEW_CALL = _PUT_CALL.replace("OR REPLACE", "OR IGNORE", 1)
@@ -610,7 +611,9 @@ class Ledger:
     def _take_over(self, connection: sqlite3.Connection, request_id: str, call_id: str, gathered: _Gathered) -> None:
         """Removes what others reported of a request that we sent ourselves; see `tierwise.ledger.reported`."""
         reported = reported_id(request_id)
-        if reported != call_id and self._remove(connection, reported, gathered):
+        if reported == call_id or connection.execute(_IS_CALL, (reported,)).fetchone() is None:
+            return  # as nearly always; columns that nobody reads cost more than the rest of it
+        if self._remove(connection, reported, gathered):
             connection.execute(_MOVE_FEEDBACK, (call_id, reported))
 
     def _remove(self, connection: sqlite3.Connection, call_id: str, gathered: _Gathered) -> bool:

@@ -190,3 +190,5 @@ def test_run_by_tierwise_exec(plugged: Plugged, receiver: str) -> None:
     found = calls(plugged)
     assert {source_of(stored.call) for stored in found} == {Source.EXEC}
     assert spent(found) == named(json.loads(said.out))
+    plugged.ask("x", **exporting(receiver))
+    assert {source_of(stored.call) for stored in calls(plugged)} == {Source.EXEC, Source.TELEMETRY}
