@@ -229,7 +229,7 @@ def test_sessions_that_are_recorded_whole(received: Received) -> None:
         ({"duration_ms": 10**15}, "duration_ms is no number"),
         ({"model": None}, "names no model"),
         ({"model": "x" * 300}, "model is longer"),
-        ({"session.id": "a\0b"}, "session.id is longer than 200 characters, or has some that cannot be printed"),
+        ({"request_id": "a\0b"}, "request_id is longer than 200 characters, or has some that cannot be printed"),
         ({"request_id": "r" * 5_000}, "request_id is longer"),
         ({"at_ms": 1}, "does not say when"),
         ({"at_ms": NOW_MS + 3 * 86_400_000}, "a day ahead"),
@@ -252,7 +252,11 @@ def test_the_time_that_claude_code_says(received: Received) -> None:
 
 
 def test_odd_names(received: Received) -> None:
-    """A project's name that cannot be kept costs nobody the call."""
-    raw = body(request(1, project="sh\ud800op"), request(2, project="x" * 900))
+    """The name of a project, a session or an agent that cannot be kept costs nobody the call."""
+    odd = {"session.id": "x" * 900, "agent_id": "a\0", "prompt.id": "\n"}
+    raw = body(request(1, project="sh\ud800op"), request(2, project="x" * 900, **odd))
     assert json.loads(received.receiver.logs(raw, Encoding.JSON).body) == {}
-    assert [stored.call.project for stored in received.calls()] == [None, None]
+    assert {(stored.call.session, stored.call.project) for stored in received.calls()} == {
+        (SESSION, None),
+        (None, None),
+    }

@@ -99,7 +99,7 @@ class Events:
     def prompt(self, record: LogRecord) -> None:
         """Takes what a person asked, where Claude Code was told to send that."""
         text = record.get("prompt")
-        name = (_text(record, "session.id"), _text(record, "prompt.id"))
+        name = (_name(record, "session.id"), _name(record, "prompt.id"))
         if not isinstance(text, str) or text == _REDACTED or not all(name):
             return
         ask = without_reminders(text[:_LONGEST_PROMPT])
@@ -129,7 +129,7 @@ class Events:
             BadEvent: it cannot be one.
         """
         call = _call(record, kind, now_ms, project, otherwise)
-        said = self._prompts.get((call.session, _text(record, "prompt.id"))) if call.kind is CallKind.MAIN else None
+        said = self._prompts.get((call.session, _name(record, "prompt.id"))) if call.kind is CallKind.MAIN else None
         reported = _reported(record, kind, call, said, tariff)
         return Reported(replace(reported.call, key_id=key_id), reported.attempt)
 
@@ -138,11 +138,11 @@ def _call(record: LogRecord, kind: Kind, now_ms: int, project: str | None, other
     ended_ms = _moment_ms(record)
     if ended_ms > now_ms + _DAY_MS:
         raise BadEvent("its time is more than a day ahead of this machine's clock")
-    session, model = _text(record, "session.id"), _text(record, "model")
+    session, model = _name(record, "session.id"), _text(record, "model")
     if not model:
         raise BadEvent("it names no model")
     request = _text(record, "request_id")
-    agent = _text(record, "agent_id")
+    agent = _name(record, "agent_id")
     return ImportedCall(
         id=request or "\0".join((session, str(record.time_ns), str(record.get("event.sequence")), kind.value)),
         at_ms=ended_ms - _number(record, "duration_ms", _MOST_MS),

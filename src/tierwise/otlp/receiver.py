@@ -110,8 +110,7 @@ class Receiver:
         found = [(kind, record) for record in logs.records if (kind := kind_of(record)) is not None]
         for kind, record in found:  # before the requests for them, in whatever order they come
             if kind is Kind.PROMPT:
-                with suppress(BadEvent):
-                    self._events.prompt(record)
+                self._events.prompt(record)
         host = self._host
         tariff = Tariff(host.settings.catalog, host.router.planner.prices)
         now_ms = self._now_ms()
