@@ -56,5 +56,7 @@ def test_a_gateway_that_was_told_to_stop(serve: Serve, upstream: StandInUpstream
     """Exporters are told to send again."""
     gateway = serve(upstream)
     assert export(gateway, body(request()))[0] == 200
+    gateway.gateway.running += 1  # a call that is still to finish
     gateway.gateway.draining = True
     assert export(gateway, body(request(2)))[0] == 503
+    gateway.gateway.running -= 1

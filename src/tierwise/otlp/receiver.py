@@ -31,7 +31,7 @@ from tierwise.wire.otlp import Encoding, Logs, NotOtlp, accepted, refused
 __all__ = ["Answer", "Host", "Receiver"]
 
 _log = logging.getLogger("tierwise.otlp")
-_AGAIN_SECONDS = 5
+_AGAIN_SECONDS = 1  # Claude Code waits two at its end
 _MOST_TOLD = 100  # models of which it was said that prices differ
 
 
