@@ -45,7 +45,9 @@ def report(source: Source, request: str = "req_1", *, has_id: bool = True, **cha
 def sent(ledger: Ledger, request: str | None = "req_1", **changes: Any) -> str:
     """The same call as the gateway records it: first open, then with its end."""
     call_id = new_call_id()
-    ledger.record(call(call_id, **changes), [attempt(call_id, request_id=request, cost_nanousd=9_000)])
+    began = attempt(call_id, outcome=OutcomeKind.OPEN, cost_nanousd=8_000)
+    ledger.start(call(call_id, **{**changes, "status": CallStatus.OPEN}), began)
+    ledger.end(attempt(call_id, request_id=request, cost_nanousd=9_000), call(call_id, **changes))
     return call_id
 
 
@@ -76,6 +78,28 @@ def test_one_request_in_any_order(ledger: Ledger, order: tuple[str, ...]) -> Non
     }
     for who in (*order, "telemetry", "transcript"):
         tell[who]()
+    assert costs(ledger) == [9_000]
+
+
+def test_a_report_while_our_call_runs(ledger: Ledger) -> None:
+    """One that comes between a call's beginning and its end goes with the end."""
+    call_id = new_call_id()
+    ledger.start(call(call_id, status=CallStatus.OPEN), attempt(call_id, outcome=OutcomeKind.OPEN))
+    assert record_reported(ledger, [report(Source.TELEMETRY)]).added == 1
+    ledger.end(attempt(call_id, request_id="req_1", cost_nanousd=9_000), call(call_id))
+    assert costs(ledger) == [9_000]
+
+
+def test_our_record_out_of_a_spool(ledger: Ledger) -> None:
+    """Our own record goes before a report also where it had to wait until after it."""
+    ledger.open()
+    blocked = Ledger(ledger.path, busy_timeout_ms=0, spool_dirs=(), on_problem=lambda _: None)
+    with ledger._transaction():
+        sent(blocked)
+    assert ledger.waiting()
+    assert record_reported(ledger, [report(Source.TELEMETRY)]).added == 1
+    blocked.close()
+    assert ledger.waiting() == []
     assert costs(ledger) == [9_000]
 
 
