@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.cli.conftest import Tierwise
 from tierwise.ledger import Ledger
+from tierwise.ledger.batches import Batch, Batches
 
 
 def test_without_a_ledger_nothing_is_made(tierwise: Tierwise, ledger_path: Path) -> None:
@@ -31,6 +32,21 @@ def test_size_verify_and_backup_tell_what_they_found(tierwise: Tierwise, recorde
     again = tierwise("ledger", "backup", str(copy))
     assert again.code == 5
     assert "is there already" in again.err
+
+
+def test_batches_that_nobody_read_are_listed_and_forgotten(tierwise: Tierwise, recorded: Ledger) -> None:
+    """A batch is listed by both of its names until it is forgotten; one that is not there is an error."""
+    Batches(recorded).begin(Batch("batch-1", "msgbatch_1", "anthropic", None, None, 1, 0), [])
+    Batches(recorded).begin(Batch("batch-2", None, "anthropic", None, None, 1, 0), [])
+    recorded.close()
+    out = tierwise("ledger", "batches").out
+    assert "batch-1  msgbatch_1  sent" in out
+    assert "batch-2  (no name)  sent" in out
+    assert "batch-1" not in tierwise("ledger", "batches", "--forget", "msgbatch_1").out
+    assert "no batch waits" in tierwise("ledger", "batches", "--forget", "batch-2").out
+    again = tierwise("ledger", "batches", "--forget", "batch-2")
+    assert again.code == 2
+    assert "no batch 'batch-2' waits" in again.err
 
 
 def test_wrong_sums_are_found_and_mended(tierwise: Tierwise, recorded: Ledger) -> None:

@@ -451,6 +451,20 @@ def test_results_are_handed_on_where_the_ledger_is_broken(place: Place) -> None:
     assert place.calls()["a"].call.status is CallStatus.ANSWERED
 
 
+def test_forgotten_batch_is_settled_when_it_is_read_after_all(place: Place) -> None:
+    """Results that turn up after a batch was forgotten settle it as ever."""
+    with place.client() as claude:
+        made = claude.messages.batches.create(requests=[request("a")])
+        with Ledger(place.settings.ledger.path) as ledger:
+            (waiting,) = Batches(ledger).waiting()
+            Batches(ledger).forget(waiting, 0)
+        assert place.calls()["a"].call.status is CallStatus.FAILED
+        list(claude.messages.batches.results(made.id))
+    found = place.calls()["a"]
+    assert (found.call.status, found.call.error) == (CallStatus.ANSWERED, None)
+    assert (found.attempts[0].outcome, found.attempts[0].usage.estimated) == (OutcomeKind.ACCEPTED, False)
+
+
 def test_unrecordable_batch_is_not_sent(place: Place) -> None:
     """Where the ledger cannot be written nobody could tell what a batch cost: it is refused before it is sent."""
     with place.client() as claude:

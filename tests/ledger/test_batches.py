@@ -13,7 +13,7 @@ from tests.ledger.records import attempt, call
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.core.errors import LedgerUnavailable
 from tierwise.ledger import Ledger, recover
-from tierwise.ledger.batches import Batch, Batches
+from tierwise.ledger.batches import Batch, Batches, Unread
 from tierwise.ledger.budgets import BudgetPeriod, Budgets, BudgetScope
 from tierwise.ledger.codec import Entry
 
@@ -139,3 +139,27 @@ def test_batches_are_recovered(ledger: Ledger) -> None:
     with Ledger(ledger.path) as again:
         assert Batches(again).waiting() == [BATCH]
         assert [found.call.custom_id for found in Batches(again).open_calls(BATCH, ["r1", "other"])] == ["r1"]
+
+
+def test_forgotten_batch_counts_as_expected_until_it_is_read(ledger: Ledger) -> None:
+    """Nobody waits for it, and its budget has what it was expected to cost; read after all, what it did cost."""
+    budgets = Budgets(ledger)
+    budgets.set(BudgetScope.ALL, "", BudgetPeriod.TOTAL, 10_000, NOW)
+    budgets.reserve(BATCH.batch_id, 4_000, NOW)
+    batches = Batches(ledger)
+    first, second = entry(1), entry(2)
+    batches.begin(BATCH, [first, second])
+    ledger.write_entries([ended(first, 700)])
+    assert batches.unread(BATCH) == Unread(1, 500, 0)
+    batches.forget(BATCH, NOW)
+    assert batches.waiting() == []
+    by_name = {found.call.custom_id: found.call.status for found in ledger.calls()}
+    assert by_name == {"r1": CallStatus.ANSWERED, "r2": CallStatus.FAILED}
+    (standing,) = budgets.standings(NOW)
+    assert (standing.spent_nanousd, standing.reserved_nanousd) == (1_200, 0)
+    assert [found.call.custom_id for found in batches.open_calls(BATCH)] == ["r2"]
+    ledger.write_entries([ended(second, 800)])
+    assert batches.end(BATCH, NOW)
+    (standing,) = budgets.standings(NOW)
+    assert (standing.spent_nanousd, standing.reserved_nanousd) == (1_500, 0)
+    assert {found.call.status for found in ledger.calls()} == {CallStatus.ANSWERED}

@@ -60,19 +60,26 @@ def size(ctx: click.Context, /, *, as_json: bool) -> None:
 
 
 @command.command("batches")
+@click.option("--forget", metavar="ID", help="Wait no longer for the results of this one (the first column).")
 @json_option
 @click.pass_context
-def batches(ctx: click.Context, /, *, as_json: bool) -> None:
+def batches(ctx: click.Context, /, *, forget: str | None, as_json: bool) -> None:
     """List batches of which results are still to be read.
 
     What they cost is known once somebody reads their results through tierwise; until then their calls stay open. One
-    without a name was being sent when its process ended, or its connection: it may or may not have been taken.
+    without a name of the provider's was being sent when its process ended, or its connection: it may or may not have
+    been taken. A forgotten one counts at what it was expected to cost, until its results are read after all.
     """
     from tierwise.core.money import format_usd, nanousd_to_usd
     from tierwise.ledger.batches import Batches
 
     with existing_ledger(ctx, "calls", _NO_LEDGER) as ledger:
         book = Batches(ledger)
+        if forget is not None:
+            chosen = next((one for one in book.waiting() if forget in (one.batch_id, one.upstream_id)), None)
+            if chosen is None:
+                raise click.UsageError(f"no batch {forget!r} waits; `tierwise ledger batches` lists those that do")
+            book.forget(chosen, int(datetime.now(UTC).timestamp() * 1000))
         found = [(batch, book.unread(batch)) for batch in book.waiting()]
         path = ledger.path
     if as_json:
@@ -94,7 +101,8 @@ def batches(ctx: click.Context, /, *, as_json: bool) -> None:
     for batch, unread in found:
         unpriced = f" and {unread.unpriced:,} without a known price" if unread.unpriced else ""
         click.echo(
-            f"{batch.upstream_id or '(no name)'}  sent {moment(batch.sent_at_ms)} to {batch.provider}  "
+            f"{batch.batch_id}  {batch.upstream_id or '(no name)'}  "
+            f"sent {moment(batch.sent_at_ms)} to {batch.provider}  "
             f"{unread.requests:,} of {batch.requests:,} unread, "
             f"expected {format_usd(nanousd_to_usd(unread.expected_nanousd))}{unpriced}"
         )

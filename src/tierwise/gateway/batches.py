@@ -406,7 +406,7 @@ class BatchRoutes:
     async def end(self, batch: Batch) -> None:
         """All results were read: budgets are settled, if every call is."""
         batches = self._batches
-        if batches is not None and batch.ended_at_ms is None:
+        if batches is not None:
             with suppress(LedgerError):  # the next reading does it
                 await _in_thread(lambda: batches.end(batch, time.time_ns() // 1_000_000))
 

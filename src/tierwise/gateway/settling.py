@@ -94,7 +94,7 @@ def _answered(
         compared = _cost(
             planning.batch_price(baseline, day, {}), usage if ours == theirs else usage.scaled(theirs / ours)
         )
-    return replace(call, status=CallStatus.ANSWERED, baseline_nanousd=compared), ended
+    return replace(call, status=CallStatus.ANSWERED, baseline_nanousd=compared, error=None), ended
 
 
 def _cost(price: Price | None, usage: Usage) -> int | None:

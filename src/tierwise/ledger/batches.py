@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tierwise.core.decisions import CallStatus
 from tierwise.ledger.budgets import settle_one
 from tierwise.ledger.codec import Entry
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Batches", "Unread"]
 
+_UNREAD = "EXISTS (SELECT 1 FROM attempts AS a WHERE a.call_id = calls.call_id AND a.outcome = 'open')"
+_FORGOTTEN = "forgotten: nobody read the results of its batch, and it may have been charged"
 _COLUMNS = "batch_id, upstream_id, provider, account, key_id, requests, sent_at_ms, ended_at_ms"
 
 
@@ -142,23 +145,35 @@ class Batches:
         with self._ledger._reading() as connection:
             row = connection.execute(
                 "SELECT count(*), coalesce(sum(a.cost_nanousd), 0), coalesce(sum(a.cost_nanousd IS NULL), 0) "
-                "FROM calls AS c JOIN attempts AS a USING (call_id) WHERE c.batch_id = ? AND c.status = 'open'",
+                "FROM calls AS c JOIN attempts AS a USING (call_id) WHERE c.batch_id = ? AND a.outcome = 'open'",
                 (batch.batch_id,),
             ).fetchone()
         return Unread(*row)
 
     def open_calls(self, batch: Batch, custom_ids: Collection[str] | None = None) -> list[StoredCall]:
-        """Its calls of these names (None: all of them) whose results nobody has read yet.
+        """Its calls of these names (None: all of them) whose results nobody has read yet, forgotten ones too.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        chosen, values = "batch_id = ? AND status = 'open'", [batch.batch_id]
+        chosen, values = f"batch_id = ? AND {_UNREAD}", [batch.batch_id]
         if custom_ids is not None:
             chosen += " AND custom_id IN (SELECT value FROM json_each(?))"
             values.append(json.dumps(list(custom_ids)))
         with self._ledger._reading() as connection:
             return list(self._ledger._read(connection, chosen, values))
+
+    def forget(self, batch: Batch, now_ms: int) -> None:
+        """Waits no longer for its results: what is unread counts as failed, and at what it was expected to cost.
+
+        Should somebody read them after all, they are settled as ever.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        waiting = self.open_calls(batch)
+        ended = [(replace(stored.call, status=CallStatus.FAILED, error=_FORGOTTEN), ()) for stored in waiting]
+        self._ledger._write_with(ended, lambda connection: _ended(connection, batch, now_ms))
 
     def end(self, batch: Batch, now_ms: int) -> bool:
         """Settles the budgets of a batch of which every result is known; False where some are not.
@@ -166,26 +181,29 @@ class Batches:
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        of_it = "(SELECT call_id FROM calls WHERE batch_id = ?)"
         with self._ledger._transaction() as connection:
             (waiting,) = connection.execute(
-                "SELECT EXISTS (SELECT 1 FROM calls WHERE batch_id = ? AND status = 'open')", (batch.batch_id,)
+                f"SELECT EXISTS (SELECT 1 FROM calls WHERE batch_id = ? AND {_UNREAD})",  # noqa: S608 of this module
+                (batch.batch_id,),
             ).fetchone()
-            if waiting:
-                return False
-            changed = connection.execute(
-                "UPDATE batches SET ended_at_ms = ? WHERE batch_id = ? AND ended_at_ms IS NULL",
-                (now_ms, batch.batch_id),
-            )
-            if changed.rowcount:
-                (cost,) = connection.execute(
-                    f"SELECT coalesce(sum(cost_nanousd), 0) FROM attempts WHERE call_id IN {of_it}",  # noqa: S608 no values
-                    (batch.batch_id,),
-                ).fetchone()
-                settle_one(connection, batch.batch_id, cost)
-        return True
+            if not waiting:
+                _ended(connection, batch, now_ms)
+        return not waiting
 
     def _select(self, condition: str, *values: object) -> list[Batch]:
         with self._ledger._reading() as connection:
             rows = connection.execute(f"SELECT {_COLUMNS} FROM batches WHERE {condition}", values).fetchall()  # noqa: S608 conditions of this module
         return [Batch(*row) for row in rows]
+
+
+def _ended(connection: sqlite3.Connection, batch: Batch, now_ms: int) -> None:
+    """Nothing more is waited for: what was set aside gives way to what is known, or expected."""
+    (cost,) = connection.execute(
+        "SELECT coalesce(sum(cost_nanousd), 0) FROM attempts "
+        "WHERE call_id IN (SELECT call_id FROM calls WHERE batch_id = ?)",
+        (batch.batch_id,),
+    ).fetchone()
+    settle_one(connection, batch.batch_id, cost)
+    connection.execute(
+        "UPDATE batches SET ended_at_ms = coalesce(ended_at_ms, ?) WHERE batch_id = ?", (now_ms, batch.batch_id)
+    )
