@@ -185,4 +185,8 @@ def test_two_readers_at_once_settle_once(serve: Serve, upstream: StandInUpstream
     assert asyncio.run(read()) == [30] * 4
     found = served.calls()
     assert [len(stored.attempts) for stored in found] == [1] * 30
+    counted = [
+        line for line in HTTP.get(f"{served.url}/metrics").text.splitlines() if line.startswith("tierwise_calls_total")
+    ]
+    assert sum(float(line.rpartition(" ")[2]) for line in counted) == 30
     assert {stored.call.status for stored in found} == {CallStatus.ANSWERED}

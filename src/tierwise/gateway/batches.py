@@ -102,6 +102,7 @@ class BatchRoutes:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._batches = None if gateway.ledger is None else Batches(gateway.ledger)
+        self._settling = asyncio.Lock()
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, key: ApiKey | None) -> None:
         """Answers a request.
@@ -383,15 +384,16 @@ class BatchRoutes:
         if batches is None or gateway.writer is None:
             return
         by_name = {result.custom_id: result for result in results}
-        waiting = await _in_thread(lambda: batches.open_calls(batch, by_name))
-        written = []
-        for stored in waiting:
-            if stored.attempts and stored.call.custom_id in by_name:
-                call, attempt = settled(stored.call, stored.attempts[0], by_name[stored.call.custom_id], planning)
-                written.append(gateway.writer.written(call, (attempt,)))
-                gateway.metrics.attempt(attempt)
-                gateway.metrics.call(call)
-        await asyncio.gather(*written)
+        async with self._settling:  # who reads the same meanwhile finds it settled, and metrics count it once
+            waiting = await _in_thread(lambda: batches.open_calls(batch, by_name))
+            written = []
+            for stored in waiting:
+                if stored.attempts and stored.call.custom_id in by_name:
+                    call, attempt = settled(stored.call, stored.attempts[0], by_name[stored.call.custom_id], planning)
+                    written.append(gateway.writer.written(call, (attempt,)))
+                    gateway.metrics.attempt(attempt)
+                    gateway.metrics.call(call)
+            await asyncio.gather(*written)
 
     async def claim(self, candidates: Sequence[Batch], name: str, results: Sequence[BatchResult]) -> Batch | None:
         """The batch that these results can only be of, which has its name from now on."""

@@ -184,17 +184,19 @@ def _anthropic(gateway: InsideGateway, base_url: str) -> Rewrite:
 
     base = URL(base_url)
     prefix = base.path.rstrip("/")
+    upstream = gateway.settings.providers[gateway.settings.gateway.upstream]
+    takes_batches = upstream.kind == "anthropic"  # another upstream is not where this client's batches are
 
     def rewrite(request: httpx2.Request, body: bytes) -> Part | httpx2.Response | None:
         url = request.url
-        results = _RESULTS.search(url.path) if request.method == "GET" else None
+        results = _RESULTS.search(url.path) if takes_batches and request.method == "GET" else None
         if results is not None:  # at an address that the API gave, which a proxy before it may not have changed
             return Part(results[0], _headers(request), body)
         if (url.scheme, url.netloc) != (base.scheme, base.netloc) or not url.path.startswith(f"{prefix}/v1/"):
             return None
         path = url.path.removeprefix(prefix)
         posted, models = request.method == "POST", path == "/v1/models" or path.startswith("/v1/models/")
-        batches = path == _BATCHES or path.startswith(f"{_BATCHES}/")
+        batches = takes_batches and (path == _BATCHES or path.startswith(f"{_BATCHES}/"))
         if batches or (posted and path in _MESSAGES) or (request.method == "GET" and models):
             return Part(path, _headers(request), body)
         return None
