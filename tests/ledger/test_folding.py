@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from tests.ledger.records import DAY_MS, HOUR_MS, attempt, call
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.ledger import Dimension, Filter, Ledger, Totals
+from tierwise.ledger.batches import Batch, Batches
 from tierwise.ledger.care import prune, verify
+from tierwise.ledger.connection import open_database
 from tierwise.ledger.counts import register
 from tierwise.ledger.folding import MOST_BEYOND, extend, fold, summed_calls, week_of
+from tierwise.ledger.schema import MIGRATIONS
 from tierwise.ledger.sums import Stretches, read_sums, scan_sums, widened
 from tierwise.ledger.writer import LedgerWriter
 
@@ -302,6 +305,16 @@ def test_writing_a_call_leaves_the_roll_up_alone(ledger: Ledger) -> None:
     assert ledger.totals(KEYS, scan=False) == ledger.totals(KEYS, scan=True)
 
 
+def test_requests_of_a_batch_are_open_in_every_view(ledger: Ledger) -> None:
+    """They belong to no process, and count as open all the same until their results are read."""
+    batch = Batch("batch-1", None, "anthropic", None, None, 1, NOW)
+    began = call("request", status=CallStatus.OPEN, batch_id="batch-1", custom_id="r", started_at_ms=NOW)
+    before = total(ledger)
+    Batches(ledger).begin(batch, [(began, (attempt("request", outcome=OutcomeKind.OPEN),))])
+    assert total(ledger).open_calls == before.open_calls + 1
+    assert ledger.totals(KEYS, scan=False) == ledger.totals(KEYS, scan=True)
+
+
 def test_a_fast_clock_does_not_draw_the_roll_up_after_it(ledger: Ledger) -> None:
     """A call from the future stays outside, so that those of today are still taken in many at once."""
     ledger.record(call("future", started_at_ms=NOW + 400 * DAY_MS), [attempt("future")])
@@ -319,14 +332,23 @@ def test_an_older_ledger_opens_at_once_and_is_summed_by_the_way(tmp_path: Path) 
         prune(ledger, NOW - 45 * DAY_MS, keep_rollups=True)
         ledger.sum_up(left=0)
         before, by_week = ledger.totals(KEYS, scan=False), ledger.totals(("tier",), scan=False)
-    with sqlite3.connect(path, isolation_level=None) as db:  # as the version before has left it
-        db.execute("DELETE FROM rollup WHERE span_hours = 168")
-        for name in ("since_ms", "since_id", "until_ms", "until_id", "is_stale", "changes"):
-            db.execute(f"ALTER TABLE rollup_state DROP COLUMN {name}")
-        db.execute("DELETE FROM migrations WHERE number = 7")
-        db.execute("PRAGMA user_version = 6")
+    older = tmp_path / "older.db"
+    number = next(one.number for one in MIGRATIONS if any("since_ms" in sql for sql in one.sql))
+    db = open_database(older, synchronous="normal", busy_timeout_ms=100, migrations=MIGRATIONS[: number - 1])
+    db.execute("ATTACH ? AS newer", (str(path),))
+    db.execute("DELETE FROM rollup_state")
+    for table, chosen in (
+        ("prices", "true"),
+        ("calls", "true"),
+        ("attempts", "true"),
+        ("rollup", "span_hours <= 24"),
+        ("rollup_recent", "true"),
+        ("rollup_state", "true"),
+    ):
+        names = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})"))
+        db.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM newer.{table} WHERE {chosen}")  # noqa: S608 names of the schema
     db.close()
-    with Ledger(path, spool_dirs=(), clock_ms=lambda: NOW) as ledger:
+    with Ledger(older, spool_dirs=(), clock_ms=lambda: NOW) as ledger:
         assert ledger.is_behind, "opening it has taken in a piece at most"
         assert (ledger.totals(KEYS, scan=False), ledger.totals(("tier",), scan=False)) == (before, by_week)
         writer = LedgerWriter(ledger)

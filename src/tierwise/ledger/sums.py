@@ -285,10 +285,14 @@ def _source(  # noqa: PLR0917 parts of one statement
     return f"({' UNION ALL '.join(parts)})", all_values
 
 
+_OPEN_BATCHES = "SELECT batch_id FROM batches WHERE ended_at_ms IS NULL"
+
+
 def _not_summed(summed: SummedCalls) -> list[tuple[str, Place | None]]:
     """Which calls the roll-up lacks, as conditions on `calls`, and the place whose id each asks for."""
     found: list[tuple[str, Place | None]] = [
         ("writer IS NOT NULL AND status = 'open'", None),  # so that `calls_unfinished` has them
+        (f"batch_id IN ({_OPEN_BATCHES}) AND status = 'open' AND writer IS NULL", None),  # and these `calls_by_batch`
         (f"status <> 'open' AND {AT_OR_AFTER.format(at=summed.until.at_ms, id='?')}", summed.until),
     ]
     if summed.is_behind:
