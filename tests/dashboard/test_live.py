@@ -48,6 +48,40 @@ async def test_a_call_is_told_when_it_begins_and_when_it_ends(empty: Asked) -> N
     await events.aclose()
 
 
+async def test_a_call_that_runs_is_followed_however_many_come(empty: Asked) -> None:
+    """Its end is told, though it is long since not among the latest."""
+    events = quick(empty).events()
+    await until(events, "totals")
+    at = NOW_MS + 1
+    opened = call("slow", started_at_ms=at, status=CallStatus.OPEN, latency_ms=None)
+    empty.ledger.start(opened, attempt("slow", started_at_ms=at, outcome=OutcomeKind.OPEN))
+    (told,) = (await until(events, "calls"))["items"]
+    assert told["status"] == "open"
+    for n in range(300):
+        empty.ledger.record(call(f"quick-{n}", started_at_ms=at + 1), [attempt(f"quick-{n}")])
+    heard: set[str] = set()
+    while "quick-299" not in heard:
+        heard |= {one["call_id"] for one in (await until(events, "calls"))["items"]}
+    empty.ledger.end(attempt("slow", started_at_ms=at), call("slow", started_at_ms=at))
+    statuses: dict[str, str] = {}
+    while "slow" not in statuses:
+        statuses |= {one["call_id"]: one["status"] for one in (await until(events, "calls"))["items"]}
+    assert statuses["slow"] == "answered"
+    await events.aclose()
+
+
+async def test_more_calls_than_are_told_are_said_to_be_missed(empty: Asked) -> None:
+    """Who listens knows that the log has a hole, and reads it anew."""
+    live = quick(empty)
+    events = live.events()
+    empty.ledger.record(call("before", started_at_ms=NOW_MS), [attempt("before")])
+    await until(events, "calls")
+    many = [(call(f"c{n}", started_at_ms=NOW_MS + 1), [attempt(f"c{n}")]) for n in range(250)]
+    empty.ledger.record_many(many)
+    assert await until(events, "missed") == {}
+    await events.aclose()
+
+
 @pytest.mark.parametrize(
     "chosen",
     [

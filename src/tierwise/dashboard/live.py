@@ -4,7 +4,8 @@ Theory of operation. Nobody tells the dashboard of a call: it asks the ledger, o
 listens, and not at all while nobody does. So recording a call costs nothing more, and the events are the same whether
 the calls go through this process, another worker or another program. A call is told when it is new and again when it
 has changed: it begins as `open`. Who asks for some calls alone hears of those; the day's figures are of all. Whoever
-listens too slowly misses events, and is told so (`missed`): the page then reads anew what it shows.
+listens too slowly misses events, and is told so (`missed`), as is everybody where more calls came at once than are
+told: the page then reads anew what it shows. Calls that run are followed until they end, however many came since.
 
     event: calls    LiveCalls     new or changed calls, oldest first
     event: totals   LiveTotals    the figures since midnight UTC, where they changed
@@ -17,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from pydantic import BaseModel
 
+from tierwise.core.decisions import CallStatus
 from tierwise.dashboard.api import Api
 from tierwise.dashboard.models import LiveCalls, LiveTotals, moment
 from tierwise.dashboard.questions import Chosen
@@ -37,9 +39,10 @@ _ALL = Chosen()
 _MOST_LISTENERS = 64
 _MOST_WAITING = 32  # events of one listener
 _LOOKS_BACK_MS = 10 * 60_000  # a call that began before that and goes on is seen in the log, not here
-_MOST_CALLS = 200
+_MOST_CALLS = 200  # that came since the last look; and so many that run
 _TOTALS_EVERY = 2  # looks
 _COMMENT_EVERY = 15.0
+_MISSED = b"event: missed\ndata: {}\n\n"
 
 
 @dataclass(eq=False)
@@ -54,7 +57,11 @@ class _Listener:
         if self.queue.qsize() < _MOST_WAITING:
             self.queue.put_nowait(event)
         elif self.queue.qsize() == _MOST_WAITING:
-            self.queue.put_nowait(b"event: missed\ndata: {}\n\n")
+            self.queue.put_nowait(_MISSED)
+
+    def miss(self) -> None:
+        """Something was left out."""
+        self.tell(_MISSED)
 
 
 class Live:
@@ -136,12 +143,27 @@ class Live:
     async def _tell_calls(self, since_ms: int) -> None:
         now = self._api.now_ms()
         scope = Scope(since_ms=max(since_ms, now - _LOOKS_BACK_MS) - 60_000, until_ms=now + 60_000)
-        page = await self._api.read(partial(self._api.figures.calls, scope, limit=_MOST_CALLS))
-        known, self._told = self._told, {one.call_id: one for one in page.calls}
-        changed = [one for one in reversed(page.calls) if known.get(one.call_id) != one]
+        known = self._told
+        latest, running = await self._api.read(partial(self._read, scope, known))
+        found = {one.call_id: one for one in (*latest, *running)}
+        changed = [one for one in reversed(found.values()) if known.get(one.call_id) != one]
         fresh = [one for one in changed if one.call_id in known or one.started_at_ms >= since_ms]
+        self._told = found
+        if len(latest) == _MOST_CALLS and known and known.keys().isdisjoint(one.call_id for one in latest):
+            for listener in self._listeners:
+                listener.miss()
         for chosen in {listener.chosen for listener in self._listeners} if fresh else ():
             self._tell_of([one for one in fresh if _admits(chosen, one)], chosen)
+
+    def _read(
+        self, scope: Scope, known: Mapping[str, CallSummary]
+    ) -> tuple[Sequence[CallSummary], Sequence[CallSummary]]:
+        """The latest calls, and those that ran when they were looked at last and are not among them."""
+        figures = self._api.figures
+        latest = figures.calls(scope, limit=_MOST_CALLS).calls
+        seen = {one.call_id for one in latest}
+        ran = [one.call_id for one in known.values() if one.status is CallStatus.OPEN and one.call_id not in seen]
+        return latest, figures.named(ran[:_MOST_CALLS])
 
     def _tell_of(self, calls: Sequence[CallSummary], chosen: Chosen) -> None:
         if calls:

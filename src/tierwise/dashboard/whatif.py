@@ -210,7 +210,8 @@ class _Sums:
             self._calls += 1
             self._moved += goes.moved
             self._below += goes.below
-            if all([self._pay(attempt, outcomes[attempt.id]) for attempt in attempts]):  # noqa: C419 each is to be paid
+            paid = [self._pay(attempt, outcomes[attempt.id]) for attempt in attempts]
+            if all(paid):
                 self._real_calls[self._tier_of(last)] += 1
                 self._there_calls[goes.tier or _OTHER] += 1
             else:

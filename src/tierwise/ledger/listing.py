@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -81,6 +81,7 @@ SELECT c.call_id, c.started_at_ms, status, c.task_type, confidence, abstained, c
 FROM calls AS c LEFT JOIN attempts AS a ON a.call_id = c.call_id LEFT JOIN feedback AS f ON f.call_id = c.call_id
 WHERE {where} GROUP BY c.call_id
 """
+_NAMED = "c.call_id IN (SELECT value FROM json_each(?))"
 _Position: TypeAlias = tuple[int, str]  # of a call in the order of the list
 
 
@@ -110,7 +111,7 @@ def list_calls(
             rows = _looked_at(connection, where, text, position)
             looked_at += len(rows)
             ids = [call_id for _, call_id, is_found in rows if is_found]
-            for summary in _summaries(connection, "c.call_id IN (SELECT value FROM json_each(?))", [json.dumps(ids)]):
+            for summary in _summaries(connection, _NAMED, [json.dumps(ids)]):
                 if _costs(summary.cost_nanousd, least_nanousd, most_nanousd):
                     found.append(summary)
                     if len(found) == limit:
@@ -128,6 +129,16 @@ def list_calls(
     return CallPage(tuple(found), _cursor(position), position[0])
 
 
+def named_calls(ledger: Ledger, call_ids: Collection[str]) -> list[CallSummary]:
+    """These calls, as far as they are there, the latest first.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    with ledger._reading() as connection:
+        return _summaries(connection, _NAMED, [json.dumps([*call_ids])])
+
+
 def session_calls(ledger: Ledger, session: str, *, most: int) -> tuple[list[CallSummary], bool]:
     """The calls of a session, oldest first, so many at most; and whether these are all.
 
@@ -139,7 +150,7 @@ def session_calls(ledger: Ledger, session: str, *, most: int) -> tuple[list[Call
             "SELECT call_id FROM calls WHERE session = ? ORDER BY started_at_ms, call_id LIMIT ?", (session, most + 1)
         ).fetchall()
         ids = json.dumps([row[0] for row in rows[:most]])
-        found = _summaries(connection, "c.call_id IN (SELECT value FROM json_each(?))", [ids])
+        found = _summaries(connection, _NAMED, [ids])
     return found[::-1], len(rows) <= most
 
 

@@ -21,7 +21,7 @@ from tierwise.ledger.counts import percentile_ms
 from tierwise.ledger.feedback import Judged, read_judgements
 from tierwise.ledger.folding import WEEK, week_of
 from tierwise.ledger.keys import Keys
-from tierwise.ledger.listing import CallPage, CallSummary, list_calls, recent_sessions, session_calls
+from tierwise.ledger.listing import CallPage, CallSummary, list_calls, named_calls, recent_sessions, session_calls
 from tierwise.ledger.rollup import MS_PER_HOUR, SUMS
 from tierwise.ledger.sums import Snapshot, Stretches, Sum, extent, is_by_day, read_sums, snapshot, values_of, widened
 
@@ -530,6 +530,10 @@ class Figures:
             cursor=cursor,
             limit=limit,
         )
+
+    def named(self, call_ids: Collection[str]) -> tuple[CallSummary, ...]:
+        """These calls, as far as they are there, the latest first."""
+        return tuple(named_calls(self._ledger, call_ids)) if call_ids else ()
 
     def call(self, call_id: str) -> StoredCall | None:
         """One call with its attempts, reasons and feedback."""

@@ -170,8 +170,10 @@ function drawHead() {
     filters(state, page.choices, Date.now(), go),
   );
   document.title = `${TITLES[state.view]} – tierwise`;
-  // On a narrow screen not all views fit: the one that is shown is seen.
-  header.querySelector("[aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
+  // On a narrow screen not all views fit: the one that is shown is seen. (`scrollIntoView` would move where Tab begins.)
+  const shown = header.querySelector("[aria-current]");
+  const [nav, link] = [shown.parentElement.getBoundingClientRect(), shown.getBoundingClientRect()];
+  shown.parentElement.scrollLeft += link.left + link.width / 2 - (nav.left + nav.width / 2);
 }
 
 function follow(event, state) {
@@ -263,6 +265,7 @@ function drawSheet() {
 // ---------------------------------------------------------------- what goes on
 
 let settling = null;
+let missed = false; // events were left out: the log of calls, too, has to be read again
 let offering = null;
 
 /** Read soon what the pickers offer: something happened, and a session may have begun. */
@@ -278,7 +281,8 @@ function offer() {
 function settle() {
   settling ??= setTimeout(() => {
     settling = null;
-    if (goesOn() && !page.current?.calls) show({});
+    if (goesOn() && (missed || !page.current?.calls)) show({});
+    missed = false;
   }, SETTLE_MS);
 }
 
@@ -315,8 +319,8 @@ function listenAgain() {
       }
       const came = event === "calls" ? data.items : [];
       if (came.length && isLive(page.state)) page.current?.calls?.(came);
-      if (event === "missed") show({});
-      else if (came.length) settle();
+      if (event === "missed") missed = true;
+      if (came.length || missed) settle();
     },
     (connected) => {
       if (listening.signal.aborted) return;
