@@ -105,6 +105,8 @@ async def test_each_call_goes_to_its_tier(routed: Routed, host: Host) -> None:
     assert (easy.call.status, easy.call.tier, easy.call.planned_tier) == (CallStatus.ANSWERED, "haiku", "haiku")
     assert easy.call.task_type == "summarization"
     assert easy.call.reasons
+    assert easy.call.ladder is not None
+    assert (easy.call.ladder[0].tier, easy.call.ladder[0].model) == ("haiku", easy.call.model)
     (attempt,) = easy.attempts
     usage = attempt.usage
     assert (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens) == (100, 10, 50)

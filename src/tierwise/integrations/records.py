@@ -246,6 +246,7 @@ class Records:
             project=plan.project,
             tags=tuple(sorted({"kind": plan.kind.value, **dict(incoming.directions.tags)}.items())),
             reasons=plan.reasons,
+            ladder=None if decision is None else decision.planned,
         )
 
     def _attempt(self, routed: Routed, attempt: ForeignAttempt) -> AttemptRecord:
