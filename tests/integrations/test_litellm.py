@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -62,21 +63,29 @@ class Title(BaseModel):
 
 
 class Heard(CustomLogger):  # type: ignore[misc]  # LiteLLM is installed for the tests alone
-    """A user's own callback: what LiteLLM says of each call."""
+    """A user's own callback: what LiteLLM says of each call that began since it listens.
+
+    LiteLLM tells of a call when it finds the time, which may be in the middle of the next test.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.since = datetime.now()  # noqa: DTZ005  as LiteLLM tells times
         self.costs: list[Any] = []
         self.failed = 0
         self.came = threading.Semaphore(0)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A call went well."""
+        if start_time < self.since:
+            return
         self.costs.append(kwargs["response_cost"])
         self.came.release()
 
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A call failed."""
+        if start_time < self.since:
+            return
         self.failed += 1
         self.came.release()
 
