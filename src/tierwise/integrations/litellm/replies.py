@@ -83,12 +83,18 @@ class Chunks:
                     pass
 
     def end(self, told: Mapping[str, str]) -> dict[str, Any]:
-        """The last chunk, with what was told of the whole call."""
+        """The last chunk, with what was told of the whole call.
+
+        Raises:
+            StreamFailed: the stream ended before the answer did.
+        """
+        if self._finish is None:
+            raise StreamFailed({"type": "server_error", "message": "the stream ended before a finish reason"})
         usage: dict[str, Any] = {**self._usage}
         cost = cost_of(told)
         if cost is not None:
             usage["cost"] = cost
-        last = _chunk("", usage=usage or None, finish=self._finish or "stop")
+        last = _chunk("", usage=usage or None, finish=self._finish)
         return {**last, "provider_specific_fields": {"tierwise": dict(told)}}
 
     def _choice(self, choice: JsonObject) -> Iterator[dict[str, Any]]:
