@@ -22,15 +22,17 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
+from tierwise.core.catalog import Model
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
 from tierwise.core.errors import LedgerError, TierwiseError
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import usd_to_nanousd
 from tierwise.core.settings import UpstreamKey
+from tierwise.core.tasks import Classification
 from tierwise.gateway.asgi import (
     CHECKS,
     NOT_PASSED_ON,
@@ -42,7 +44,7 @@ from tierwise.gateway.asgi import (
     send_whole,
     without_keys,
 )
-from tierwise.gateway.batching import BatchBody, merged, read_batch
+from tierwise.gateway.batching import BatchBody, BatchRequest, merged, read_batch
 from tierwise.gateway.incoming import BadRequest, Incoming, parsed_json, read_incoming
 from tierwise.gateway.planning import Plan, Planning
 from tierwise.gateway.settling import BatchResult, read_result, settled
@@ -82,18 +84,39 @@ _NO_DEADLINE = "a batch may take a day; leave the deadline out, or send the requ
 _log = logging.getLogger("tierwise.gateway")
 
 
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A request of a batch, and where it goes."""
+
+    incoming: Incoming
+    plan: Plan
+    classification: Classification
+    reasons: tuple[Reason, ...]
+
+
 @dataclass(slots=True)
 class _Sending:
     """A batch on its way."""
 
     batch: Batch
-    entries: list[Entry]
-    body: bytes
-    most_nanousd: int  # that it may cost
-    unpriced: str | None  # a model in it of which no price is known
-    project: str | None
+    entries: list[Entry] = field(default_factory=list)
+    body: bytes = b""
+    most_nanousd: int = 0  # that it may cost
+    unpriced: str | None = None  # a model in it of which no price is known
+    project: str | None = None  # the same of all its requests
     reservation: Reservation | None = None
     warning: str = ""
+
+    def add(self, planned: _Planned, sent: JsonObject, entry: Entry) -> None:
+        """One more request, with the parameters that it is sent with."""
+        target = planned.plan.target
+        self.project = planned.plan.project
+        if target.price is None:
+            self.unpriced = target.model.id
+        else:
+            most = target.price.cost_usd(target.at_most(sent, planned.incoming.body))
+            self.most_nanousd += usd_to_nanousd(most)
+        self.entries.append(entry)
 
 
 class BatchRoutes:
@@ -168,80 +191,39 @@ class BatchRoutes:
             requests=len(given.requests),
             sent_at_ms=now_ms,
         )
-        sending = _Sending(batch, [], b"", 0, None, None)
+        sending = _Sending(batch)
         changed: dict[str, bytes] = {}
         for at, request in enumerate(given.requests):
             if at % _PLANS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            try:
-                incoming = read_incoming(
-                    Dialect.ANTHROPIC, request.params, "", merged(headers, request.headers), key=key
-                )
-                if incoming.directions.deadline_seconds is not None:
-                    raise BadRequest(_NO_DEADLINE)
-                plan = await planning.plan_batched(incoming)
-                gateway.allow(planning, key, plan)
-                classification, observed = (
-                    (plan.decision.classification, ())
-                    if plan.decision is not None
-                    else await planning.observe(incoming, plan)
-                )
-            except BadRequest as error:
-                raise BadRequest(f"{request.custom_id}: {error}", status=error.status, kind=error.kind) from None
-            except TierwiseError as error:
-                raise BadRequest(f"{request.custom_id}: {error}") from None
-            sent, value = _params(plan, incoming)
-            if sent is not incoming.body:
+            planned = await self._planned(planning, request, headers, key)
+            sent, value = _params(planned.plan, planned.incoming)
+            if sent is not planned.incoming.body:
                 changed[request.custom_id] = sent
-            target = plan.target
-            sending.project = plan.project
-            if target.price is None:
-                sending.unpriced = target.model.id
-            else:
-                most = target.price.cost_usd(target.at_most(value, incoming.body))
-                sending.most_nanousd += usd_to_nanousd(most)
-            call_id = new_call_id(now_ms)
-            call = CallRecord(
-                call_id=call_id,
-                started_at_ms=now_ms,
-                status=CallStatus.OPEN,
-                task_type=classification.task_type.name,
-                family=classification.family,
-                needs=classification.needs.value,
-                confidence=classification.confidence,
-                abstained=classification.abstained,
-                tier=target.tier,
-                model=target.model.id,
-                planned_tier=target.tier,
-                baseline_model=planning.settings.catalog.baseline.id,
-                baseline_nanousd=None,
-                session=plan.key.session,
-                project=plan.project,
-                tags=tuple(sorted({"kind": plan.kind.value, **dict(incoming.directions.tags)}.items())),
-                reasons=(*plan.reasons, *observed),
-                key_id=batch.key_id,
-                ladder=None if plan.decision is None else plan.decision.planned,
-                batch_id=batch.batch_id,
-                custom_id=request.custom_id,
-            )
-            attempt = AttemptRecord(
-                call_id=call_id,
-                number=1,
-                tier=target.tier,
-                model=target.model.id,
-                provider=upstream.name,
-                started_at_ms=now_ms,
-                outcome=OutcomeKind.OPEN,
-                usage=target.estimated,
-                price=target.price,
-                cost_nanousd=target.estimated_nanousd,
-            )
-            sending.entries.append((call, (attempt,)))
+            sending.add(planned, value, _entry(batch, request.custom_id, planned, planning.settings.catalog.baseline))
         try:
             sending.body = await _in_thread(lambda: given.with_params(changed))
         except SpliceError as error:
             raise BadRequest(str(error)) from None
         return sending
+
+    async def _planned(
+        self, planning: Planning, request: BatchRequest, headers: Sequence[tuple[bytes, bytes]], key: ApiKey | None
+    ) -> _Planned:
+        try:
+            incoming = read_incoming(Dialect.ANTHROPIC, request.params, "", merged(headers, request.headers), key=key)
+            if incoming.directions.deadline_seconds is not None:
+                raise BadRequest(_NO_DEADLINE)
+            plan = await planning.plan_batched(incoming)
+            self._gateway.allow(planning, key, plan)
+            if plan.decision is not None:
+                return _Planned(incoming, plan, plan.decision.classification, plan.reasons)
+            classification, observed = await planning.observe(incoming, plan)
+            return _Planned(incoming, plan, classification, (*plan.reasons, *observed))
+        except BadRequest as error:
+            raise BadRequest(f"{request.custom_id}: {error}", status=error.status, kind=error.kind) from None
+        except TierwiseError as error:
+            raise BadRequest(f"{request.custom_id}: {error}") from None
 
     async def _reserve(self, sending: _Sending) -> None:
         """Sets aside what all of it may cost at most, or refuses all of it."""
@@ -555,6 +537,48 @@ async def _content(answer: Answer) -> bytes:
 
 def _over(why: str) -> BadRequest:
     return BadRequest(why, status=402, kind="billing_error")
+
+
+def _entry(batch: Batch, custom_id: str, planned: _Planned, baseline: Model) -> Entry:
+    """The record of a request that is about to be sent."""
+    plan, classification = planned.plan, planned.classification
+    target, call_id = plan.target, new_call_id(batch.sent_at_ms)
+    call = CallRecord(
+        call_id=call_id,
+        started_at_ms=batch.sent_at_ms,
+        status=CallStatus.OPEN,
+        task_type=classification.task_type.name,
+        family=classification.family,
+        needs=classification.needs.value,
+        confidence=classification.confidence,
+        abstained=classification.abstained,
+        tier=target.tier,
+        model=target.model.id,
+        planned_tier=target.tier,
+        baseline_model=baseline.id,
+        baseline_nanousd=None,
+        session=plan.key.session,
+        project=plan.project,
+        tags=tuple(sorted({"kind": plan.kind.value, **dict(planned.incoming.directions.tags)}.items())),
+        reasons=planned.reasons,
+        key_id=batch.key_id,
+        ladder=None if plan.decision is None else plan.decision.planned,
+        batch_id=batch.batch_id,
+        custom_id=custom_id,
+    )
+    attempt = AttemptRecord(
+        call_id=call_id,
+        number=1,
+        tier=target.tier,
+        model=target.model.id,
+        provider=batch.provider,
+        started_at_ms=batch.sent_at_ms,
+        outcome=OutcomeKind.OPEN,
+        usage=target.estimated,
+        price=target.price,
+        cost_nanousd=target.estimated_nanousd,
+    )
+    return call, (attempt,)
 
 
 def _params(plan: Plan, incoming: Incoming) -> tuple[bytes, JsonObject]:
