@@ -190,3 +190,14 @@ def test_two_readers_at_once_settle_once(serve: Serve, upstream: StandInUpstream
     ]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) == 30
     assert {stored.call.status for stored in found} == {CallStatus.ANSWERED}
+
+
+def test_results_that_break_off_end_as_broken(serve: Serve, upstream: StandInUpstream) -> None:
+    """A client must not take half of the results for all: the connection breaks, after what came was settled."""
+    served = serve(upstream)
+    made = sent(served, one("a"), one("b"), one("c")).json()["id"]
+    upstream.batches.cut_after = 2
+    with pytest.raises(httpx2.RemoteProtocolError):
+        HTTP.get(f"{served.url}{PATH}/{made}/results", headers=HEADERS)
+    statuses = [found.call.status for found in served.calls()]
+    assert statuses.count(CallStatus.ANSWERED) == 2

@@ -320,6 +320,31 @@ def _standing(place: Place) -> tuple[int, int]:
     return standing.spent_nanousd, standing.reserved_nanousd
 
 
+def test_unknown_price_stays_unknown(place: Place) -> None:
+    """A model without a known price costs what nobody knows, never nothing; a hard budget lets no batch of it go."""
+    place.upstream.models["mystery"] = place.upstream.models[HAIKU]
+    with place.client() as claude:
+        made = claude.messages.batches.create(requests=[request("a", model="mystery"), request("b")])
+        with Ledger(place.settings.ledger.path) as ledger:
+            (waiting,) = Batches(ledger).waiting()
+            assert Batches(ledger).unread(waiting).unpriced == 1
+        list(claude.messages.batches.results(made.id))
+        found = place.calls()
+        assert (found["a"].attempts[0].cost_nanousd, found["a"].call.status) == (None, CallStatus.ANSWERED)
+        assert found["b"].attempts[0].cost_nanousd
+        with Ledger(place.settings.ledger.path) as ledger:
+            Budgets(ledger).set(BudgetScope.ALL, "", BudgetPeriod.TOTAL, 10**12, 0)
+    client = anthropic.Anthropic(base_url=place.upstream.url, api_key=KEY, max_retries=0)
+    # Routes of its own, and so a gateway of its own, which knows of the budget from the start.
+    with (
+        tierwise.wrap(client, settings=place.settings, route=["other"]) as claude,
+        pytest.raises(anthropic.APIStatusError, match="no price of mystery is known") as raised,
+    ):
+        claude.messages.batches.create(requests=[request("c", model="mystery")])
+    assert raised.value.status_code == 402
+    assert len(place.upstream.batches.ids) == 1
+
+
 async def test_asynchronous_client(place: Place) -> None:
     """The asynchronous client sends and reads batches alike."""
     client = anthropic.AsyncAnthropic(base_url=place.upstream.url, api_key=KEY, max_retries=0)
