@@ -131,6 +131,24 @@ def test_an_answer_goes_before_none(ledger: Ledger, better: Source, *, turned: b
     assert costs(ledger) == [1_000 + better.rank]
 
 
+def test_a_client_that_tags_its_calls_as_reported(ledger: Ledger) -> None:
+    """Tags are the client's to choose: what we sent stays ours, and is neither doubled nor claimed."""
+    for source in Source:
+        sent(ledger, f"req_{source}", tags=(("source", source.value),))
+        assert record_reported(ledger, [report(Source.TELEMETRY, f"req_{source}")]).known == 1
+    claim_session(ledger, "s", START_MS)
+    assert costs(ledger) == [9_000] * 3
+
+
+def test_an_event_that_says_something_else(ledger: Ledger) -> None:
+    """The first that is told of a request by telemetry stays: another event does not change it."""
+    record_reported(ledger, [report(Source.TELEMETRY)])
+    other = report(Source.TELEMETRY, project="theirs")
+    changed = Reported(other.call, replace(other.attempt, cost_nanousd=5))
+    assert record_reported(ledger, [changed]).known == 1
+    assert costs(ledger) == [1_000]
+
+
 def test_reports_that_come_again(ledger: Ledger) -> None:
     """One that was recorded changes nothing, also within one batch."""
     some = [report(Source.TELEMETRY, f"req_{number}") for number in (1, 2, 1)]

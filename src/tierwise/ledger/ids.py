@@ -11,12 +11,13 @@ import threading
 import time
 from hashlib import blake2b
 
-__all__ = ["CallIds", "new_call_id", "reported_id"]
+__all__ = ["REPORTED_BEFORE", "CallIds", "new_call_id", "reported_id"]
 
 _LAST_COUNT = 0xFFF
 _LAST_MS = (1 << 48) - 1
 
 
+REPORTED_BEFORE = "01"  # where the ids of calls that others report end; those of our own begin in 2004
 _NOISE_BYTES = 1024  # of 128 ids
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, Reason
 from tierwise.ledger import codec
+from tierwise.ledger.ids import REPORTED_BEFORE
 
 if TYPE_CHECKING:
     from tierwise.ledger.store import Ledger, StoredCall
@@ -68,9 +69,12 @@ class Recorded:
 
 
 def source_of(call: CallRecord) -> Source | None:
-    """Who reported a call; None: nobody, tierwise sent it."""
+    """Who reported a call; None: nobody, tierwise sent it, whatever tags its client gave it."""
     told = dict(call.tags).get(SOURCE_TAG)
-    return Source(told) if told in tuple(Source) else None
+    if told not in tuple(Source):
+        return None
+    source = Source(told)
+    return source if source is Source.EXEC or call.call_id < REPORTED_BEFORE else None
 
 
 def record_reported(ledger: Ledger, reported: Sequence[Reported]) -> Recorded:
@@ -124,8 +128,7 @@ def claim_session(ledger: Ledger, session: str, at_ms: int) -> None:
     with ledger._transaction() as connection:
         connection.execute("INSERT OR IGNORE INTO claimed_sessions (session, at_ms) VALUES (?, ?)", (session, at_ms))
         reported = connection.execute(
-            f"SELECT call_id FROM calls WHERE session = ? AND json_extract(tags, '$.{SOURCE_TAG}') IN (?, ?)",  # noqa: S608 a name of this module
-            (session, Source.TELEMETRY, Source.TRANSCRIPT),
+            "SELECT call_id FROM calls WHERE session = ? AND call_id < ?", (session, REPORTED_BEFORE)
         ).fetchall()
         ledger._forget(connection, [call_id for (call_id,) in reported])
 
@@ -135,7 +138,7 @@ class _Elsewhere:
     """What is recorded of a session (of that time, where reports name none) beside the reports that are to come."""
 
     requests: frozenset[str]  # ids of those that we sent
-    sources: frozenset[str | None]  # whose calls there are; None: ours
+    sources: frozenset[str | None]  # who reported calls that are there; None: nobody
     claimed: bool  # somebody records it whole
     pruned_before_ms: int  # what began before is in the sums alone, which nobody can look into
 
@@ -144,15 +147,14 @@ class _Elsewhere:
         times = [one.call.started_at_ms for one in reported]
         of_session, chosen = ("session = ? AND ", [session]) if session is not None else ("", [])
         rows = connection.execute(
-            f"SELECT request_id, json_extract(tags, '$.{SOURCE_TAG}') FROM calls JOIN attempts USING (call_id) "  # noqa: S608 names of this module
-            f"WHERE {of_session}calls.started_at_ms BETWEEN ? AND ?",
+            f"SELECT request_id, iif(call_id < '{REPORTED_BEFORE}', json_extract(tags, '$.{SOURCE_TAG}'), NULL) "  # noqa: S608 names of this module
+            f"FROM calls JOIN attempts USING (call_id) WHERE {of_session}calls.started_at_ms BETWEEN ? AND ?",
             [*chosen, min(times) - _MARGIN_MS, max(times) + _MARGIN_MS],
         ).fetchall()
         claims = connection.execute("SELECT 1 FROM claimed_sessions WHERE session = ?", [session]).fetchone()
         (pruned,) = connection.execute("SELECT pruned_before_ms FROM rollup_state").fetchone()
-        known = tuple(Source)
-        ours = frozenset(request for request, source in rows if request is not None and source not in known)
-        sources = frozenset(source if source in known else None for _, source in rows)
+        ours = frozenset(request for request, source in rows if request is not None and source is None)
+        sources = frozenset(source for _, source in rows)
         return cls(ours, sources if session is not None else frozenset(), claims is not None, pruned)
 
     def has(self, one: Reported) -> bool:
@@ -174,7 +176,9 @@ def _printable(one: Reported) -> Reported:
 def _together(one: Reported, stored: StoredCall) -> codec.Entry | None:
     """What two reports of a call come to; None: as it is stored."""
     before = Reported(stored.call, stored.attempts[0]) if stored.attempts else one
-    wins = _worth(one.call) >= _worth(stored.call)
+    worth, stored_worth = _worth(one.call), _worth(stored.call)
+    # A transcript grows, and an event is what it is: nobody changes it by sending another.
+    wins = worth > stored_worth or (worth == stored_worth and source_of(one.call) is not Source.TELEMETRY)
     fused = _filled(one, before) if wins else _filled(before, one)
     entry = fused.call, (fused.attempt,)
     return None if entry == (stored.call, stored.attempts) else entry
