@@ -207,3 +207,18 @@ def test_responses_with_a_routed_name_are_refused(gpt: Any, elsewhere: StandInUp
     with pytest.raises(openai.BadRequestError, match=r"chat\.completions"):
         gpt.responses.create(model=AUTO, input="hello")
     assert elsewhere.requests == []
+
+
+def test_batch_of_a_routed_name_is_refused_before_it_is_made(host: Host, gpt: Any, elsewhere: StandInUpstream) -> None:
+    """A file for OpenAI's batches that names a routed model would fail there hours later: it is refused at once."""
+    for model, purpose, refused in (
+        ("claude-tierwise-auto", "batch", True),
+        ("claude-tierwise-auto", "assistants", False),
+        ("gpt-stand-in", "batch", False),
+    ):
+        line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": model, **ASKED}}
+        with pytest.raises(openai.APIStatusError) as raised:
+            gpt.files.create(file=("batch.jsonl", json.dumps(line).encode()), purpose=purpose)
+        assert (raised.value.status_code == 400 and "tierwise routes no batches" in str(raised.value)) is refused
+    assert [request.path for request in elsewhere.requests] == ["/v1/files"] * 2
+    assert host.calls() == []

@@ -34,6 +34,7 @@ __all__ = ["inside_gateway", "wrap"]
 ClientT = TypeVar("ClientT")
 _MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")
 _BATCHES = "/v1/messages/batches"
+_FOR_A_BATCH = re.compile(rb'name="purpose"(?:\r\n[^\r\n]+)*\r\n\r\nbatch\r\n')
 _RESULTS = re.compile(f"{_BATCHES}/[^/]+/results$")
 _ANSWERED = ("/chat/completions", "/responses")  # of OpenAI's API: what a chat model answers
 _THEIRS = ("anthropic.lib.", "openai.lib.")  # where the SDKs keep their clients of clouds
@@ -217,6 +218,10 @@ def _openai(gateway: InsideGateway, base_url: str) -> Rewrite:
         if request.method != "POST":
             return None
         path = request.url.path.removeprefix(prefix)
+        ours = _ours_in_batch(body, gateway) if path == "/files" else None
+        if ours is not None:
+            said = _NOT_ROUTED.format(what="batches of OpenAI's API", model=ours)
+            return _error(request, {"error": {"message": said, "type": "invalid_request_error"}})
         model = _field(body, "model")
         if not isinstance(model, str):
             return None
@@ -230,6 +235,14 @@ def _openai(gateway: InsideGateway, base_url: str) -> Rewrite:
         return _watched(request, body, model, provider) if path in _ANSWERED else None
 
     return rewrite
+
+
+def _ours_in_batch(upload: bytes, gateway: InsideGateway) -> str | None:
+    """A name of ours in a file for a batch, which OpenAI would refuse request by request, hours later."""
+    if _FOR_A_BATCH.search(upload) is None:
+        return None
+    names = (name for name in gateway.settings.gateway.routed_models if name.startswith("claude-"))
+    return next((name for name in names if f'"{name}"'.encode() in upload), None)
 
 
 def _provider_at(base_url: str, settings: Settings) -> str:
