@@ -246,8 +246,7 @@ _CALL_PART = {
     "cancelled_calls": "status = 'cancelled'",
     "open_calls": "status = 'open'",
     "abstained_calls": "abstained",
-    "climbed_calls": "(SELECT count(DISTINCT model) FROM attempts WHERE attempts.call_id = c.call_id AND number > 0 "
-    "AND outcome <> 'not_run') > 1",
+    "climbed_calls": "climbed",
     "unpriced_calls": "unpriced",
     "baseline_nanousd": "iif(status = 'answered', coalesce(baseline_nanousd, 0), 0)",
     "compared_baseline_nanousd": "iif(status = 'answered' AND NOT unpriced, baseline_nanousd, 0)",
@@ -281,15 +280,21 @@ _ATTEMPT_PART = {
     "compared_cost_nanousd": f"iif({_SENT} AND NOT c.unpriced, a.cost_nanousd, 0)",
     "cache_saved_nanousd": f"iif({_SENT}, coalesce(a.cache_saved_nanousd, 0), 0)",
 }
+# Of a call's attempts, in one look at them: 1 where one is unpriced, and 2 where more than one model was tried.
+_TRIED = "iif(number > 0 AND outcome <> 'not_run', model, NULL)"
+_FLAGS = (
+    "(SELECT coalesce(max(cost_nanousd IS NULL AND outcome <> 'not_run'), 0) "  # noqa: S608 column names only
+    f"+ 2 * coalesce(min({_TRIED}) <> max({_TRIED}), 0) FROM attempts WHERE attempts.call_id = calls.call_id)"
+)
 # `{where}` is a condition on `calls`. Rows have the columns of `rollup_recent`, one a call and one an attempt, not
 # grouped; `counted` is what such a row counts by name, if anything. CROSS JOIN keeps SQLite walking from the chosen
 # calls to their attempts.
 SCAN = (
-    "WITH c AS MATERIALIZED (SELECT call_id, started_at_ms / 3600000 AS hour, coalesce(project, '') AS project, "  # noqa: S608 column names only
+    "WITH r AS MATERIALIZED (SELECT call_id, started_at_ms / 3600000 AS hour, coalesce(project, '') AS project, "  # noqa: S608 column names only
     "coalesce(key_id, '') AS key_id, task_type, tier, model, status, baseline_nanousd, latency_ms, confidence, "
-    "abstained, (status = 'answered' AND baseline_nanousd IS NULL) OR EXISTS (SELECT 1 FROM attempts "
-    "WHERE attempts.call_id = calls.call_id AND cost_nanousd IS NULL AND outcome <> 'not_run') AS unpriced "
-    "FROM calls WHERE {where}) "
+    f"abstained, {_FLAGS} AS flags FROM calls WHERE {{where}}), "
+    "c AS (SELECT *, flags & 1 OR (status = 'answered' AND baseline_nanousd IS NULL) AS unpriced, flags > 1 AS climbed "
+    "FROM r) "
     f"SELECT {_list(KEY)}, {_list([f'{_CALL_PART.get(n, _ZERO)} AS {n}' for n in SUMS])}, "
     "iif(latency_ms IS NULL, NULL, latency_bucket(latency_ms)) AS counted FROM c UNION ALL "
     "SELECT c.hour, c.project, c.key_id, c.task_type, a.tier, a.model, "

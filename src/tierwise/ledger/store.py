@@ -470,8 +470,8 @@ class Ledger:
                 with suppress(LedgerError, sqlite3.Error, OSError):
                     self._catch_up(connection)
             if self._not_gathered > MOST_BEYOND:
-                with suppress(LedgerError):  # the next write says what is wrong
-                    self.sum_up()
+                with suppress(sqlite3.Error):  # the next write says what is wrong
+                    self._take_in(connection)  # here, where the pages that were just written are at hand
 
     def _failed(self, entries: list[Entry], error: sqlite3.Error | OSError) -> None:
         explained = explain(error, self.path)
@@ -1107,7 +1107,6 @@ class Ledger:
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        self._not_gathered = 0
         with self._lock:
             self._open()
         with self._summing() as connection:
@@ -1115,6 +1114,7 @@ class Ledger:
 
     def _take_in(self, connection: sqlite3.Connection, left: int | None = None, *, most_pieces: int = 2**62) -> None:
         now_ms = self._clock_ms()
+        self._not_gathered, self._summed = 0, None
         if left is not None or wants_gathering(connection, now_ms):
             for _ in range(most_pieces):
                 if not gather(connection, now_ms, left=left):
