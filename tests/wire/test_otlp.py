@@ -228,7 +228,11 @@ def test_gzip() -> None:
     assert unpacked(gzip.compress(b""), most_bytes=100) == b""
 
 
-@pytest.mark.parametrize("body", [b"", b"x", gzip.compress(b"x" * 50)[:-1], gzip.compress(b"x") + b"y"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"x", gzip.compress(b"x" * 50)[:-1], gzip.compress(b"x") + b"y"],
+    ids=["nothing", "other", "cut off", "more"],  # packed bytes hold the time: no name for a test of several processes
+)
 def test_what_is_no_gzip(body: bytes) -> None:
     """What is not packed, not to its end, or more than that, is refused."""
     with pytest.raises(NotOtlp):
