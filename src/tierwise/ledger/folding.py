@@ -187,7 +187,7 @@ _GATHER = (
 _ENDED = "status <> 'open' AND {where}"
 AT_OR_AFTER = "started_at_ms >= {at} AND (started_at_ms > {at} OR call_id >= {id})"
 BEFORE = "started_at_ms <= {at} AND (started_at_ms < {at} OR call_id < {id})"
-_BETWEEN = f"{AT_OR_AFTER.format(at='?1', id='?2')} AND {BEFORE.format(at='?3', id='?4')} AND started_at_ms >= ?5"
+_BETWEEN = f"{AT_OR_AFTER.format(at='?1', id='?2')} AND {BEFORE.format(at='?3', id='?4')}"
 
 
 @contextmanager
@@ -275,7 +275,7 @@ def _gather_to(connection: sqlite3.Connection, summed: SummedCalls, until: Place
         until = Place(*row)
     connection.execute(
         f"INSERT {_GATHER.format(target='rollup_recent', where=_ENDED.format(where=_BETWEEN))} {ADD_UP}",
-        (*summed.until, *until, summed.pruned_before_ms),
+        (*max(summed.until, Place(summed.pruned_before_ms, "")), *until),
     )
     connection.execute("UPDATE rollup_state SET until_ms = ?, until_id = ?", until)
     return is_more
@@ -352,7 +352,7 @@ def extend(connection: sqlite3.Connection, now_ms: int, *, calls: int = 2_000) -
             since = _earlier(connection, summed, calls)
             connection.execute(
                 f"INSERT {_GATHER.format(target='temp.gathered', where=_ENDED.format(where=_BETWEEN))}",
-                (*since, *summed.since, summed.pruned_before_ms),
+                (*max(since, Place(summed.pruned_before_ms, "")), *summed.since),
             )
             hours_since = _hours_since(summed, now_ms)
             rows = _roll(connection, hours_since)

@@ -279,33 +279,51 @@ def _source(  # noqa: PLR0917 parts of one statement
     chosen = "".join(f" AND {name} = ?" for name, _ in exact) + _times("hour", *rolled)
     parts.append(f"SELECT {names}, hour FROM rollup_recent WHERE 1{chosen}")  # noqa: S608 as above
     all_values += [value for _, value in exact]
-    for rows, place in _not_summed(summed):
-        parts.append(_from_rows(rows, names, exact, span))
-        all_values += [*([] if place is None else [place.call_id]), *(value for _, value in exact)]
+    for chosen, call_ids in _not_summed(summed, span):
+        parts.append(_from_rows(chosen, names, exact))
+        all_values += [*call_ids, *(value for _, value in exact)]
     return f"({' UNION ALL '.join(parts)})", all_values
 
 
 _OPEN_BATCHES = "SELECT batch_id FROM batches WHERE ended_at_ms IS NULL"
 
 
-def _not_summed(summed: SummedCalls) -> list[tuple[str, Place | None]]:
-    """Which calls the roll-up lacks, as conditions on `calls`, and the place whose id each asks for."""
-    found: list[tuple[str, Place | None]] = [
-        ("writer IS NOT NULL AND status = 'open'", None),  # so that `calls_unfinished` has them
-        (f"batch_id IN ({_OPEN_BATCHES}) AND status = 'open' AND writer IS NULL", None),  # and these `calls_by_batch`
-        (f"status <> 'open' AND {AT_OR_AFTER.format(at=summed.until.at_ms, id='?')}", summed.until),
+def _not_summed(summed: SummedCalls, span: Span) -> list[tuple[str, list[str]]]:
+    """Which calls of a time the roll-up lacks, as conditions on `calls`, with the ids that they ask for.
+
+    Each has one bound to either side: of two, SQLite might go by the wider one.
+    """
+    since, until = (None if hour is None else Place(hour * MS_PER_HOUR, "") for hour in span)
+    # + keeps SQLite from looking through the whole time for the few that are open.
+    times = _times("+started_at_ms", *span, of=MS_PER_HOUR)
+    found: list[tuple[str, list[str]]] = [
+        (f"writer IS NOT NULL AND status = 'open'{times}", []),  # so that `calls_unfinished` has them
+        (
+            f"batch_id IN ({_OPEN_BATCHES}) AND status = 'open' AND writer IS NULL{times}",
+            [],
+        ),  # and these `calls_by_batch`
     ]
+    pieces: list[tuple[Place, Place | None]] = [(summed.until, None)]
     if summed.is_behind:
-        earlier = BEFORE.format(at=summed.since.at_ms, id="?")
-        found.append((f"status <> 'open' AND {earlier} AND started_at_ms >= {summed.pruned_before_ms}", summed.since))
+        pieces.append((Place(summed.pruned_before_ms, ""), summed.since))
+    for begin, end in pieces:
+        first = begin if since is None else max(begin, since)
+        last = min((place for place in (end, until) if place is not None), default=None)
+        if last is None:
+            found.append((f"status <> 'open' AND {_from(first)}", [first.call_id]))
+        elif first < last:
+            chosen = f"status <> 'open' AND {_from(first)} AND {BEFORE.format(at=last.at_ms, id='?')}"
+            found.append((chosen, [first.call_id, last.call_id]))
     return found
 
 
-def _from_rows(rows: str, names: str, exact: Sequence[tuple[str, str]], span: Span) -> str:
+def _from(place: Place) -> str:
+    return AT_OR_AFTER.format(at=place.at_ms, id="?")
+
+
+def _from_rows(chosen: str, names: str, exact: Sequence[tuple[str, str]]) -> str:
     """Rows as the roll-up would have them, of calls that are not in it."""
-    where = rows + "".join(f" AND coalesce({name}, '') = ?" for name, _ in exact if name in CUTS)
-    # + keeps SQLite from looking through the whole time for the few that are open
-    where += _times("+started_at_ms" if "writer" in rows else "started_at_ms", *span, of=MS_PER_HOUR)
+    where = chosen + "".join(f" AND coalesce({name}, '') = ?" for name, _ in exact if name in CUTS)
     counts = "iif(counted IS NULL, '{}', json_object(CAST(counted AS TEXT), 1))"
     text = f"SELECT {names.removesuffix('counts')}{counts}, hour FROM ({SCAN.format(where=where)}) WHERE 1"  # noqa: S608 as above
     return text + "".join(f" AND {name} = ?" for name, _ in exact if name not in CUTS)
