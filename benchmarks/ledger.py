@@ -101,6 +101,9 @@ def rows_a_second(directory: Path, calls: int, write: Callable[[Ledger, Step], N
     return statistics.median(found)
 
 
+_FLOOR_TABLES = tuple(f"{verb} TABLE {table} " for verb in ("CREATE", "ALTER") for table in ("calls", "attempts"))
+
+
 def floor(directory: Path, calls: int, batch: int) -> float:
     put_call = f"INSERT INTO calls VALUES ({', '.join('?' * len(codec.CALL_COLUMNS))})"  # noqa: S608 no data
     put_attempt = f"INSERT INTO attempts VALUES ({', '.join('?' * len(codec.ATTEMPT_COLUMNS))})"  # noqa: S608 no data
@@ -111,7 +114,7 @@ def floor(directory: Path, calls: int, batch: int) -> float:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         for statement in (statement for migration in schema.MIGRATIONS for statement in migration.sql):
-            if statement.startswith(("CREATE TABLE calls", "CREATE TABLE attempts", "ALTER TABLE")):
+            if statement.startswith(_FLOOR_TABLES):
                 db.execute(statement)
         start = time.perf_counter()
         for first in range(0, calls, batch):
