@@ -49,7 +49,7 @@ VERBS = {
     "prices": "Show the prices that apply on a day.",
     "keys": "Make, list and revoke keys for the gateway's clients.",
     "budgets": "Set, list and remove limits of what may be spent.",
-    "ledger": "Look after the ledger: size, verify, backup, prune, rebuild.",
+    "ledger": "Look after the ledger: size, batches, verify, backup, prune, rebuild.",
     "init": "Write a first tierwise.toml and install the embedded local model.",
     "doctor": "Check keys, local models, prices, ledger and configuration.",
 }

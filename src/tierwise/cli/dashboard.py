@@ -27,10 +27,11 @@ __all__ = ["command"]
 @json_option
 @click.pass_context
 def command(ctx: click.Context, /, *, host: str, port: int, opens: bool, as_json: bool) -> None:
-    """See money, quality and routing in a browser, from the ledger, and receive Claude Code's telemetry into it.
+    """See money, quality and routing in a browser, from the ledger.
 
-    No gateway has to run; one that runs serves the same page at /dashboard, with its rate limits and circuits, and
-    receives telemetry too. Anything but loopback demands keys, of scopes metrics and receipts; calls for telemetry.
+    It receives Claude Code's telemetry into the ledger, too. No gateway has to run; one that runs serves the same page
+    at /dashboard, with its rate limits and circuits, and takes telemetry as well. Anything but loopback demands keys,
+    of scopes metrics and receipts; calls for telemetry.
     """
     from tierwise import __version__
     from tierwise.core.errors import ConfigError
