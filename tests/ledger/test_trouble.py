@@ -532,7 +532,7 @@ def test_interrupt_in_a_write_keeps_the_record(opened: Opener, monkeypatch: pyte
     """Ctrl-C while a record is written reaches the caller, with the record in the ledger."""
     ledger = opened()
     ledger.open()
-    apply, interrupted = ledger._apply, []
+    apply, interrupted = ledger._merging._apply, []
 
     def once(*args: Any) -> None:
         apply(*args)
@@ -540,7 +540,7 @@ def test_interrupt_in_a_write_keeps_the_record(opened: Opener, monkeypatch: pyte
             interrupted.append(True)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger, "_apply", once)
+    monkeypatch.setattr(ledger._merging, "_apply", once)
     with pytest.raises(KeyboardInterrupt):
         ledger.record(call(), [attempt()])
     assert ids(ledger) == ["call-1"]

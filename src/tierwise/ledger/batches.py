@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 from tierwise.core.decisions import CallStatus
 from tierwise.ledger.budgets import settle_one
 from tierwise.ledger.codec import Entry
+from tierwise.ledger.stored import StoredCall, read_calls
 
 if TYPE_CHECKING:
-    from tierwise.ledger.store import Ledger, StoredCall
+    from tierwise.ledger.store import Ledger
 
 __all__ = ["Batch", "Batches", "Unread"]
 
@@ -161,7 +162,7 @@ class Batches:
             chosen += " AND custom_id IN (SELECT value FROM json_each(?))"
             values.append(json.dumps(list(custom_ids)))
         with self._ledger._reading() as connection:
-            return list(self._ledger._read(connection, chosen, values))
+            return list(read_calls(connection, chosen, values))
 
     def forget(self, batch: Batch, now_ms: int) -> None:
         """Waits no longer for its results: what is unread counts as failed, and at what it was expected to cost.

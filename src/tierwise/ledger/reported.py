@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, Reason
 from tierwise.ledger import codec
 from tierwise.ledger.ids import REPORTED_BEFORE
+from tierwise.ledger.stored import StoredCall, read_calls
 
 if TYPE_CHECKING:
-    from tierwise.ledger.store import Ledger, StoredCall
+    from tierwise.ledger.store import Ledger
 
 __all__ = ["SOURCE_TAG", "Recorded", "Reported", "Source", "claim_session", "record_reported", "source_of"]
 
@@ -93,7 +94,7 @@ def record_reported(ledger: Ledger, reported: Sequence[Reported]) -> Recorded:
         elsewhere: dict[str | None, _Elsewhere] = {}
         for one in reports:
             call_id, session = one.call.call_id, one.call.session
-            stored = next(ledger._read(connection, "call_id = ?", [call_id]), None)
+            stored = next(read_calls(connection, "call_id = ?", [call_id]), None)
             if stored is not None:
                 better = _together(one, stored)
                 if better is None:
@@ -130,7 +131,7 @@ def claim_session(ledger: Ledger, session: str, at_ms: int) -> None:
         reported = connection.execute(
             "SELECT call_id FROM calls WHERE session = ? AND call_id < ?", (session, REPORTED_BEFORE)
         ).fetchall()
-        ledger._forget(connection, [call_id for (call_id,) in reported])
+        ledger._merging.remove(connection, [call_id for (call_id,) in reported])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,9 @@
 
 Theory of operation
 -------------------
-Everything that is written is an *entry*: a call, some of its attempts, or both. Applying an entry is one transaction
-that reads what is known of the call, merges the entry in, and writes the rows that changed; where the roll-up has the
-call already, it is moved by the difference. Merging is by identity (`call_id`, and `number` for an attempt): a finished
-record replaces an open one, an open one never replaces a finished one. So entries may be applied again, and out of
-order, and nothing is ever counted twice. That one property carries the rest: retries, spools, crashes between two
-steps, several processes.
+Everything that is written is an *entry*: a call, some of its attempts, or both. Entries may be applied again, and out
+of order, and nothing is ever counted twice (`tierwise.ledger.merging`). That one property carries the rest: retries,
+spools, crashes between two steps, several processes.
 
 What is acknowledged is in the database, or on the disk in a spool, or (when no disk takes it) in memory and at the
 end on stderr. Writers never raise because of the ledger's own trouble: a call that worked must not fail because its
@@ -27,14 +24,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, NamedTuple, Self, get_args
 
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus
 from tierwise.core.errors import LedgerCorrupt, LedgerError, LedgerTooNew, LedgerUnavailable
-from tierwise.core.money import Price
 from tierwise.ledger import codec
 from tierwise.ledger.budgets import settle_what_is_left
-from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
+from tierwise.ledger.codec import Entry
 from tierwise.ledger.connection import (
     connect_for_sums,
     connect_read_only,
@@ -42,13 +38,11 @@ from tierwise.ledger.connection import (
     open_database,
     transaction_failed,
 )
-from tierwise.ledger.feedback import FEEDBACK_COLUMNS, Feedback, FeedbackCounts, feedback_from_row, feedback_row
+from tierwise.ledger.feedback import FEEDBACK_COLUMNS, Feedback, FeedbackCounts, feedback_row
 from tierwise.ledger.filter import Dimension, Filter, condition
 from tierwise.ledger.folding import (
     MOST_BEYOND,
     Extended,
-    Place,
-    SummedCalls,
     begin_anew,
     extend,
     fold,
@@ -57,11 +51,12 @@ from tierwise.ledger.folding import (
     wants_folding,
     wants_gathering,
 )
-from tierwise.ledger.ids import reported_id
+from tierwise.ledger.merging import SELECT_CALL, Merging
 from tierwise.ledger.process import is_alive, this_process
-from tierwise.ledger.rollup import ADD, Key, Sums, Totals, add_up, contributions, difference
+from tierwise.ledger.rollup import Totals
 from tierwise.ledger.schema import LATEST
 from tierwise.ledger.spool import append_line, candidate_paths, claim, default_spool_dirs, spool_files
+from tierwise.ledger.stored import Reading, StoredCall, read_calls
 from tierwise.ledger.sums import is_whole, read_sums, scan_sums
 
 if TYPE_CHECKING:
@@ -69,51 +64,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Abandoned", "Dimension", "Filter", "Ledger", "ModelSpeed", "StoredCall"]
 
-_SELECT_CALL = f"SELECT {', '.join(CALL_COLUMNS)} FROM calls WHERE call_id = ?"  # noqa: S608 column names only
-_IS_CALL = "SELECT 1 FROM calls WHERE call_id = ?"
-_SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE call_id = ?"  # noqa: S608 column names only
-_PUT_CALL = f"INSERT OR REPLACE INTO calls ({', '.join(CALL_COLUMNS)}) VALUES ({', '.join('?' for _ in CALL_COLUMNS)})"  # noqa: S608 column names only
-_PUT_NEW_CALL = _PUT_CALL.replace("OR REPLACE", "OR IGNORE", 1)
-_PUT_ATTEMPT = (
-    f"INSERT OR REPLACE INTO attempts ({', '.join(ATTEMPT_COLUMNS)}) "  # noqa: S608 column names only
-    f"VALUES ({', '.join('?' for _ in ATTEMPT_COLUMNS)})"
-)
-# For a row that is there: leaves the indexes on what did not change alone, which REPLACE would not.
-_CHANGE_CALL = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in CALL_COLUMNS[2:])} WHERE call_id = ?"  # noqa: S608 column names only
-_CHANGE_ATTEMPT = (
-    f"UPDATE attempts SET {', '.join(f'{name} = ?' for name in ATTEMPT_COLUMNS[2:])} "  # noqa: S608 column names only
-    "WHERE call_id = ? AND number = ?"
-)
-_PUT_PRICE = "INSERT OR IGNORE INTO prices (digest, model, price) VALUES (?, ?, ?)"
-_PUT_TEXT = "INSERT OR IGNORE INTO captured (call_id, at_ms, text) VALUES (?, ?, ?)"
 _REPLACE_TEXT = "INSERT OR REPLACE INTO captured (call_id, at_ms, text) VALUES (?, ?, ?)"
 _PUT_FEEDBACK = (
     f"INSERT OR REPLACE INTO feedback ({', '.join(FEEDBACK_COLUMNS)}) "  # noqa: S608 column names only
     f"VALUES ({', '.join('?' for _ in FEEDBACK_COLUMNS)})"
 )
-_MOVE_FEEDBACK = "UPDATE OR REPLACE feedback SET call_id = ? WHERE call_id = ?"
-_REQUEST_ID = ATTEMPT_COLUMNS.index("request_id")
-_SELECT_FEEDBACK = f"SELECT {', '.join(FEEDBACK_COLUMNS)} FROM feedback WHERE call_id = ?"  # noqa: S608 column names only
-_FADE = 0.9  # a speed is that of about the last ten attempts, weighted by their tokens
-_PUT_SPEED = (
-    "INSERT INTO speeds (model, prompt_tokens, prompt_ms, output_tokens, output_ms, samples) "
-    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-    + ", ".join(
-        f"{name} = {name} * ?7 + excluded.{name}"
-        for name in ("prompt_tokens", "prompt_ms", "output_tokens", "output_ms")
-    )
-    + ", samples = samples + excluded.samples"
-)
-_Row: TypeAlias = tuple[Any, ...]
-_Rows: TypeAlias = tuple[_Row, dict[int, _Row]]  # of a call, and of its attempts by number
-_Speed: TypeAlias = tuple[float, float, float, float, int]  # the columns of `speeds`
-_NO_SPEED: _Speed = (0.0, 0.0, 0.0, 0.0, 0)
 _IMPATIENT_MS = 50  # while there is trouble, a writer does not wait the whole busy timeout for each record
-_MOST_PRICES = 1024
 _EXTENDED_FIRST = 2_000  # calls that the roll-up takes in at once, before it is known how long that takes
 _PIECES_AT_OPENING = 4
 EVER_MS = 2**62  # no call begins later
-_MOST_OPEN_CALLS = 4096
 
 # What a record itself is to blame for: no other time or place would take it.
 _UNFIT = (
@@ -126,15 +85,6 @@ _UNFIT = (
     sqlite3.DataError,
 )
 _INHERITED: list[sqlite3.Connection] = []  # of the parent process: must be neither used nor closed here
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCall:
-    """A call as the ledger has it, its attempts by number, and what was said of it."""
-
-    call: CallRecord
-    attempts: tuple[AttemptRecord, ...]
-    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +176,8 @@ class Ledger:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] = (0, 0)  # device and inode of what is open
         self._writer: str | None = None
-        self._prices: dict[int, tuple[Price, str, str]] = {}  # by identity: hashing a price costs more than writing it
-        self._stored_prices: set[str] = set()
         self._waits_ms = busy_timeout_ms  # what the connection is set to
-        self._open_calls: dict[str, _Rows] = {}  # as this connection wrote them: nobody has to read them back
-        self._data_version = -1  # of when that was so
-        self._summed: SummedCalls | None = None  # what is in the roll-up, as long as nobody else has written
-        self._not_gathered = 0  # entries, since calls were last taken into the roll-up
+        self._merging = Merging(lambda: self._this_writer)
         self._problem: str | None = None
         self._problem_kind: type[LedgerError] = LedgerUnavailable
         self._told: set[str] = set()
@@ -252,7 +197,7 @@ class Ledger:
             _INHERITED.append(self._connection)
             self._connection = None
         self._writer = None
-        self._open_calls.clear()
+        self._merging.forget()
         self._waiting.entries = []  # the parent's to write
 
     # Opening and closing
@@ -321,9 +266,7 @@ class Ledger:
                 return connection
             # Moved, removed or recovered under us: what is written to the old file would be lost with it.
             self._drop_connection()
-        self._stored_prices.clear()
-        self._open_calls.clear()
-        self._data_version, self._summed = -1, None
+        self._merging.forget()
         connection = open_database(self.path, synchronous=self._synchronous, busy_timeout_ms=self._busy_timeout_ms)
         try:
             info = os.stat(self.path)  # noqa: PTH116 as above
@@ -393,17 +336,9 @@ class Ledger:
         with self._lock:
             connection = self._open()
             try:
-                self._transact(connection, entries(connection))
+                self._merging.transact(connection, entries(connection))
             except (sqlite3.Error, OSError) as error:
                 raise explain(error, self.path) from error
-
-    def _forget(self, connection: sqlite3.Connection, call_ids: Iterable[str]) -> None:
-        """Removes calls, in a transaction that runs."""
-        self._summed = None  # others may have written since
-        gathered = _Gathered()
-        for call_id in call_ids:
-            self._remove(connection, call_id, gathered)
-        gathered.write(connection.execute)
 
     def write_at_once(self, entries: Sequence[Entry]) -> bool:
         """Entries in one transaction, if that takes no waiting for another thread, process or a repair.
@@ -418,7 +353,7 @@ class Ledger:
                 return False
             try:
                 self._wait_up_to(connection, 0)
-                self._transact(connection, entries)
+                self._merging.transact(connection, entries)
             except (*_UNFIT, sqlite3.Error, OSError, LedgerError):
                 return False  # undone; why, and what becomes of them, is found out by whoever may wait
             return True
@@ -458,7 +393,7 @@ class Ledger:
     def _try_write(self, entries: list[Entry]) -> None:
         try:
             connection = self._open()
-            self._transact(connection, entries)
+            self._merging.transact(connection, entries)
         except _UNFIT as error:
             self._write_unfit(entries, error)
         except LedgerError as error:
@@ -469,7 +404,7 @@ class Ledger:
             if self._diverted or self._problem is not None:
                 with suppress(LedgerError, sqlite3.Error, OSError):
                     self._catch_up(connection)
-            if self._not_gathered > MOST_BEYOND:
+            if self._merging.not_gathered > MOST_BEYOND:
                 with suppress(sqlite3.Error):  # the next write says what is wrong
                     self._take_in(connection)  # here, where the pages that were just written are at hand
 
@@ -478,173 +413,6 @@ class Ledger:
         if isinstance(explained, LedgerCorrupt):
             self._drop_connection()  # the next write looks again: the file may have been moved aside or recovered
         self._divert(entries, explained)
-
-    def _transact(
-        self,
-        connection: sqlite3.Connection,
-        entries: Iterable[Entry],
-        beside: Callable[[sqlite3.Connection], None] | None = None,
-    ) -> None:
-        execute = connection.execute
-        gathered = _Gathered()
-        execute("BEGIN IMMEDIATE")
-        try:
-            version = execute("PRAGMA data_version").fetchone()[0]
-            if version != self._data_version:
-                self._data_version = version
-                self._open_calls.clear()  # another connection has written: who knows what
-                self._summed = None
-            for call, attempts in entries:
-                self._apply(connection, call, attempts, gathered)
-                self._not_gathered += 1
-            gathered.write(execute)
-            if beside is not None:
-                beside(connection)
-            execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                transaction_failed(connection)
-            raise
-        self._stored_prices.update(gathered.prices)
-        self._remember(gathered.calls)
-
-    def _remember(self, calls: Mapping[str, _Rows]) -> None:
-        """The rows of calls that are still open, for when they end; only once what was written is there."""
-        known = self._open_calls
-        for call_id, rows in calls.items():
-            if rows[0][2] == "open":
-                known[call_id] = rows
-            else:
-                known.pop(call_id, None)
-        while len(known) > _MOST_OPEN_CALLS:
-            del known[next(iter(known))]
-
-    def _apply(  # noqa: PLR0912 one transaction told in one piece, on the hot path
-        self,
-        connection: sqlite3.Connection,
-        call: CallRecord | None,
-        attempts: Sequence[AttemptRecord],
-        gathered: _Gathered,
-    ) -> None:
-        """Merge an entry into the tables; see the head of this module."""
-        execute = connection.execute
-        call_id = call.call_id if call is not None else attempts[0].call_id
-        row: _Row | None = None if call is None else self._row(call)
-        known = gathered.calls.get(call_id) or self._open_calls.get(call_id)
-        # An open call is nearly always new: put it, and look only where it was there.
-        is_new = (
-            known is None
-            and call is not None
-            and call.status is CallStatus.OPEN
-            and execute(_PUT_NEW_CALL, row or ()).rowcount == 1
-        )
-        old_call: _Row | None
-        old_attempts: dict[int, _Row] = {}
-        if known is not None:
-            old_call, old_attempts = known
-        else:
-            old_call = None if is_new else execute(_SELECT_CALL, (call_id,)).fetchone()
-            if old_call is not None:
-                old_attempts = {old[1]: old for old in execute(_SELECT_ATTEMPTS, (call_id,))}
-        if old_call is None and call is None:
-            # Its call waits in a spool, or was lost with the process: the attempt must not hang in the air.
-            call = _placeholder(attempts[0])
-            row = self._row(call)
-
-        new_call = old_call
-        if call is not None and (old_call is None or call.status is not CallStatus.OPEN or old_call[2] == "open"):
-            new_call = row
-        assert new_call is not None  # noqa: S101 an entry has a call, or attempts, which bring a placeholder
-        new_attempts = dict(old_attempts)
-        for attempt in attempts:
-            old = old_attempts.get(attempt.number)
-            if old is not None and attempt.outcome is OutcomeKind.OPEN and old[6] != "open":
-                continue
-            digest = self._price(execute, attempt.price, gathered.prices) if attempt.price is not None else None
-            new = codec.attempt_row(attempt, digest)
-            if new != old:
-                new_attempts[attempt.number] = new
-                if old is None:
-                    execute(_PUT_ATTEMPT, new)
-                else:
-                    execute(_CHANGE_ATTEMPT, (*new[2:], *new[:2]))
-                if new[6] == "accepted" and (old is None or old[6] != "accepted"):
-                    gathered.note_speed(attempt)
-                if attempt.request_id is not None and (old is None or old[_REQUEST_ID] is None):
-                    self._take_over(connection, attempt.request_id, call_id, gathered)
-        if old_call is not None and new_call[1] == old_call[1]:
-            if new_call != old_call:
-                execute(_CHANGE_CALL, (*new_call[2:], call_id))
-        elif not is_new:
-            execute(_PUT_CALL, new_call)
-        if call is not None and call.captured_text is not None:
-            execute(_PUT_TEXT, (call_id, call.started_at_ms, call.captured_text))
-
-        gathered.calls[call_id] = new_call, new_attempts
-        before = None if old_call is None else (old_call, old_attempts)
-        self._move_rollup(connection, gathered, before, (new_call, new_attempts))
-
-    def _move_rollup(
-        self,
-        connection: sqlite3.Connection,
-        gathered: _Gathered,
-        old: _Rows | None,
-        new: _Rows | None,
-    ) -> None:
-        """Keeps the roll-up right where it has the call already. Most calls are taken in later, many at once.
-
-        None: the call was not there, or is no more; one of them is.
-        """
-        summed = self._summed
-        if summed is None:
-            summed = self._summed = summed_calls(connection)
-        places = [None if rows is None else Place(rows[0][1], rows[0][0]) for rows in (old, new)]
-        before, after = (
-            _contributions(*rows) if rows is not None and place in summed else {}
-            for rows, place in zip((old, new), places, strict=True)
-        )
-        if before or after:
-            gathered.move(difference(before, after))
-        if any(place is not None and summed.is_before(place) for place in places):
-            connection.execute("UPDATE rollup_state SET changes = changes + 1")  # what somebody is adding up is no more
-
-    def _take_over(self, connection: sqlite3.Connection, request_id: str, call_id: str, gathered: _Gathered) -> None:
-        """Removes what others reported of a request that we sent ourselves; see `tierwise.ledger.reported`."""
-        reported = reported_id(request_id)
-        if reported == call_id or connection.execute(_IS_CALL, (reported,)).fetchone() is None:
-            return  # as nearly always; columns that nobody reads cost more than the rest of it
-        if self._remove(connection, reported, gathered):
-            connection.execute(_MOVE_FEEDBACK, (call_id, reported))
-
-    def _remove(self, connection: sqlite3.Connection, call_id: str, gathered: _Gathered) -> bool:
-        """Removes a call, and what it adds to the sums; whether it was there."""
-        row = connection.execute(_SELECT_CALL, (call_id,)).fetchone()
-        if row is None:
-            return False
-        attempts = {old[1]: old for old in connection.execute(_SELECT_ATTEMPTS, (call_id,))}
-        self._move_rollup(connection, gathered, (row, attempts), None)
-        gathered.calls.pop(call_id, None)
-        for table in ("captured", "attempts", "calls"):
-            connection.execute(f"DELETE FROM {table} WHERE call_id = ?", (call_id,))  # noqa: S608 names of the schema
-        return True
-
-    def _row(self, call: CallRecord) -> tuple[Any, ...]:
-        """What is open is at this process, and ends with it; a request of a batch is at nobody's."""
-        ours = call.status is CallStatus.OPEN and call.batch_id is None
-        return codec.call_row(call, self._this_writer if ours else None)
-
-    def _price(self, execute: Callable[..., sqlite3.Cursor], price: Price, stored: set[str]) -> str:
-        known = self._prices.get(id(price))
-        if known is None or known[0] is not price:
-            if len(self._prices) >= _MOST_PRICES:
-                self._prices.clear()
-            text = codec.price_to_text(price)
-            known = self._prices[id(price)] = (price, codec.price_digest(text), text)
-        _, digest, text = known
-        if digest not in self._stored_prices and digest not in stored:
-            execute(_PUT_PRICE, (digest, price.model, text))
-            stored.add(digest)  # counts as stored only once the transaction is through
-        return digest
 
     def _write_unfit(self, entries: list[Entry], error: Exception) -> None:
         """Something in these records does not fit the tables: find it, mend what can be mended, keep the rest aside."""
@@ -661,7 +429,7 @@ class Ledger:
 
     def _mend(self, connection: sqlite3.Connection, entry: Entry, error: Exception) -> None:
         try:
-            self._transact(connection, [codec.printable_entry(entry)])
+            self._merging.transact(connection, [codec.printable_entry(entry)])
         except _UNFIT:
             self._set_aside(codec.entry_to_line(entry), f"a record does not fit the ledger ({error})")
 
@@ -742,11 +510,11 @@ class Ledger:
             return
         connection.execute("PRAGMA synchronous = FULL")
         try:
-            self._transact(connection, entries)
+            self._merging.transact(connection, entries)
         except _UNFIT:
             for entry in entries:
                 try:
-                    self._transact(connection, [entry])
+                    self._merging.transact(connection, [entry])
                 except _UNFIT as error:
                     self._mend(connection, entry, error)
         finally:
@@ -762,17 +530,14 @@ class Ledger:
         if False not in writers.values():
             return
         error = "abandoned: its process ended before the call did; open attempts may have been charged"
-        gathered = _Gathered()
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Again, under the lock: another process may have folded in the real end meanwhile.
-            for call_id, writer in connection.execute(known).fetchall():
-                if writers.get(writer) is False:
-                    call = codec.call_from_row(connection.execute(_SELECT_CALL, (call_id,)).fetchone())
-                    ended = replace(call, status=CallStatus.FAILED, error=error)
-                    self._apply(connection, ended, (), gathered)
-                    connection.execute("UPDATE calls SET writer = ? WHERE call_id = ?", (writer, call_id))
-            gathered.write(connection.execute)
+            dead = [row for row in connection.execute(known).fetchall() if writers.get(row[1]) is False]
+            calls = (codec.call_from_row(connection.execute(SELECT_CALL, (call_id,)).fetchone()) for call_id, _ in dead)
+            self._merging.apply(connection, [replace(call, status=CallStatus.FAILED, error=error) for call in calls])
+            for call_id, writer in dead:
+                connection.execute("UPDATE calls SET writer = ? WHERE call_id = ?", (writer, call_id))
             connection.execute("COMMIT")
         except BaseException:
             transaction_failed(connection)
@@ -790,7 +555,7 @@ class Ledger:
         before = (self._clock_ms() if now_ms is None else now_ms) - older_than_ms
         with self._reading() as connection:
             writers = dict(connection.execute("SELECT call_id, writer FROM calls WHERE writer IS NOT NULL").fetchall())
-            found = list(self._read(connection, "writer IS NOT NULL AND started_at_ms <= ?", [before]))
+            found = list(read_calls(connection, "writer IS NOT NULL AND started_at_ms <= ?", [before]))
         return [
             Abandoned(stored.call, stored.attempts)
             for stored in found
@@ -815,7 +580,7 @@ class Ledger:
         with self._lock:
             connection = self._open()
             try:
-                self._transact(connection, entries, beside)
+                self._merging.transact(connection, entries, beside)
             except _UNFIT as error:
                 raise LedgerUnavailable(f"a record does not fit the ledger {self.path} ({error})") from error
             except sqlite3.Error as error:
@@ -841,22 +606,22 @@ class Ledger:
                 transaction_failed(connection)
                 raise
             finally:
-                self._summed = None  # some of these change it
+                self._merging.forget_sums()  # some of these change them
 
-    def _snapshot(self) -> _Reading:
+    def _snapshot(self) -> Reading:
         """What is in the file now, read without waiting for anybody who writes, this process included.
 
         Raises:
             LedgerError: the ledger cannot be read.
         """
         try:
-            return _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
+            return Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
         except sqlite3.Error as error:
             raise explain(error, self.path) from error
 
     # Reading
 
-    def _reading(self) -> _Reading:
+    def _reading(self) -> Reading:
         """A read-only connection to a ledger that is up to date."""
         with self._lock:
             try:
@@ -868,7 +633,7 @@ class Ledger:
     def _check_readable(self, unavailable: LedgerUnavailable) -> None:
         """A full disk or somebody's lock forbids writing, not reading."""
         try:
-            reading = _Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
+            reading = Reading(connect_read_only(self.path, self._busy_timeout_ms), self.path)
         except sqlite3.Error:
             raise unavailable from None  # which says why, where this says "disk I/O error" of a directory
         with reading as connection:
@@ -885,7 +650,7 @@ class Ledger:
         """
         chosen, values = condition(where)
         with self._reading() as connection:
-            yield from self._read(connection, chosen, values)
+            yield from read_calls(connection, chosen, values)
 
     def get(self, call_id: str) -> StoredCall | None:
         """One call, or None.
@@ -894,28 +659,7 @@ class Ledger:
             LedgerError: the ledger cannot be read.
         """
         with self._reading() as connection:
-            return next(self._read(connection, "call_id = ?", [call_id]), None)
-
-    def _read(self, connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> Iterator[StoredCall]:
-        prices: dict[str, Price] = {}
-        columns = ", ".join(CALL_COLUMNS)
-        calls = connection.execute(
-            f"SELECT {columns} FROM calls WHERE {condition} ORDER BY started_at_ms, call_id",  # noqa: S608 column names only
-            values,
-        )
-        for row in calls:
-            attempts = []
-            for attempt in connection.execute(_SELECT_ATTEMPTS + " ORDER BY number", (row[0],)):
-                digest = attempt[16]
-                if digest is not None and digest not in prices:
-                    found = connection.execute("SELECT price FROM prices WHERE digest = ?", (digest,)).fetchone()
-                    if found is not None:
-                        prices[digest] = codec.price_from_text(found[0])
-                attempts.append(codec.attempt_from_row(attempt, prices.get(digest) if digest is not None else None))
-            said = connection.execute(_SELECT_FEEDBACK, (row[0],)).fetchone()
-            yield StoredCall(
-                codec.call_from_row(row), tuple(attempts), None if said is None else feedback_from_row(said)
-            )
+            return next(read_calls(connection, "call_id = ?", [call_id]), None)
 
     def totals(
         self, by: Sequence[Dimension], where: Filter = Filter(), *, scan: bool | None = None
@@ -991,7 +735,7 @@ class Ledger:
             LedgerError: the ledger cannot be written.
         """
         with self._transaction() as connection:
-            if connection.execute(_SELECT_CALL, (feedback.call_id,)).fetchone() is None:
+            if connection.execute(SELECT_CALL, (feedback.call_id,)).fetchone() is None:
                 return False
             connection.execute(_PUT_FEEDBACK, feedback_row(feedback))
             if text is not None:
@@ -1114,7 +858,8 @@ class Ledger:
 
     def _take_in(self, connection: sqlite3.Connection, left: int | None = None, *, most_pieces: int = 2**62) -> None:
         now_ms = self._clock_ms()
-        self._not_gathered, self._summed = 0, None
+        self._merging.not_gathered = 0
+        self._merging.forget_sums()
         if left is not None or wants_gathering(connection, now_ms):
             for _ in range(most_pieces):
                 if not gather(connection, now_ms, left=left):
@@ -1128,7 +873,7 @@ class Ledger:
             self._take_in(connection, most_pieces=_PIECES_AT_OPENING)
             if summed_calls(connection).is_behind:
                 extend(connection, self._clock_ms(), calls=_EXTENDED_FIRST)
-        self._summed = None
+        self._merging.forget_sums()
 
     @contextmanager
     def _summing(self) -> Iterator[sqlite3.Connection]:
@@ -1162,95 +907,3 @@ class Ledger:
     def waiting(self) -> list[Path]:
         """The spools that hold records not yet in the database."""
         return spool_files(self.path, self._spool_dirs)
-
-
-class _Reading:
-    """A read-only connection for the length of a block; SQLite's errors leave it as ours."""
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
-        self._path = path
-
-    def __enter__(self) -> sqlite3.Connection:
-        return self._connection
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise explain(error, self._path) from error
-
-
-def _contributions(call: _Row, attempts: Mapping[int, _Row]) -> dict[Key, Sums]:
-    if call[2] == "open":
-        return {}  # what is open is few, and read from its rows
-    return contributions(codec.call_facts(call), [codec.attempt_facts(row) for row in attempts.values()])
-
-
-def _placeholder(attempt: AttemptRecord) -> CallRecord:
-    return CallRecord(
-        call_id=attempt.call_id,
-        started_at_ms=attempt.started_at_ms,
-        status=CallStatus.OPEN,
-        task_type="unknown",
-        family="unknown",
-        needs="unknown",
-        confidence=0.0,
-        abstained=True,
-        tier=attempt.tier,
-        model=attempt.model,
-        planned_tier=attempt.tier,
-        baseline_model="",
-        baseline_nanousd=None,
-        error="only an attempt is known of this call",
-    )
-
-
-class _Gathered:
-    """What the entries of one transaction do to rows that they share, written once at its end.
-
-    The roll-up and the speeds have a row for many calls; moving it for each of a hundred calls costs more than the
-    calls do.
-    """
-
-    __slots__ = ("_speeds", "_sums", "calls", "prices")
-
-    def __init__(self) -> None:
-        self.prices: set[str] = set()
-        """Digests of the prices that were put; they are there once the transaction is through."""
-        self.calls: dict[str, _Rows] = {}
-        """The rows of the calls that were written, as the last entry left them."""
-        self._sums: dict[Key, Sums] = {}
-        self._speeds: dict[str, _Speed] = {}
-
-    def move(self, changes: dict[Key, Sums]) -> None:
-        """Takes what an entry adds to the roll-up."""
-        for key, delta in changes.items():
-            known = self._sums.get(key)
-            self._sums[key] = delta if known is None else add_up(known, delta)
-
-    def note_speed(self, attempt: AttemptRecord) -> None:
-        """Takes how fast a model answered."""
-        total, first, usage = attempt.latency_ms, attempt.ttft_ms, attempt.usage
-        if total is None or total <= 0 or not usage.output_tokens:
-            return
-        if first is None or not 0 < first < total:
-            prompt_tokens, prompt_ms, output_ms = 0, 0, total
-        else:
-            # What a cache served took no time to read.
-            prompt_tokens, prompt_ms, output_ms = usage.prompt_tokens - usage.cache_read_tokens, first, total - first
-        read, read_ms, said, said_ms, samples = self._speeds.get(attempt.model, _NO_SPEED)
-        self._speeds[attempt.model] = (
-            read * _FADE + prompt_tokens,
-            read_ms * _FADE + prompt_ms,
-            said * _FADE + usage.output_tokens,
-            said_ms * _FADE + output_ms,
-            samples + 1,
-        )
-
-    def write(self, execute: Callable[..., sqlite3.Cursor]) -> None:
-        """Writes all of it."""
-        for key, delta in self._sums.items():
-            if any(delta):  # otherwise added by one entry and taken off by another
-                execute(ADD, (*key, *delta[:-1], delta[-1].text()))
-        for model, speed in self._speeds.items():
-            execute(_PUT_SPEED, (model, *speed, _FADE ** speed[4]))
