@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from typing import TypedDict
 
 from tierwise.core.catalog import Model, Tier
 from tierwise.core.money import Price, Usage, usd_to_nanousd
@@ -20,7 +21,9 @@ __all__ = [
     "OutcomeKind",
     "PlannedRung",
     "Reason",
+    "RecordedKind",
     "Rung",
+    "recorded_kind",
 ]
 
 
@@ -247,6 +250,29 @@ class AttemptRecord:
             request_id=request_id,
             reported_model=reported_model,
         )
+
+
+class RecordedKind(TypedDict):
+    """The fields of a `CallRecord` that say what was asked for."""
+
+    task_type: str
+    family: str
+    needs: str
+    confidence: float
+    abstained: bool
+
+
+def recorded_kind(classification: Classification | None) -> RecordedKind:
+    """What a call's record says of its kind; None: nobody could look at the text, which is an abstention."""
+    if classification is None:
+        return RecordedKind(task_type="unknown", family="unknown", needs="unknown", confidence=0.0, abstained=True)
+    return RecordedKind(
+        task_type=classification.task_type.name,
+        family=classification.family,
+        needs=classification.needs.value,
+        confidence=classification.confidence,
+        abstained=classification.abstained,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

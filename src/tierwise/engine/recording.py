@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
-from tierwise.core.decisions import Attempt, AttemptRecord, CallRecord, CallStatus, Decision, OutcomeKind
+from tierwise.core.decisions import Attempt, AttemptRecord, CallRecord, CallStatus, Decision, OutcomeKind, recorded_kind
 from tierwise.core.money import Price, Usage, usd_to_nanousd
 from tierwise.core.tasks import Task
 from tierwise.ledger import Ledger
@@ -50,11 +50,7 @@ class Recording:
             call_id=call_id,
             started_at_ms=_unix_ms(now),
             status=CallStatus.OPEN,
-            task_type=classification.task_type.name,
-            family=classification.family,
-            needs=classification.needs.value,
-            confidence=classification.confidence,
-            abstained=classification.abstained,
+            **recorded_kind(classification),
             tier=decision.tier.name,
             model=decision.model.id,
             planned_tier=decision.tier.name,
@@ -78,11 +74,7 @@ class Recording:
         classification = decision.classification
         self._call = replace(
             self._call,
-            task_type=classification.task_type.name,
-            family=classification.family,
-            needs=classification.needs.value,
-            confidence=classification.confidence,
-            abstained=classification.abstained,
+            **recorded_kind(classification),
             tier=decision.tier.name,
             model=decision.model.id,
             planned_tier=decision.tier.name,

@@ -27,7 +27,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from tierwise.core.catalog import Model
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason, recorded_kind
 from tierwise.core.errors import LedgerError, TierwiseError
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import usd_to_nanousd
@@ -547,11 +547,7 @@ def _entry(batch: Batch, custom_id: str, planned: _Planned, baseline: Model) -> 
         call_id=call_id,
         started_at_ms=batch.sent_at_ms,
         status=CallStatus.OPEN,
-        task_type=classification.task_type.name,
-        family=classification.family,
-        needs=classification.needs.value,
-        confidence=classification.confidence,
-        abstained=classification.abstained,
+        **recorded_kind(classification),
         tier=target.tier,
         model=target.model.id,
         planned_tier=target.tier,

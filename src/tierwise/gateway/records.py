@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason, recorded_kind
 from tierwise.core.money import Price, Usage, usd_to_nanousd
 from tierwise.core.tasks import Classification
 from tierwise.ledger.writer import LedgerWriter
@@ -53,11 +53,7 @@ class CallLog:
         """What the call turned out to be; written with its next record."""
         self.call = replace(
             self.call,
-            task_type=classification.task_type.name,
-            family=classification.family,
-            needs=classification.needs.value,
-            confidence=classification.confidence,
-            abstained=classification.abstained,
+            **recorded_kind(classification),
             reasons=(*self.call.reasons, *reasons),
         )
 

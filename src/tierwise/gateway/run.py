@@ -24,7 +24,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tierwise.core.calls import CallKind
-from tierwise.core.decisions import Attempt, CallRecord, CallStatus, Outcome, OutcomeKind, Reason
+from tierwise.core.decisions import Attempt, CallRecord, CallStatus, Outcome, OutcomeKind, Reason, recorded_kind
 from tierwise.core.errors import LedgerError, UnpricedModel
 from tierwise.core.headers import retry_after_seconds
 from tierwise.core.json import Json, JsonObject
@@ -164,11 +164,7 @@ class Run:
                 call_id=new_call_id(now_ms),
                 started_at_ms=now_ms,
                 status=CallStatus.OPEN,
-                task_type=classification.task_type.name if classification else "unknown",
-                family=classification.family if classification else "unknown",
-                needs=classification.needs.value if classification else "unknown",
-                confidence=classification.confidence if classification else 0.0,
-                abstained=classification.abstained if classification else True,
+                **recorded_kind(classification),
                 tier=plan.target.tier,
                 model=plan.target.model.id,
                 planned_tier=plan.target.tier,

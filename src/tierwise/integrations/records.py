@@ -22,7 +22,7 @@ from typing import Any
 
 from tierwise.core.calls import ImportedCall
 from tierwise.core.catalog import Tier
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason, recorded_kind
 from tierwise.core.errors import TierwiseError, UnknownTier
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Price, Usage, usd_to_nanousd
@@ -210,11 +210,7 @@ class Records:
             found, reasons = self._planning.router.classify(routed.plan.ask or "(nothing is said)"), ()
         routed.call = replace(
             routed.call,
-            task_type=found.task_type.name,
-            family=found.family,
-            needs=found.needs.value,
-            confidence=found.confidence,
-            abstained=found.abstained,
+            **recorded_kind(found),
             reasons=(*routed.call.reasons, *reasons),
         )
 
@@ -232,11 +228,7 @@ class Records:
             call_id=new_call_id(),
             started_at_ms=time.time_ns() // 1_000_000,
             status=CallStatus.OPEN,
-            task_type=classification.task_type.name if classification else "unknown",
-            family=classification.family if classification else "unknown",
-            needs=classification.needs.value if classification else "unknown",
-            confidence=classification.confidence if classification else 0.0,
-            abstained=classification.abstained if classification else True,
+            **recorded_kind(classification),
             tier=plan.target.tier,
             model=plan.target.model.id,
             planned_tier=plan.target.tier,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, recorded_kind
 from tierwise.core.money import Price
 from tierwise.ledger import codec
 from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
@@ -291,11 +291,7 @@ def _placeholder(attempt: AttemptRecord) -> CallRecord:
         call_id=attempt.call_id,
         started_at_ms=attempt.started_at_ms,
         status=CallStatus.OPEN,
-        task_type="unknown",
-        family="unknown",
-        needs="unknown",
-        confidence=0.0,
-        abstained=True,
+        **recorded_kind(None),
         tier=attempt.tier,
         model=attempt.model,
         planned_tier=attempt.tier,

@@ -26,7 +26,7 @@ from datetime import datetime
 from enum import Enum
 
 from tierwise.core.calls import CallKind, ImportedCall
-from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason
+from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason, recorded_kind
 from tierwise.core.money import Conditions, Price, Usage, format_usd, nanousd_to_usd, usd_to_nanousd
 from tierwise.core.tasks import Classification
 from tierwise.ledger.ids import reported_id
@@ -193,11 +193,7 @@ def _reported(
             call_id=attempt.call_id,
             started_at_ms=call.at_ms,
             status=CallStatus.FAILED if call.failed else CallStatus.ANSWERED,
-            task_type="unknown" if said is None else said.task_type.name,
-            family="unknown" if said is None else said.family,
-            needs="unknown" if said is None else said.needs.value,
-            confidence=0.0 if said is None else said.confidence,
-            abstained=said is None or said.abstained,
+            **recorded_kind(said),
             tier=tier,
             model=model,
             planned_tier=tier,

@@ -38,6 +38,7 @@ from tierwise.core.decisions import (
     Decision,
     Outcome,
     OutcomeKind,
+    recorded_kind,
 )
 from tierwise.core.errors import ConfigError, CostCeilingExceeded, InvalidTask, LedgerError
 from tierwise.core.money import Usage, nanousd_to_usd
@@ -392,11 +393,7 @@ class Executor:
             call_id=call_id,
             started_at_ms=started_at_ms,
             status=CallStatus.ANSWERED,
-            task_type="unknown",
-            family="unknown",
-            needs="unknown",
-            confidence=0.0,
-            abstained=True,
+            **recorded_kind(None),
             tier=tier,
             model=use.model,
             planned_tier=tier,
