@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -370,7 +371,8 @@ async def test_batches_are_routed_and_settled(host: Host) -> None:
     settings = TierwiseModelSettings(tierwise_project="night", tierwise_min_tier="sonnet")
     model = TierwiseModel(provider=TierwiseProvider(settings=host.settings), settings=settings)
     asked: Any = [ModelRequest(parts=[UserPromptPart(SUMMARY)])]
-    done = await model_request_batch(model, [BatchRequest(custom_id=name, messages=asked) for name in ("a", "b")])
+    requests = [BatchRequest(custom_id=name, messages=asked) for name in ("a", "b")]
+    done = await model_request_batch(model, requests, poll_interval=timedelta(milliseconds=50))
     assert [response.model_name for response in done if isinstance(response, ModelResponse)] == [SONNET, SONNET]
     assert [response.usage.cost for response in done if isinstance(response, ModelResponse)] == [None, None]
     assert [found.call.project for found in host.calls()] == ["night", "night"]
