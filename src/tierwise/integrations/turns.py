@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from tierwise.core.json import Json
+from tierwise.core.json import Json, JsonObject
+from tierwise.wire.schemas import close_schemas
 
-__all__ = ["add_turn", "system_of"]
+__all__ = ["add_turn", "request_body", "system_of"]
+
+
+def request_body(model: str, max_tokens: int, said: tuple[Json, list[Json]], fields: Mapping[str, Any]) -> JsonObject:
+    """A Messages request of a system prompt and turns, and of further fields; those that are None are left out."""
+    system, turns = said
+    body: JsonObject = {"model": model, "max_tokens": max_tokens}
+    if system is not None:
+        body["system"] = system
+    body["messages"] = turns
+    body.update({name: value for name, value in fields.items() if value is not None})
+    return close_schemas(body)[0]
 
 
 def system_of(blocks: list[Json]) -> Json:

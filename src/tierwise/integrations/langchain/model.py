@@ -26,7 +26,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 from tierwise.core.json import JsonObject
 from tierwise.integrations.langchain.messages import ChunkReader, conversation, message_of, tool_choice_of, tool_of
 from tierwise.integrations.options import call_options
-from tierwise.wire.schemas import close_schemas
+from tierwise.integrations.turns import request_body
 
 if TYPE_CHECKING:
     from tierwise.integrations.calling import Messages, Told
@@ -242,11 +242,6 @@ class ChatTierwise(BaseChatModel):
         return call_options(**said)
 
     def _body(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> JsonObject:
-        system, turns = conversation(messages)
-        body: JsonObject = {"model": self.model, "max_tokens": self.max_tokens}
-        if system is not None:
-            body["system"] = system
-        body["messages"] = turns
         stops: Any = stop or self.stop
         own: dict[str, Any] = {
             "temperature": self.temperature,
@@ -255,8 +250,7 @@ class ChatTierwise(BaseChatModel):
             **self.model_kwargs,
             **{name: value for name, value in kwargs.items() if name not in _NOT_OF_A_REQUEST},
         }
-        body.update({name: value for name, value in own.items() if value is not None})
-        return close_schemas(body)[0]
+        return request_body(self.model, self.max_tokens, conversation(messages), own)
 
     @property
     def _calls(self) -> Messages:

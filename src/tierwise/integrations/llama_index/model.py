@@ -48,7 +48,7 @@ from tierwise.integrations.llama_index.messages import (
     tool_of,
 )
 from tierwise.integrations.options import call_options
-from tierwise.wire.schemas import close_schemas
+from tierwise.integrations.turns import request_body
 
 if TYPE_CHECKING:
     from tierwise.integrations.calling import Messages
@@ -357,19 +357,13 @@ class TierwiseLLM(FunctionCallingLLM):
         return call_options(**said)
 
     def _body(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> JsonObject:
-        system, turns = conversation(messages)
-        body: JsonObject = {"model": self.model, "max_tokens": self.max_tokens}
-        if system is not None:
-            body["system"] = system
-        body["messages"] = turns
         own: dict[str, Any] = {
             "temperature": self.temperature,
             "thinking": self.thinking,
             **self.additional_kwargs,
             **{name: value for name, value in kwargs.items() if name not in _NOT_OF_A_REQUEST},
         }
-        body.update({name: value for name, value in own.items() if value is not None})
-        return close_schemas(body)[0]
+        return request_body(self.model, self.max_tokens, conversation(messages), own)
 
     @property
     def _calls(self) -> Messages:
