@@ -381,7 +381,7 @@ def as_json(value: object) -> object:
     return value
 
 
-def classes(kind: type = Findings) -> tuple[type, ...]:
+def classes() -> tuple[type, ...]:
     """Every class of the findings, `Findings` first, each once, in the order of its first use."""
     seen: dict[type, None] = {}
 
@@ -393,7 +393,7 @@ def classes(kind: type = Findings) -> tuple[type, ...]:
                     if isinstance(inner, type) and is_dataclass(inner):
                         visit(inner)
 
-    visit(kind)
+    visit(Findings)
     return tuple(seen)
 
 

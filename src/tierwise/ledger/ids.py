@@ -67,9 +67,9 @@ class CallIds:
 _ids = CallIds()
 
 
-def new_call_id(now_ms: int | None = None, random_bytes: bytes | None = None) -> str:
+def new_call_id(now_ms: int | None = None) -> str:
     """An id for a new call; later ones of this process sort after earlier ones. See `CallIds.new`."""
-    return _ids.new(now_ms, random_bytes)
+    return _ids.new(now_ms)
 
 
 def reported_id(request: str) -> str:

@@ -26,10 +26,10 @@ class TurnsToCome:
     sums: tuple[int, ...] = (0,)  # of the lengths from each place on
 
     @classmethod
-    def learned(cls, lengths: Iterable[int], *, assumed: float = 8.0, weight: float = 10.0) -> TurnsToCome:
+    def learned(cls, lengths: Iterable[int]) -> TurnsToCome:
         """From the numbers of turns of past conversations."""
         known = tuple(sorted(length for length in lengths if length > 0))
-        return cls(assumed, weight, known, (0, *accumulate(reversed(known)))[::-1])
+        return cls(lengths=known, sums=(0, *accumulate(reversed(known)))[::-1])
 
     def after(self, turns: int) -> float:
         """How many are expected after so many."""

@@ -22,9 +22,9 @@ def build(settings: ProviderSettings) -> AnthropicProvider:
 class AnthropicProvider:
     """Sends Messages requests to `settings.base_url` (Anthropic's by default)."""
 
-    def __init__(self, settings: ProviderSettings, *, default_base_url: str = DEFAULT_BASE_URL) -> None:
+    def __init__(self, settings: ProviderSettings) -> None:
         self._settings = settings
-        self._upstream = Upstream(settings, default_base_url=default_base_url)
+        self._upstream = Upstream(settings, default_base_url=DEFAULT_BASE_URL)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._settings.name} at {self._upstream.base_url}>"

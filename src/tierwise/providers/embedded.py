@@ -88,7 +88,6 @@ def _usual_threads() -> int:
 class _EngineKey:
     weights: Path
     context_tokens: int
-    parallel: int
     threads: int
 
 
@@ -102,8 +101,8 @@ class _Engine:
         params = xllamacpp.CommonParams()
         params.model.path = str(key.weights)
         params.model_alias = {name}
-        params.n_ctx = key.context_tokens * key.parallel  # llama.cpp divides it among the slots
-        params.n_parallel = key.parallel
+        params.n_ctx = key.context_tokens
+        params.n_parallel = 1  # more slots would divide the context among them; other requests wait
         params.verbosity = -1  # not a word on stdout or stderr
         params.api_keys = [self.token]
         params.hostnames = ["127.0.0.1"]
@@ -192,11 +191,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class EmbeddedProvider:
-    """Runs a GGUF model in this process. `parallel`: how many generations at once; more are queued."""
+    """Runs a GGUF model in this process, one generation at a time; other requests wait."""
 
-    def __init__(self, settings: ProviderSettings, *, parallel: int = 1) -> None:
+    def __init__(self, settings: ProviderSettings) -> None:
         self._settings = settings
-        self._parallel = parallel
         self._held: tuple[int, _EngineKey, _Engine, Upstream] | None = None
         self._starting = threading.Lock()
         self._broken = ""
@@ -280,7 +278,7 @@ class EmbeddedProvider:
                 self._broken = f"{weights} is no GGUF file; run `tierwise init`, or correct model_path"
                 raise ProviderFailure(OutcomeKind.UNAVAILABLE, self._broken)
             context = self._settings.context_tokens or min(model.context_tokens, _DEFAULT_CONTEXT_TOKENS)
-            key = _EngineKey(weights, context, self._parallel, self._settings.threads or _usual_threads())
+            key = _EngineKey(weights, context, self._settings.threads or _usual_threads())
             try:
                 engine = _acquire(key, model.id)
             except Exception as error:  # noqa: BLE001 - whatever llama.cpp throws means the same: it does not run here

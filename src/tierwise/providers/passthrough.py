@@ -31,7 +31,6 @@ _KEEP_IDLE_SECONDS = 30.0  # servers close idle connections after a minute or mo
 _MOST_IDLE = 256
 _SWEEP_SECONDS = 0.5
 _HIGH_WATER = 256 * 1024  # bytes of an answer that wait for a slow client before the upstream is told to wait
-_LOW_WATER = 64 * 1024
 _MOST_HEAD_BYTES = 256 * 1024
 
 
