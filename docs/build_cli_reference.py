@@ -476,8 +476,8 @@ NOTES = {
 The keys of its JSON: [analysis-json](analysis-json.md). `--undo --json` gives `{"undone": [{"path", "how", "kept"}]}`.
 Where no call is found it says where it looked, and ends with 0. More: [analyze](../how-to/analyze.md).""",
     "replay": """\
-`low_usd` and `high_usd` are kind and unkind assumptions over the same calls. `prices_on` is null where each call has
-the prices of its day. `below_calls` go to a lower tier than their work asks for.""",
+`low_usd` and `high_usd` are the costs of the same calls under favourable and unfavourable assumptions. `prices_on` is
+null where each call has the prices of its day. `below_calls` go to a lower tier than their work asks for.""",
     "serve": """\
 Ctrl-C and SIGTERM let running calls finish; SIGHUP, or a change of a file, reads the configuration anew. More:
 [the gateway](../how-to/gateway.md).""",

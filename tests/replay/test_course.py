@@ -379,7 +379,7 @@ def test_each_assumption_says_what_it_adds() -> None:
     assert found.contributions[Assumption.OUTPUT_LENGTH] == 130 * 10_000
     assert found.contributions[Assumption.CACHE] == 5_200 * (4_000 - 100)
     assert found.contributions[Assumption.TOKENIZER] == found.expected_nanousd - found.expected_nanousd * 10 // 13
-    # Kind: the beginning that Opus found warm is warm here too. Unkind: as expected, and longer.
+    # Favourable: the beginning that Opus found warm is warm here too. Unfavourable: as expected, and longer.
     assert found.by_scenario[Scenario.LOW] == 5_200 * 100 + 7_800 * 4_000 + 13_000_000
     assert found.by_scenario[Scenario.HIGH] == 52_000_000 + 1_690 * 10_000
 

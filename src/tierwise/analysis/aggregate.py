@@ -1,10 +1,10 @@
 """Sessions added up: tables of where the money went, the range of what routing would have cost, what to change.
 
-**The range.** Each session is replayed under kind, expected and unkind assumptions; that is one half of not knowing.
-The other is which sessions there happened to be: sessions are drawn anew, with replacement, as many as there are, and
-the ratio of what they would have cost to what they did cost is taken, a thousand times from a fixed seed. The lower end
-is the 5th percentile of that ratio under kind assumptions, the upper end the 95th under unkind ones, each times what
-was really spent. Both halves are told apart as well, so that one sees which of them matters.
+**The range.** Each session is replayed under favourable, expected and unfavourable assumptions; that is one half of the
+uncertainty. The other is which sessions there happened to be: sessions are redrawn, with replacement, as many as there
+are, and the ratio of what they would have cost to what they did cost is taken, a thousand times from a fixed seed. The
+lower end is the 5th percentile of that ratio under favourable assumptions, the upper end the 95th under unfavourable
+ones, each times what was really spent. Both halves are also shown apart, so that one sees which of them matters.
 
 A policy that is expected to cost more than was spent is not recommended, and what is expected is then what was spent:
 nobody has to route. Its own figures stay beside that.

@@ -246,12 +246,12 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WayRow:
-    """A policy over the same calls, with what kind and unkind assumptions make of it: `tierwise replay`."""
+    """A policy over the same calls, under favourable and unfavourable assumptions: `tierwise replay`."""
 
     policy: Annotated[str, "its name"]
     expected_usd: Decimal
-    low_usd: Annotated[Decimal, "under kind assumptions"]
-    high_usd: Annotated[Decimal, "under unkind assumptions"]
+    low_usd: Annotated[Decimal, "under favourable assumptions"]
+    high_usd: Annotated[Decimal, "under unfavourable assumptions"]
     saved_pct: Annotated[Decimal, "of what was spent; negative where it is dearer"]
     moved_calls: Annotated[int, "that go to another model"]
     below_calls: Annotated[int, "that go to a lower tier than their work asks for"]

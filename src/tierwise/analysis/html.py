@@ -207,7 +207,7 @@ class _Page:
         yield f'<text class="quiet" x="0" y="98">from {self._usd(might.low_usd)}</text>'
         yield f'<text class="quiet end" x="100%" y="98">to {self._usd(might.high_usd)}</text>\n</svg>\n'
         yield (
-            "<figcaption>The dot is what is expected, the band runs from kind to unkind assumptions, over "
+            "<figcaption>The dot is what is expected, the band runs from favourable to unfavourable assumptions, over "
             f"{might.resamples:,} redrawn sets of sessions. The assumptions alone: "
             f"{self._usd(might.assumptions.low_usd)} to {self._usd(might.assumptions.high_usd)}; other sessions of the "
             f"same kind alone: {self._usd(might.sampling.low_usd)} to {self._usd(might.sampling.high_usd)}."

@@ -183,7 +183,10 @@ class _Screen:
         yield _line(Span("what routing's expected cost rests on", "bold"))
         for part in might.contributions:
             yield _line(f" {_fit(part.means, 64)}{self._money(part.usd).rjust(14)}")
-        for name, ends in (("assumptions, kind to unkind", might.assumptions), ("other sessions", might.sampling)):
+        for name, ends in (
+            ("assumptions, favourable to unfavourable", might.assumptions),
+            ("other sessions", might.sampling),
+        ):
             yield _line(f" {_fit(name, 44)}{self._money(ends.low_usd):>16} to {self._money(ends.high_usd):>14}")
         known = might.learned_from
         if known.conversations or known.turns or known.answers:

@@ -68,8 +68,9 @@ def command(
 ) -> None:
     """What you spent, and what routing would have saved, from transcripts on this machine.
 
-    Reads what Claude Code wrote down (~/.claude/projects, or PATHS): no key, no proxy, no configuration. Everything
-    stays on this machine. The saving is a range: kind to unkind assumptions, over redrawn sets of sessions.
+    Reads the transcripts that Claude Code keeps (~/.claude/projects, or PATHS): no key, no proxy, no configuration.
+    Everything stays on this machine. The saving is a range: favourable to unfavourable assumptions, over redrawn sets
+    of sessions.
     """
     if undo:
         _undo(_journal(), as_json=as_json)

@@ -16,7 +16,7 @@ __all__ = ["Assumptions", "Escalation", "Range", "shipped_assumptions"]
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A number that is not known: kind to the policy, expected, unkind."""
+    """A number that is not known: favourable to the policy, expected, unfavourable."""
 
     low: float
     expected: float

@@ -46,8 +46,8 @@ class Cost:
             return
         plain = rates.nanousd_by_output(expected, outputs, searches)
         if low is not expected or high is not expected:
-            kind, unkind = rates.nanousd(low, outputs[0], searches), rates.nanousd(high, outputs[2], searches)
-            plain = (kind, plain[1], unkind)
+            least, most = rates.nanousd(low, outputs[0], searches), rates.nanousd(high, outputs[2], searches)
+            plain = (least, plain[1], most)
         self.nanousd = plain if spread is _ONE else _spread(plain, spread)
 
     @property

@@ -10,7 +10,7 @@ __all__ = ["Assumption", "CallOutcome", "Lever", "LeverValue", "Scenario", "Sess
 
 
 class Scenario(StrEnum):
-    """How kindly the world treats a policy. What it costs rises from the first to the last."""
+    """How favourable the assumptions are to a policy. What it costs rises from the first to the last."""
 
     LOW = "low"
     EXPECTED = "expected"
