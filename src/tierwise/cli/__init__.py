@@ -31,7 +31,7 @@ VERBS = {
     "demo": "Run an agent task of five steps and see what routing does to its cost.",
     "route": "Say where a task would go, and why. Sends nothing.",
     "classify": "Say what texts ask for: task type, confidence, needs, tier.",
-    "eval": "Measure on labelled data of yours how good the classifier is.",
+    "eval": "Measure how good the classifier is on your own labelled data.",
     "run": "Run a task on the cheapest tier that does it well.",
     "exec": "Run `claude -p` on the cheapest model that does it well.",
     "serve": "Serve tools that can set a base URL: Claude Code, the Anthropic and OpenAI SDKs.",

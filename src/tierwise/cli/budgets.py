@@ -34,7 +34,7 @@ def command() -> None:
     "--per",
     type=click.Choice(["day", "month", "total"]),
     required=True,
-    help="When it begins anew: at midnight, on the first of the month (both UTC), or never.",
+    help="When it resets: at midnight, on the first of the month (both UTC), or never.",
 )
 @click.option("--usd", type=USD, required=True, metavar="USD", help="The limit, as in 5.00.")
 @click.option("--warn-only", is_flag=True, help="Let calls through that exceed it, with a warning.")
@@ -54,9 +54,9 @@ def put(
 ) -> None:
     """Set a budget, or change the one that is there.
 
-    Give one of --key, --project and --all. A new budget counts what the gateway has spent in its period already (that
-    of a key from now on: calls do not record their key); where one is changed, what is spent of it stays spent.
-    Running gateways know of it a second later.
+    Give one of --key, --project and --all. A new budget counts what the gateway has already spent in its period
+    (except for calls that were pruned, or that an older version recorded without their key); where one is changed, what
+    is spent of it stays spent. Running gateways notice within about a second.
     """
     from tierwise.core.money import nanousd_to_usd, usd_to_nanousd
     from tierwise.ledger import Ledger
@@ -95,7 +95,7 @@ def put(
 def show(ctx: click.Context, /, *, as_json: bool) -> None:
     """List the budgets, and what is left of each.
 
-    Reserved is what calls that run may cost at most.
+    Reserved is the most that running calls may cost.
     """
     from tierwise.core.money import nanousd_to_usd
     from tierwise.ledger.budgets import Budgets

@@ -45,7 +45,7 @@ class _Claude(click.Group):
 def command(ctx: click.Context, /) -> None:
     """Run the Claude Code CLI through the gateway, which is started if none runs.
 
-    All arguments go to `claude`, but for `install`, `uninstall` and `status`, which are about tierwise's plugin for it
+    All arguments go to `claude`, except `install`, `uninstall` and `status`, which manage tierwise's plugin for it
     (the CLI's own: `tierwise claude -- install`). A gateway that was started for it ends with it.
     """
     if ctx.invoked_subcommand is None:
@@ -58,7 +58,7 @@ def command(ctx: click.Context, /) -> None:
 @click.option("--no-status-line", is_flag=True, help="Leave the settings alone.")
 @json_option
 def install(*, yes: bool, dry_run: bool, no_status_line: bool, as_json: bool) -> None:
-    """Install the plugin: subagents get the model that fits, sessions are recorded, /tierwise reports.
+    """Install the plugin: subagents get the model that suits, sessions are recorded, /tierwise reports.
 
     Shows first what is written and what changes in Claude Code's settings, and keeps a copy of them.
     """
@@ -99,7 +99,7 @@ def install(*, yes: bool, dry_run: bool, no_status_line: bool, as_json: bool) ->
 @command.command("uninstall")
 @json_option
 def uninstall(*, as_json: bool) -> None:
-    """Take the plugin away, and make the settings what they were."""
+    """Remove the plugin, and restore the settings."""
     from tierwise.integrations.claude_code import installing
     from tierwise.integrations.claude_code.places import Places
 

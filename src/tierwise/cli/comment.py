@@ -72,9 +72,10 @@ def command(
 ) -> None:
     """Say on a pull request what its agents cost, in one comment that sums up all runs.
 
-    For a step of GitHub Actions, after those that ran agents; the token is that of GITHUB_TOKEN. Counted is what was
-    called since the job began: Claude Code's transcripts, or the ledger (--source ledger). Where nothing can be written
-    on the pull request (a fork, no permission, GitHub in trouble), the job's summary has it, and the step ends well.
+    For a step of GitHub Actions, after those that ran agents; the token is that of GITHUB_TOKEN. It counts the calls
+    since the job began: from Claude Code's transcripts, or from the ledger (--source ledger). Where nothing can be
+    written on the pull request (a fork, no permission, GitHub in trouble), the job's summary has the figures, and the
+    step succeeds.
     """
     from tierwise.integrations.github.comment import markdown
     from tierwise.integrations.github.workflow import Workflow
@@ -203,7 +204,7 @@ def _publish(workflow: Workflow, spending: Spending, author: str | None) -> _Don
         return _Done("summary", why=f"{why} Otherwise the job needs the permission pull-requests: write.")
     except Unavailable as error:
         return _Done("summary", why=f"There is no comment: {error}.")
-    why = "Sums of earlier runs could not be read any more, and begin anew." if made.unread else ""
+    why = "The sums of earlier runs could no longer be read; counting starts again." if made.unread else ""
     if made.author != expected:
         why = f"The comment is by {made.author}: say --author {made.author}, or the next run makes another one."
     return _Done("created" if made.created else "updated", made.url, why, made.runs)

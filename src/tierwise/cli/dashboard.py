@@ -29,9 +29,9 @@ __all__ = ["command"]
 def command(ctx: click.Context, /, *, host: str, port: int, opens: bool, as_json: bool) -> None:
     """See money, quality and routing in a browser, from the ledger.
 
-    It receives Claude Code's telemetry into the ledger, too. No gateway has to run; one that runs serves the same page
-    at /dashboard, with its rate limits and circuits, and takes telemetry as well. Anything but loopback demands keys,
-    of scopes metrics and receipts; calls for telemetry.
+    It also receives Claude Code's telemetry into the ledger. No gateway has to run; a running one serves the same page
+    at /dashboard, with its rate limits and circuits, and takes telemetry as well. Anything but loopback demands keys:
+    with the scopes metrics and receipts for the page, and calls for telemetry.
     """
     from tierwise import __version__
     from tierwise.core.errors import ConfigError

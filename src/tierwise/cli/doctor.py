@@ -66,7 +66,7 @@ class _Check:
 def command(ctx: click.Context, /, *, recover: bool, speed: bool, as_json: bool) -> None:
     """Check keys, local models, prices, ledger and configuration.
 
-    Says how to mend what is wrong. Exit code 0 when everything can be used (warnings allowed), 1 when something is
+    Says how to fix what is wrong. Exit code 0 when everything can be used (warnings allowed), 1 when something is
     broken. Keys are never shown, only whether they are set; nothing is sent to an API.
     """
     checks: list[_Check] = [_python()]

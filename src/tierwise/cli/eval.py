@@ -30,7 +30,7 @@ _CONFUSIONS = 8
 
 @click.group("eval")
 def command() -> None:
-    """Measure on labelled data of yours how good the classifier is.
+    """Measure how good the classifier is on your own labelled data.
 
     Every subcommand takes --json.
     """

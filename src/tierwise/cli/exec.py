@@ -29,13 +29,21 @@ _STDIN_SECONDS = 3.0
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.argument("words", nargs=-1, metavar="-- claude -p …", type=click.UNPROCESSED)
 @click.option("--task", metavar="TEXT", help="What it is asked, where the command itself does not say.")
-@click.option("--check", metavar="COMMAND", help="Run after each attempt, the answer on stdin; passes with 0.")
+@click.option(
+    "--check", metavar="COMMAND", help="Run after each attempt, with the answer on stdin; it passes with exit code 0."
+)
 @click.option("--before-retry", metavar="COMMAND", help="Run before each further attempt, as in 'git checkout .'.")
 @click.option("--json-schema", "schema_file", metavar="FILE", help="The answer must be JSON of this schema.")
 @click.option("--tasks", "tasks_file", metavar="FILE", help="Run each task of this file: JSON Lines with a text.")
 @click.option("--out", "out_file", metavar="FILE", help="With --tasks: append results here instead of printing them.")
-@click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True, help="With --tasks: at once.")
-@click.option("--resume", is_flag=True, help="With --tasks and --out: leave out what went well before.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="With --tasks: how many run at once.",
+)
+@click.option("--resume", is_flag=True, help="With --tasks and --out: skip what succeeded before.")
 @click.option("--project", metavar="NAME", help="Recorded with the call.")
 @task_options
 @click.option("--no-record", is_flag=True, help="Leave the ledger alone.")
@@ -60,9 +68,9 @@ def command(
 ) -> None:
     """Run `claude -p` on the cheapest model that does it well.
 
-    The model is chosen by what is asked. A run passes if the CLI says that it went well, its answer satisfies the JSON
-    schema, and the check ends with 0; otherwise the next model gets the task. The answer goes to stdout as the command
-    itself would print it, a receipt to stderr.
+    The model is chosen by what is asked. A run passes if the CLI reports success, its answer satisfies the JSON schema,
+    and the check exits with 0; otherwise the next model gets the task. The answer goes to stdout as the command itself
+    would print it, a receipt to stderr.
     """
     from dataclasses import replace
 

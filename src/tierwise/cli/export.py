@@ -37,7 +37,7 @@ _STATUSES = ("open", "answered", "failed", "cancelled", "not_run")
 @click.option("--tier", metavar="TIER", help="Only calls that this tier answered.")
 @click.option("--model", metavar="ID", help="Only calls that this model answered.")
 @click.option("--session", metavar="NAME", help="Only calls of this session.")
-@click.option("--status", type=click.Choice(_STATUSES), help="Only calls that ended so.")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only calls with this status.")
 @json_option
 @click.pass_context
 def command(
@@ -60,7 +60,7 @@ def command(
 ) -> None:
     """Write the ledger out as JSON Lines or CSV.
 
-    Rows come in the order of time, as they are read. Costs are exact decimal texts in US$, and empty (null) where no
+    Rows are written in order of time, as they are read. Costs are exact decimal texts in US$, and empty (null) where no
     price is known. --json is --format jsonl.
     """
     from tierwise.core.decisions import CallStatus

@@ -38,7 +38,7 @@ def command(
 ) -> None:
     """Say what a call really was, or whether it was good.
 
-    CALL_ID is what `tierwise run` prints and the ledger has. Given again, the new feedback takes the place of the old.
+    CALL_ID is what `tierwise run` prints and the ledger has. New feedback replaces the old.
     The ledger keeps no texts unless `ledger.capture_text` is on; --text-from gives the one of this call, of which what
     the classifier looks at is kept (1,200 characters at most).
     """

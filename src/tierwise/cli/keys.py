@@ -29,7 +29,7 @@ def command() -> None:
 
 @command.command("create")
 @click.argument("name")
-@click.option("--project", metavar="NAME", help="The project of its calls, where they name none.")
+@click.option("--project", metavar="NAME", help="The project of its calls, whatever their headers say.")
 @click.option(
     "--scope",
     "scopes",
@@ -54,7 +54,7 @@ def create(
 ) -> None:
     """Make a key, and show its secret this once.
 
-    NAME is what lists and logs call it. The secret is all that stands on stdout. Only its hash is stored: when it is
+    NAME is what lists and logs call it. Only the secret is written to stdout. Only its hash is stored: when it is
     lost, revoke the key and make another.
     """
     from tierwise.ledger import Ledger
@@ -125,8 +125,8 @@ def show(ctx: click.Context, /, *, as_json: bool) -> None:
 def revoke(ctx: click.Context, /, *, key: str, as_json: bool) -> None:
     """Refuse a key from now on.
 
-    ID is what `tierwise keys list` shows; the key's name does where only one key in use has it. Running gateways know
-    of it a second later. Calls that run go on.
+    ID is what `tierwise keys list` shows; the key's name will do where only one active key has it. Running gateways
+    notice within about a second. Running calls go on.
     """
     from tierwise.ledger.keys import Keys
 

@@ -64,11 +64,11 @@ def size(ctx: click.Context, /, *, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def batches(ctx: click.Context, /, *, forget: str | None, as_json: bool) -> None:
-    """List batches of which results are still to be read.
+    """List batches whose results are still to be read.
 
     What they cost is known once somebody reads their results through tierwise; until then their calls stay open. One
-    without a name of the provider's was being sent when its process ended, or its connection: it may or may not have
-    been taken. A forgotten one counts at what it was expected to cost, until its results are read after all.
+    without the provider's id was being sent when its process ended or its connection broke: it may or may not have
+    been accepted. A forgotten one counts at its expected cost, until its results are read after all.
     """
     from tierwise.core.money import format_usd, nanousd_to_usd
     from tierwise.ledger.batches import Batches
@@ -114,9 +114,9 @@ def batches(ctx: click.Context, /, *, forget: str | None, as_json: bool) -> None
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, *, as_json: bool) -> None:
-    """Check the file, and that all sums are those of its rows.
+    """Check the file, and that all sums agree with its rows.
 
-    Reads all of it, which takes a minute for some million calls. Exit code 1 where something is wrong.
+    Reads all of it, which takes a minute for some million calls. Exit code 1 if something is wrong.
     """
     from tierwise.ledger.care import verify as faults_of
 
@@ -129,7 +129,7 @@ def verify(ctx: click.Context, /, *, as_json: bool) -> None:
         for fault in faults:
             click.echo(fault)
         if any("not the sum of its rows" in fault for fault in faults):
-            click.echo("`tierwise ledger rebuild` makes the sums anew")
+            click.echo("`tierwise ledger rebuild` computes the sums again")
     else:
         click.echo(f"{path} is sound")
     if faults:
@@ -140,10 +140,10 @@ def verify(ctx: click.Context, /, *, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def rebuild(ctx: click.Context, /, *, as_json: bool) -> None:
-    """Make the sums that reports are read from anew, from the rows.
+    """Compute the sums behind reports again, from the rows.
 
     Others go on reading and writing meanwhile, and every report stays right; those over a long time take longer. It may
-    be interrupted: the next one goes on where it was, as does the gateway. Sums of calls that were pruned stay.
+    be interrupted: the next rebuild continues, and so does a running gateway. Sums of pruned calls stay.
     """
     with existing_ledger(ctx, "calls", _NO_LEDGER) as ledger:
         ledger.begin_rollup()
@@ -157,7 +157,7 @@ def rebuild(ctx: click.Context, /, *, as_json: bool) -> None:
     if as_json:
         echo_json({"ledger": path, "calls": totals.calls, "attempts": totals.attempts})
         return
-    click.echo(f"the sums of {totals.calls:,} calls with {totals.attempts:,} attempts are made anew")
+    click.echo(f"the sums of {totals.calls:,} calls with {totals.attempts:,} attempts are computed again")
 
 
 def _tell_progress(text: str) -> None:
@@ -175,7 +175,9 @@ def _tell_progress(text: str) -> None:
     help="Remove calls that began before then: 90d, 26w, 2026-01-01 (UTC).",
 )
 @click.option("--keep-rollups", is_flag=True, help="Keep their sums: what was spent and saved by day stays in reports.")
-@click.option("--shrink", is_flag=True, help="Give the free place back to the disk, too; nobody else may write then.")
+@click.option(
+    "--shrink", is_flag=True, help="Also give the free space back to the disk; nothing else may write meanwhile."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @click.pass_context
@@ -215,7 +217,7 @@ def prune(
 @json_option
 @click.pass_context
 def backup(ctx: click.Context, /, *, file: Path, as_json: bool) -> None:
-    """Copy it into FILE, as it is now, while others go on writing.
+    """Copy the ledger to FILE, as it is now, while others go on writing.
 
     FILE must not exist. It is a ledger like any other: set ledger.path to it, or put it in the place of a lost one.
     """

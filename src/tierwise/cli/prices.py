@@ -37,7 +37,7 @@ def command(ctx: click.Context, /, *, models: tuple[str, ...], on: datetime | No
 
     All models of the configured tiers, or those that are named: MODEL, or PROVIDER:MODEL for one that is in no tier.
     US$ per million tokens, by the length of the whole prompt where that matters. A model whose price nobody knows is
-    shown as unpriced: it is never taken for free.
+    shown as unpriced: it is never assumed to be free.
     """
     from tierwise.prices import PriceBook
 

@@ -40,7 +40,7 @@ __all__ = ["command"]
     "--policy", "policies", multiple=True, metavar="FILE", help="Also route as this configuration says (repeatable)."
 )
 @click.option(
-    "--prices", "priced_on", type=MOMENT, metavar="DAY", help="At the prices of this day, not of each call's."
+    "--prices", "priced_on", type=MOMENT, metavar="DAY", help="At the prices of this day, not of each call's day."
 )
 @click.option(
     "--models",

@@ -53,7 +53,7 @@ def command(
 
     Saved is what the answered calls would have cost on the baseline model, minus everything that was spent, failed
     attempts included: it can be negative. Calls with an unknown price are in neither, and are counted as unpriced;
-    what attempts that never ended may have cost stands apart, as open.
+    what attempts that never ended may have cost is shown separately, as open.
     """
     from tierwise.ledger import FeedbackCounts, Filter, Totals
     from tierwise.report.spend import ReportRow, period, spend

@@ -24,12 +24,24 @@ __all__ = ["command"]
 @click.option("--host", metavar="ADDRESS", help="Listen there. Anything but loopback demands keys.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Listen on this port; 0 takes any free one.")
 @click.option(
-    "--mode", type=click.Choice(["route", "observe"]), help="observe routes nothing and records what it would do."
+    "--mode", type=click.Choice(["route", "observe"]), help="observe routes nothing and records what routing would do."
 )
 @click.option("--workers", type=click.IntRange(1, 64), help="Serve with that many processes.")
-@click.option("--check", is_flag=True, help="Say what would be served, and end.")
-@click.option("--log-level", type=click.Choice(["error", "warning", "info"]), default="warning", show_default=True)
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--check", is_flag=True, help="Say what would be served, and exit.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["error", "warning", "info"]),
+    default="warning",
+    show_default=True,
+    help="How much to log to stderr; info has a line for each call.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines of text, or of JSON.",
+)
 @click.option("--trace", is_flag=True, help="Export traces by OTLP, as OpenTelemetry's variables (OTEL_…) say.")
 @json_option
 @click.pass_context

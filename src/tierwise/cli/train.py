@@ -31,9 +31,9 @@ _FEWEST = 10
 def command(ctx: click.Context, /, *, dry_run: bool, forget: bool, as_json: bool) -> None:
     """Learn from feedback that names the right task type.
 
-    Feedback counts where it has a type and the ledger has the text. Three parts in ten are held back, with half of the
+    Feedback counts where it has a type and the ledger has the text. Three tenths are held back, with half of the
     texts that come with tierwise; the correction is learned from the rest, and used only where it gets more of the
-    held-back feedback right, does not get the other texts wrong by more than half a point in a hundred, and sends none
+    held-back feedback right, lowers the accuracy on the other texts by at most half a percentage point, and sends none
     of them lower. Otherwise nothing is written, and the exit code is 1.
     """
     from tierwise.classifier import load_taxonomy

@@ -38,7 +38,7 @@ _USUAL = "claude_code"
 def source_options(function: F) -> F:
     """Adds PATHS and the options that say what is read."""
     for option in (
-        click.option("--fresh", is_flag=True, help="Read everything anew, and remember nothing."),
+        click.option("--fresh", is_flag=True, help="Read everything again, and remember nothing."),
         click.option("--local", "with_local", is_flag=True, help="Let models on this machine answer too."),
         click.option("--project", metavar="NAME", help="Only calls of this project, by its path or the end of it."),
         click.option("--until", type=MOMENT, metavar="WHEN", help="Only calls before then."),

@@ -28,7 +28,7 @@ _ENOUGH_EXAMPLES = 12
 def command() -> None:
     """Teach the classifier task types of your own, from a dozen examples.
 
-    A type is declared in your tierwise.toml, and what was learned lies in the folder tierwise.types beside it. The
+    A type is declared in your tierwise.toml, and what was learned is in the folder tierwise.types beside it. The
     shipped classifier is not trained again, so this takes seconds. Every subcommand takes --json.
     """
 
@@ -70,8 +70,8 @@ def add(
     """Learn a type from examples of it.
 
     FILE has one text a line, or JSON Lines with a "text" each: what people or programs really send when they want this,
-    as different from each other as it gets. At least 5; a dozen or more are much better. Given again, the new examples
-    take the place of the old ones. Says how well the type is recognised on examples that were held back, and how often
+    as different from each other as possible. At least 5; a dozen or more are much better. Given again, the new
+    examples replace the old ones. Says how well the type is recognised on examples that were held back, and how often
     other texts are taken for it.
     """
     from tierwise.classifier.taught import TypesFolder, parse_examples, relearn, untaught_classifier
@@ -278,7 +278,7 @@ def remove(ctx: click.Context, /, *, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def relearn_all(ctx: click.Context, /, *, as_json: bool) -> None:
-    """Learn all your types anew from their examples.
+    """Learn all your types again from their examples.
 
     After an upgrade that brought another classifier, after a folder was damaged, or after examples were edited by hand.
     A correction of `tierwise train` is kept where the classifier is the same, and otherwise has to be trained again.
@@ -300,7 +300,7 @@ def relearn_all(ctx: click.Context, /, *, as_json: bool) -> None:
     if as_json:
         echo_json({"relearned": sorted(learned), "correction_lost": lost})
         return
-    click.echo(f"learned anew: {', '.join(sorted(learned))}" if learned else "there is nothing to learn anew")
+    click.echo(f"learned again: {', '.join(sorted(learned))}" if learned else "there is nothing to learn again")
     if lost:
         click.echo("the correction of `tierwise train` was for another classifier and is gone; train again", err=True)
 
