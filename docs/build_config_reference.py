@@ -26,7 +26,7 @@ SCRIPT = "build_config_reference.py"
 INTRO = """\
 # Configuration
 
-tierwise works without any configuration. What you set goes over the shipped defaults, key by key:
+tierwise works without any configuration. What you set overrides the shipped defaults, key by key:
 
 1. the shipped defaults;
 2. your own file, `~/.config/tierwise/tierwise.toml` (`$XDG_CONFIG_HOME/tierwise/tierwise.toml`);
@@ -34,9 +34,9 @@ tierwise works without any configuration. What you set goes over the shipped def
 4. the environment.
 
 `--config FILE` and `TIERWISE_CONFIG` name one file that is read instead of 2 and 3. Tables are merged; a list (the
-models of a tier, the rules of the policy) is replaced as a whole; `[[prices]]` of all files are put together. An
+models of a tier, the rules of the policy) is replaced as a whole; `[[prices]]` of all files are combined. An
 unknown key is an error, and the message names the keys that are allowed there. Amounts and prices may be written as
-strings: `"0.10"`; a TOML float is read through its shortest text, never through a binary fraction.
+strings: `"0.10"`; a TOML float is read as its shortest decimal text, never as a binary fraction.
 
 A project's file that was only *found* cannot say where keys are sent: in it, a provider's `base_url` outside loopback,
 its `headers`, its `api_key_env` and its `api_key_envs` are errors. See
@@ -47,7 +47,7 @@ its `headers`, its `api_key_env` and its `api_key_envs` are errors. See
 
 # Section → (its class, its words, where its defaults stand in defaults.toml).
 SECTIONS: Mapping[str, tuple[type[BaseModel], str]] = {
-    "(top level)": (schema.ConfigFile, "Keys that stand before the first section, and the sections there are."),
+    "(top level)": (schema.ConfigFile, "Keys before the first section, and the sections that exist."),
     "[tiers.NAME]": (
         schema.TierSection,
         "A tier. Tiers are ordered as they are written, cheapest first; a new one goes to the top unless `after` says "
@@ -57,37 +57,38 @@ SECTIONS: Mapping[str, tuple[type[BaseModel], str]] = {
         schema.ModelSection,
         "A model: its limits, and what a request to it may carry. `ID` is `PROVIDER:MODEL`, or a bare id with "
         "`provider`; ids that begin with `claude-` belong to the provider `anthropic`. A model that is named in a tier "
-        "as `PROVIDER:MODEL` needs no section: what is not said is assumed by the provider's kind, see below.",
+        "as `PROVIDER:MODEL` needs no section: what is not given is assumed from the provider's kind, see below.",
     ),
     "[providers.NAME]": (schema.ProviderSection, "How a provider is reached."),
     "[policy]": (schema.PolicySection, "The decision tree and its numbers."),
     "[[policy.rules]]": (
         schema.RuleSection,
-        "One line of the decision tree. It applies when every condition given holds; the first that applies decides. "
+        "One line of the decision tree. It applies when every given condition holds; the first that applies decides. "
         "Giving rules replaces all the shipped ones.",
     ),
     "[overrides]": (
         schema.OverridesSection,
-        "Where you know better. Applied after the tree: tool, pattern, tag, type, and of these the first that matches.",
+        "For where you know better. Applied after the tree: tool, pattern, tag, type; the first that matches.",
     ),
     "[[overrides.patterns]]": (schema.PatternSection, "Texts that match go to a tier."),
-    "[limits]": (schema.LimitsSection, "Bounds of one call."),
+    "[limits]": (schema.LimitsSection, "Limits of one call."),
     "[ledger]": (schema.LedgerSection, "Where calls are recorded."),
     "[gateway]": (schema.GatewaySection, "How `tierwise serve` serves."),
     "[gateway.limits.FAMILY]": (
         schema.RateLimitSection,
         "What may be sent to a family of models (`opus`, `sonnet`, `haiku`, `fable`, or a model's id) in a minute. The "
-        "provider's own headers are followed anyway; these are ceilings.",
+        "provider's own headers are obeyed anyway; these are additional ceilings.",
     ),
     "[gateway.projects.NAME]": (
         schema.ProjectSection,
-        "What holds for the calls of one project, beside what holds for all. A call's project is its key's, else what "
-        "`x-tierwise-project` says, else `project`. Of the bounds of header, key and project the narrower holds.",
+        "Rules for the calls of one project, in addition to those for all. A call's project is that of its key, else "
+        "what `x-tierwise-project` says, else `project`. Of the bounds of header, key and project the narrowest "
+        "applies.",
     ),
     "[[prices]]": (
         schema.DatedPrice,
-        "The price of a model from a day on, in US$ per million tokens. From the day of a model's first private price "
-        "on, its shipped prices do not count.",
+        "The price of a model from a given day, in US$ per million tokens. From the day of a model's first private "
+        "price, its shipped prices do not apply.",
     ),
     "[[prices.bands]]": (schema.PriceSection, "Rates of requests with a longer prompt, in US$ per million tokens."),
     "[task_types.NAME]": (schema.TaskTypeSection, "A task type of your own."),
@@ -113,18 +114,18 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "[tiers.NAME]": {
         "models": "In order of preference: the first that can take the request and is available serves.",
         "retries": "How often a rejected or truncated reply is tried again on this tier.",
-        "after": "The tier that it stands above; without it, the order of writing.",
+        "after": "The tier that it is placed above; without it, tiers are in the order in which they are written.",
         "enabled": "`false` takes a tier out.",
     },
     "[models.ID]": {
         "provider": "A name under `[providers]`.",
         "context_tokens": "Prompt and output together must fit.",
-        "max_output_tokens": "The most that it gives.",
-        "tokenizer_factor": "Tokens it counts where Claude's tokenizer up to 4.5 counts one.",
-        "released": "First day; `tierwise estimate` leaves it out before.",
-        "retired": "First day without it.",
-        "price_as": "Price it as this model.",
-        "prompt_tokens_per_second": "Assumed speed of reading; for a local model, until it was measured.",
+        "max_output_tokens": "The most that it can answer.",
+        "tokenizer_factor": "How many tokens it counts where the tokenizer of Claude models up to 4.5 counts one.",
+        "released": "Its first day; before that, `tierwise estimate` leaves it out.",
+        "retired": "The first day without it.",
+        "price_as": "The model whose prices apply to it.",
+        "prompt_tokens_per_second": "Assumed speed of reading; for a local model, until it has been measured.",
         "output_tokens_per_second": "Assumed speed of writing, likewise.",
         "effort": "Whether it takes `output_config.effort`; a level is sent where the caller gives none.",
         "tools": "Takes tools.",
@@ -133,7 +134,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "forced_tool_use": "Takes `tool_choice` `any` and `tool`.",
         "sampling": "Takes `temperature`, `top_p`, `top_k`.",
         "prefill": "Takes a final assistant turn.",
-        "structured_output": "How it is held to a JSON schema; `none`: asked in words.",
+        "structured_output": "How it is made to follow a JSON schema; `none`: it is asked in words.",
     },
     "[providers.NAME]": {
         "kind": "`anthropic`, `ollama`, `embedded`, `openai`, `litellm`, or an installed entry point of group "
@@ -143,14 +144,14 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "api_key_envs": "Several keys, in place of `api_key_env`: the variables' names. The gateway spreads what it "
         "sends to a provider of kind `anthropic` over those that are set; everything else uses the first.",
         "one_account": "Whether `api_key_envs` are keys of one account (one organisation or workspace, which shares "
-        "its rate limits and its caches). Otherwise each is an account of its own.",
-        "auth": "How the key travels.",
+        "its rate limits and its caches). Otherwise each is a separate account.",
+        "auth": "How the key is sent.",
         "headers": "Sent with every request.",
         "stream": "Ask for a stream, which notices a dead server earlier.",
-        "connect_timeout_seconds": "Until the connection stands.",
+        "connect_timeout_seconds": "Until the connection is established.",
         "first_token_timeout_seconds": "Until the first piece of the answer; a cold local model may have to load.",
         "idle_timeout_seconds": "Between two pieces.",
-        "local": "Runs on this machine: free unless a price is configured, and asked whether it is there before use.",
+        "local": "Runs on this machine: free unless a price is configured, and asked before use whether it is there.",
         "model_path": "Embedded: a GGUF file to use instead of the installed weights.",
         "context_tokens": "Embedded: the context to load the model with.",
         "threads": "Embedded: threads to compute with.",
@@ -162,27 +163,27 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "roles": "Which tier plays which role of the tree: `local`, `processing`, `judgment`, `top`. `@top` is the "
         "highest tier, whichever that is.",
         "too_low_costs": "How many times worse it is to send work too low than to send it one tier too high, at three "
-        "boundaries: processing that must be right the first time, judgment, critical work. Stricter work that is "
-        "likelier than 1 / (1 + cost) counts. Higher is more careful and dearer.",
+        "boundaries: processing that must be right the first time, judgment, critical work. A boundary is crossed "
+        "where stricter work is likelier than 1 / (1 + cost). Higher is more careful and dearer.",
         "confident_above": "For the rules: below it, the strictest plausible alternative counts too.",
         "consider_alternatives_above": "For the rules: an alternative at least this likely is plausible.",
         "local_max_prompt_tokens": "Larger prompts do not go to the local role.",
         "local_max_output_tokens": "Nor do longer answers.",
-        "default_max_latency_seconds": "Time that a step may take on the local tier where the caller says nothing.",
+        "default_max_latency_seconds": "Time that a step may take on the local tier where the caller sets no limit.",
         "output_tokens": "Expected tokens of output by task type; `default` for the rest.",
         "second_opinion": "Ask a model of the local tier where the classifier is in doubt, before a run. It chooses "
         "among the classifier's candidates, within 2 seconds, and never sends work lower than `too_low_costs` allows.",
         "second_opinion_below": "In doubt: a confidence below this.",
     },
     "[[policy.rules]]": {
-        "name": "Short and stable; it is the `step` of the decision's reason.",
+        "name": "Short and stable; it becomes the `step` of the decision's reason.",
         "to": "The role of the tier.",
         "because": "The reason shown.",
-        "needs": "The strictest type needs one of these.",
-        "recoverable": "A mistake would, or would not, be noticed downstream.",
+        "needs": "The strictest of the text's types needs one of these.",
+        "recoverable": "Whether a mistake would be noticed downstream.",
         "unsure": "The classifier abstained, or what is plausible stays below `confident_above`.",
         "fits_local": "Small enough and in time on the local tier.",
-        "stakes": "As the caller gave them.",
+        "stakes": "The stakes that the caller gave.",
     },
     "[overrides]": {
         "tools": "Tool name → tier.",
@@ -194,21 +195,21 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[[overrides.patterns]]": {
         "match": "A regular expression, searched in the first and the last 4,000 characters of the task.",
-        "tier": "Where texts go that match.",
+        "tier": "Where matching texts go.",
     },
     "[limits]": {
         "max_cost_usd": "The whole climb. A task whose first rung is estimated above it is not run.",
         "deadline_seconds": "The whole climb, waits included.",
         "transient_retries": "Tries after a transient fault, on one rung.",
         "backoff_base_seconds": "Window of the first wait; it doubles each time, and the wait is a random part of it.",
-        "max_retry_after_seconds": "A server that asks for a longer wait is not waited for, even on the last rung.",
-        "backoff_cap_seconds": "The largest window. A server that asks for a longer wait is left for the next rung.",
-        "circuit_failures": "Failures in a row until a model is left alone.",
+        "max_retry_after_seconds": "If a server asks for a longer wait, the call does not wait, even on the last rung.",
+        "backoff_cap_seconds": "The largest window. Where a server asks for a longer wait, the next rung is asked.",
+        "circuit_failures": "Failures in a row after which a model is left alone.",
         "circuit_open_seconds": "For how long.",
     },
     "[ledger]": {
         "path": "The SQLite file.",
-        "synchronous": "`full` survives a power cut too, and is slower.",
+        "synchronous": "`full` also survives a power cut, and is slower.",
         "busy_timeout_ms": "How long to wait for another writer before a record goes to the spool.",
         "enabled": "`false` records nothing.",
         "capture_text": "Also keep what the classifier saw of each prompt (1,200 characters at most), for "
@@ -222,8 +223,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "cache_read": "Without it, as fresh input.",
         "cache_write_5m": "Without it, as fresh input.",
         "cache_write_1h": "Without it, as fresh input.",
-        "usd_per_web_search": "US$ a search.",
-        "usd_per_hour": "US$ an hour of computing, for a local model that costs by time.",
+        "usd_per_web_search": "US$ per search.",
+        "usd_per_hour": "US$ per hour of computing, for a local model that costs by time.",
         "bands": "See [[prices.bands]].",
         "source": "Where the number comes from; kept with the price.",
     },
@@ -237,20 +238,20 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[gateway]": {
         "host": "The address to listen on. Anything but loopback demands keys.",
-        "port": "0: any free one.",
-        "mode": "`route`, or `observe`: routes nothing and records what it would have done.",
+        "port": "The port to listen on; 0 takes any free one.",
+        "mode": "`route`; or `observe`, which routes nothing and records what routing would have done.",
         "workers": "Processes that serve, on one address, with one ledger and one set of limits. Not on Windows; a new "
-        "number takes a restart.",
+        "number needs a restart.",
         "upstream": "The provider that requests for a concrete model go to.",
         "routed_models": "Names of models that are routed; every other name passes through untouched.",
-        "embedded": "Whether the embedded model may answer. It is demonstration grade: a try-out, not for work.",
+        "embedded": "Whether the embedded model may answer. It is demonstration grade: for trying out, not for work.",
         "switch_margin": "A conversation moves to a cheaper model only where that saves this share of what the rest "
         "of it would cost.",
         "max_body_bytes": "A larger request is refused.",
-        "max_connections": "More at once are refused with 503.",
+        "max_connections": "Connections beyond this number are refused with 503.",
         "body_timeout_seconds": "Time that a client has to send its request.",
         "rate_limit_wait_seconds": "Time that a call may wait for a rate limit where no other tier is left; then it "
-        "gets 429 with a true `retry-after`.",
+        "gets 429 with an accurate `retry-after`.",
         "limits": "See [gateway.limits.FAMILY].",
         "projects": "See [gateway.projects.NAME].",
         "drain_seconds": "Time that running calls get when the gateway is told to stop.",
@@ -262,19 +263,20 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[gateway.projects.NAME]": {
         "min_tier": "What is routed does not go below it.",
-        "max_tier": "What is routed does not go above it, and a model by name above it, or of no tier, is refused.",
-        "routed_models": "Names of models that are routed for this project, beside `gateway.routed_models`.",
-        "observe": "`true`: nothing of it is routed, and what would have been done is recorded.",
+        "max_tier": "What is routed does not go above it; a model asked for by name that is above it, or in no tier, "
+        "is refused.",
+        "routed_models": "Names of models that are routed for this project, in addition to `gateway.routed_models`.",
+        "observe": "`true`: none of its calls are routed, and what routing would have done is recorded.",
     },
     "[task_types.NAME]": {
-        "family": "A built-in family, or one of your own.",
+        "family": "A built-in family, or your own.",
         "needs": "What it asks of a model.",
         "recoverable": "A wrong answer is cheap to notice and to retry downstream.",
         "description": "What it is.",
     },
 }
 
-# Defaults that stand in code, not in defaults.toml.
+# Defaults that are in code, not in defaults.toml.
 IN_WORDS: Mapping[tuple[str, str], str] = {
     ("(top level)", "project"): "none",
     ("[tiers.NAME]", "retries"): "1",
@@ -295,33 +297,39 @@ IN_WORDS: Mapping[tuple[str, str], str] = {
 
 ENVIRONMENT = (
     ("TIERWISE_CONFIG", "One configuration file, read instead of the user's and the project's."),
-    ("TIERWISE_LEDGER", "The ledger's file, over `ledger.path`."),
-    ("TIERWISE_PROJECT", "Over `project`."),
-    ("TIERWISE_BASELINE", "Over `baseline`."),
-    ("TIERWISE_MIN_TIER", "Over `overrides.min_tier`."),
-    ("TIERWISE_MAX_TIER", "Over `overrides.max_tier`."),
-    ("TIERWISE_MAX_COST_USD", "Over `limits.max_cost_usd`."),
-    ("TIERWISE_RECORDS", "Anything: the hooks of the plugin for Claude Code record nothing; set by `tierwise exec`."),
+    ("TIERWISE_LEDGER", "The ledger's file; overrides `ledger.path`."),
+    ("TIERWISE_PROJECT", "Overrides `project`."),
+    ("TIERWISE_BASELINE", "Overrides `baseline`."),
+    ("TIERWISE_MIN_TIER", "Overrides `overrides.min_tier`."),
+    ("TIERWISE_MAX_TIER", "Overrides `overrides.max_tier`."),
+    ("TIERWISE_MAX_COST_USD", "Overrides `limits.max_cost_usd`."),
+    ("TIERWISE_RECORDS", "If set, the hooks of the plugin for Claude Code record nothing; `tierwise exec` sets it."),
     ("TIERWISE_CLAUDE_SOCKET", "Where the plugin's hooks find the process that answers them."),
     ("TIERWISE_HOOK_SECONDS", "How long a hook of the plugin waits for its answer; 0.03 by default."),
     ("TIERWISE_JOB_INDEX", "Which job of a matrix this is, for `tierwise comment`; set by the GitHub Action."),
     ("ANTHROPIC_API_KEY", "Key of `providers.anthropic` (its `api_key_env`), sent as `x-api-key`."),
-    ("ANTHROPIC_AUTH_TOKEN", "Where there is no ANTHROPIC_API_KEY: sent as a bearer token."),
-    ("ANTHROPIC_BASE_URL", "Over `providers.anthropic.base_url`."),
-    ("OLLAMA_HOST", "Over `providers.ollama.base_url`, read as Ollama reads it: scheme, host and port are optional."),
+    ("ANTHROPIC_AUTH_TOKEN", "Used where ANTHROPIC_API_KEY is not set; sent as a bearer token."),
+    ("ANTHROPIC_BASE_URL", "Overrides `providers.anthropic.base_url`."),
+    (
+        "OLLAMA_HOST",
+        "Overrides `providers.ollama.base_url`, read as Ollama reads it: scheme, host and port are optional.",
+    ),
     ("OPENAI_API_KEY", "Key of `providers.openai`, sent as a bearer token."),
     ("OPENROUTER_API_KEY", "Key of `providers.openrouter`, sent as a bearer token."),
     ("XDG_CONFIG_HOME", "Where your own file is, in place of `~/.config`."),
-    ("ANTHROPIC_MODEL", "Claude Code's: on a name that the gateway routes, the plugin's hooks leave subagents alone."),
+    (
+        "ANTHROPIC_MODEL",
+        "Claude Code's own; where it names a model that the gateway routes, the plugin's hooks leave subagents alone.",
+    ),
     ("XDG_DATA_HOME", "Where the ledger is, in place of `~/.local/share`."),
     (
         "XDG_STATE_HOME",
-        "Where records wait while the ledger's folder cannot be written, and what the plugin knows of sessions is, in "
-        "place of `~/.local/state`.",
+        "Where records wait while the ledger's folder cannot be written, and where the plugin keeps what it knows of "
+        "sessions, in place of `~/.local/state`.",
     ),
     ("XDG_RUNTIME_DIR", "Where the plugin's socket is; else below `XDG_CACHE_HOME`."),
     ("XDG_CACHE_HOME", "Where the plugin's socket is, in place of `~/.cache`."),
-    ("NO_COLOR", "Anything: no colours."),
+    ("NO_COLOR", "If set, no colours."),
 )
 
 
@@ -418,7 +426,10 @@ def _assumed() -> list[str]:
     usual = {"sampling": True, "prefill": True, "forced_tool_use": True, "images": True, "tools": True}
     usual |= {"structured_output": "none", "prompt_tokens_per_second": 5000.0, "output_tokens_per_second": 60.0}
     out = ["## What is assumed of a model", ""]
-    out += ["Where its section says nothing, by the kind of its provider. Of other kinds, as of `openai`.", ""]
+    out += [
+        "Where its section says nothing, it depends on the kind of its provider. Other kinds count as `openai`.",
+        "",
+    ]
     rows = [[f"`{key}`", *(_show(facts.get(key, usual.get(key))) for facts in kinds.values())] for key in keys]
     rows += [["`thinking`", *["`none`"] * len(kinds)], ["`effort`", *["`false`"] * len(kinds)]]
     rows += [["`tokenizer_factor`", *["`1`"] * len(kinds)]]
@@ -488,12 +499,11 @@ def _environment() -> list[str]:
     known = {name for name, _ in ENVIRONMENT} - {"NO_COLOR"}  # rich's own
     if wrong := in_code ^ known:
         sys.exit(f"{SCRIPT}: variables of code and page differ: {', '.join(sorted(wrong))}")
-    out = ["## Environment", "", "Read when the configuration is; an empty value counts as not set.", ""]
+    out = ["## Environment", "", "Read together with the configuration; an empty value counts as not set.", ""]
     out += table(("variable", "what it does"), [(f"`{name}`", words) for name, words in ENVIRONMENT])
     return [
         *out,
-        "The usual proxy variables (`HTTPS_PROXY`, `NO_PROXY`, …) are honoured for every provider that is not on this "
-        "machine.",
+        "The usual proxy variables (`HTTPS_PROXY`, `NO_PROXY`, …) apply to every provider that is not on this machine.",
         "",
     ]
 
