@@ -131,6 +131,19 @@ def test_an_answer_goes_before_none(ledger: Ledger, better: Source, *, turned: b
     assert costs(ledger) == [1_000 + better.rank]
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["less first", "more first"])
+def test_whoever_read_more_of_a_transcript(ledger: Ledger, *, turned: bool) -> None:
+    """Of two readings of a reply that was being written the one that saw more stays, also where it is written first."""
+    less, more = (
+        Reported(one.call, replace(one.attempt, usage=Usage(100, output), cost_nanousd=output))
+        for one, output in ((report(Source.TRANSCRIPT), 2), (report(Source.TRANSCRIPT), 500))
+    )
+    for one in (more, less) if turned else (less, more):
+        record_reported(ledger, [one])
+    assert costs(ledger) == [500]
+    assert record_reported(ledger, [less, more]) == Recorded(known=2)
+
+
 def test_a_client_that_tags_its_calls_as_reported(ledger: Ledger) -> None:
     """Tags are the client's to choose: what we sent stays ours, and is neither doubled nor claimed."""
     for source in Source:

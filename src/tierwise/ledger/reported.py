@@ -178,8 +178,10 @@ def _together(one: Reported, stored: StoredCall) -> codec.Entry | None:
     """What two reports of a call come to; None: as it is stored."""
     before = Reported(stored.call, stored.attempts[0]) if stored.attempts else one
     worth, stored_worth = _worth(one.call), _worth(stored.call)
-    # A transcript grows, and an event is what it is: nobody changes it by sending another.
-    wins = worth > stored_worth or (worth == stored_worth and source_of(one.call) is not Source.TELEMETRY)
+    # An event is what it is: nobody changes it by sending another. A transcript grows: whoever read less of it may
+    # write later, and a fork's copy may break off within a reply.
+    grown = source_of(one.call) is not Source.TELEMETRY and _tokens(one) >= _tokens(before)
+    wins = worth > stored_worth or (worth == stored_worth and grown)
     fused = _filled(one, before) if wins else _filled(before, one)
     entry = fused.call, (fused.attempt,)
     return None if entry == (stored.call, stored.attempts) else entry
@@ -189,6 +191,10 @@ def _worth(call: CallRecord) -> tuple[bool, int]:
     """What a report goes by: one of the answer goes before one that saw none, such as of a transcript half written."""
     source = source_of(call)
     return call.status is CallStatus.ANSWERED, -1 if source is None else source.rank
+
+
+def _tokens(one: Reported) -> int:
+    return one.attempt.usage.prompt_tokens + one.attempt.usage.output_tokens
 
 
 def _filled(better: Reported, other: Reported) -> Reported:
