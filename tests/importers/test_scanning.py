@@ -320,6 +320,7 @@ def test_order_repetition_and_files_do_not_matter(
         (line(reply(9, 9, used=usage("many"))), "usage.output_tokens is no count of tokens"),
         (line(reply(9, 9, used=usage(-1))), "usage.output_tokens is no count of tokens"),
         (line(reply(9, 9, used=usage(10**30))), "usage.output_tokens is no count of tokens"),
+        (line(reply(9, 9, used=usage(10**9 + 1))), "usage.output_tokens is no count of tokens"),
         (line(reply(9, 9, used=usage(1.5))), "usage.output_tokens is no count of tokens"),
         (line(reply(9, 9, used=usage(True))), "usage.output_tokens is no count of tokens"),
         (line(reply(9, 9, message={"usage": None})), "a reply without usage"),

@@ -31,7 +31,8 @@ __all__ = [
     "usd",
 ]
 
-_MOST_TOKENS = 1_000_000_000_000  # a row that says more is mistaken
+_MOST_TOKENS = 10**9  # of one request: a thousand times the largest context there is. A row that says more is mistaken
+_MOST_USD = 10**12
 
 # Kinds of rows that are known and hold nothing of use here.
 PASSED_OVER = frozenset(
@@ -154,7 +155,7 @@ def usd(value: Json) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     found: Decimal | None = amount(value)
-    return None if found is None or found > _MOST_TOKENS else str(found)
+    return None if found is None or found > _MOST_USD else str(found)
 
 
 def is_image(block: Json) -> bool:

@@ -133,3 +133,10 @@ def test_models_that_nobody_has_a_price_for(tmp_path: Path, ledger: Ledger, tari
     assert (stored.attempts[0].cost_nanousd, stored.call.baseline_nanousd) == (None, None)
     assert (totals.unpriced_calls, totals.spent_nanousd) == (1, 0)
     assert tariff.price("claude-nova-9", date(2026, 11, 2)) is None
+
+
+def test_counts_beyond_reason(tmp_path: Path, ledger: Ledger, tariff: Tariff) -> None:
+    """A row whose counts no ledger could hold keeps no other request of its session from being recorded."""
+    mad = usage(5, server_tool_use={"web_search_requests": 10**12})
+    record(write(tmp_path / FILE, [human("x"), reply(1, 1, mad), reply(2, 2)]), ledger, tariff)
+    assert outputs(ledger) == [20]
