@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tests.gateway.conftest import settings_for
 from tests.integrations.conftest import QUICK
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.core.money import Usage, usd_to_nanousd
-from tierwise.core.settings import Settings
+from tierwise.core.settings import GatewaySettings, Overrides, ProjectSettings, Settings
 from tierwise.engine.router import AsyncRouter
 from tierwise.ledger import Ledger
 from tierwise.ledger.batches import Batches
@@ -448,6 +448,35 @@ def test_ceiling_of_a_request_is_kept(place: Place) -> None:
     assert [one["params"]["model"] for one in place.sent()["requests"]] == [HAIKU, HAIKU]
     verdicts = tierwise.judge_batch(requests, results, route=[OPUS], settings=place.settings)
     assert [verdict.again and verdict.again["tierwise"] for verdict in verdicts] == [None, {"min_tier": "sonnet"}]
+
+
+LOW = ProjectSettings(max_tier="haiku")
+
+
+@pytest.mark.parametrize(
+    ("bounded", "own", "floor"),
+    [
+        ({}, {}, "sonnet"),
+        ({"overrides": Overrides(max_tier="haiku")}, {}, None),
+        ({"overrides": Overrides(max_tier="haiku")}, {"max_tier": "opus"}, "sonnet"),  # its own goes before that
+        (
+            {"project": "shop", "gateway": GatewaySettings(projects={"shop": ProjectSettings(max_tier="haiku")})},
+            {},
+            None,
+        ),
+        ({"gateway": GatewaySettings(upstream="elsewhere")}, {}, None),  # which has no model above
+    ],
+)
+def test_what_is_to_be_sent_again_is_not_refused(
+    place: Place, bounded: dict[str, Any], own: dict[str, str], floor: str | None
+) -> None:
+    """No floor is asked for that a configured ceiling contradicts, or that no model of a batch's provider has."""
+    asked = {**request("a"), "tierwise": own} if own else request("a")
+    message = {"type": "message", "role": "assistant", "model": HAIKU, "content": [], "stop_reason": "end_turn"}
+    result = {"custom_id": "a", "result": {"type": "succeeded", "message": message}}
+    (verdict,) = tierwise.judge_batch([asked], [result], settings=replace(place.settings, **bounded))
+    assert verdict.why == "the reply was empty"
+    assert (verdict.again and verdict.again["tierwise"]) == (None if floor is None else {**own, "min_tier": floor})
 
 
 def test_beta_batches(place: Place) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any, cast
 
-from tierwise.core.catalog import Catalog
 from tierwise.core.decisions import OutcomeKind
 from tierwise.core.errors import InvalidTask
 from tierwise.core.json import JsonObject
@@ -75,7 +74,7 @@ def judge_batch(
         settings = load_settings()
     routed = frozenset({*settings.gateway.routed_models, *route})
     found = {str(plain.get("custom_id")): plain.get("result") for plain in map(_plain, results)}
-    return [_verdict(_plain(request), found, checks, routed, settings.catalog) for request in requests]
+    return [_verdict(_plain(request), found, checks, routed, settings) for request in requests]
 
 
 def _plain(value: Any) -> JsonObject:
@@ -89,7 +88,7 @@ def _verdict(
     results: Mapping[str, Any],
     checks: Sequence[UserCheck],
     routed: Collection[str],
-    catalog: Catalog,
+    settings: Settings,
 ) -> BatchVerdict:
     name, params = str(request.get("custom_id")), cast("JsonObject", request.get("params"))
     match results.get(name):
@@ -101,7 +100,7 @@ def _verdict(
             if checked.kind is OutcomeKind.ACCEPTED:
                 return BatchVerdict(name, True, model=model)
             may_climb = params.get("model") in routed and isinstance(model, str)
-            again = _one_up(request, catalog, str(model)) if may_climb else None
+            again = _one_up(request, settings, str(model)) if may_climb else None
             return BatchVerdict(name, False, checked.note or str(checked.kind), model, again)
         case {"type": "errored", "error": error}:
             kind = _kind(error)
@@ -125,17 +124,25 @@ def _kind(error: Any) -> str:
             return "unknown"
 
 
-def _one_up(request: JsonObject, catalog: Catalog, model: str) -> JsonObject | None:
-    """The request with the tier above this model's as its floor; None where none is, or it must not go there."""
+def _one_up(request: JsonObject, settings: Settings, model: str) -> JsonObject | None:
+    """The request with the next tier above this model's as its floor; None where it must go to none.
+
+    A floor that contradicts a ceiling, or that no model of the provider satisfies, has the whole next batch refused.
+    """
     told = request.get("tierwise")
     said = told if isinstance(told, dict) else {}
-    names = [spec.tier.name for spec in catalog]
-    at = [at for at, spec in enumerate(catalog) for one in spec.models if model == one.id or _is_dated(model, one.id)]
-    ceiling = said.get("max_tier")
-    top = names.index(ceiling) if isinstance(ceiling, str) and ceiling in names else len(names) - 1
-    if not at or at[0] >= top:
+    tiers = settings.catalog.tiers
+    at = [at for at, spec in enumerate(tiers) for one in spec.models if model == one.id or _is_dated(model, one.id)]
+    if not at:
         return None
-    return {**request, "tierwise": {**said, "min_tier": names[at[0] + 1]}}
+    of_project = settings.gateway.projects.get(settings.project) if settings.project is not None else None
+    ceilings = (said.get("max_tier") or settings.overrides.max_tier, of_project and of_project.max_tier)
+    names = [spec.tier.name for spec in tiers]
+    top = min([len(names) - 1, *(names.index(name) for name in ceilings if isinstance(name, str) and name in names)])
+    upstream = settings.gateway.upstream
+    above = (spec for spec in tiers[at[0] + 1 : top + 1] if any(one.provider == upstream for one in spec.models))
+    floor = next(above, None)
+    return None if floor is None else {**request, "tierwise": {**said, "min_tier": floor.tier.name}}
 
 
 def _is_dated(model: str, name: str) -> bool:
