@@ -7,7 +7,8 @@ processes do not pass each other.
 
 What tierwise sent itself (the gateway, a wrapped client) has ids of its own. A report of such a request finds it by its
 session and request id, and is left out. Where our own record comes later, out of a spool say, writing it removes the
-report.
+report. Transcripts of older versions of Claude Code repeat a session's requests under the name of another that was
+forked from it: what is new in one is looked for among all that we sent at that time.
 
 Where a request has no id, as behind some endpoints, nothing tells whose it is: then the first source that records
 anything of a session has it for itself.
@@ -18,6 +19,7 @@ Some reports are of whole sessions, and tell the single calls no more (`tierwise
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +38,7 @@ __all__ = ["SOURCE_TAG", "Recorded", "Reported", "Source", "claim_session", "rec
 
 SOURCE_TAG = "source"
 _MARGIN_MS = 86_400_000  # clocks of two machines may differ, and sessions are taken up again
+_LONGEST_MS = 3_600_000  # that a request was sent before the first row of its reply
 
 
 class Source(StrEnum):
@@ -86,6 +89,7 @@ def record_reported(ledger: Ledger, reported: Sequence[Reported]) -> Recorded:
     """
     found = Recorded()
     reports = [_printable(one) for one in reported]
+    of_others = _sent_in_others(ledger, [one for one in reports if source_of(one.call) is Source.TRANSCRIPT])
 
     def entries(connection: sqlite3.Connection) -> Iterator[codec.Entry]:
         # Asked anew where the transaction is.
@@ -106,7 +110,7 @@ def record_reported(ledger: Ledger, reported: Sequence[Reported]) -> Recorded:
                 continue
             if session not in elsewhere:
                 elsewhere[session] = _Elsewhere.read(connection, session, reports)
-            if elsewhere[session].has(one):
+            if elsewhere[session].has(one) or _request(one) in of_others:
                 found.known += 1
             else:
                 found.added += 1
@@ -162,11 +166,38 @@ class _Elsewhere:
         """Whether somebody else recorded this call."""
         if self.claimed or one.call.started_at_ms < self.pruned_before_ms:
             return True
-        request = one.attempt.request_id
+        request = _request(one)
         if request is not None:
-            # Parts of a request, such as a compaction within it, are named for it.
-            return request.partition(":")[0] in self.requests
+            return request in self.requests
         return bool(self.sources - {source_of(one.call)})
+
+
+def _request(one: Reported) -> str | None:
+    """The upstream's id of a request. Parts of one, such as a compaction within it, are named for it."""
+    request = one.attempt.request_id
+    return None if request is None else request.partition(":")[0]
+
+
+def _sent_in_others(ledger: Ledger, reports: Sequence[Reported]) -> frozenset[str]:
+    """Requests of these that their sessions have no record of, and that we sent: in sessions of other names.
+
+    Those were sent long before a fork repeats them, so nobody who writes has to wait for this look.
+    """
+    told = {request: one.call for one in reports if (request := _request(one)) is not None}
+    sessions = {call.session for call in told.values() if call.session is not None}
+    if not sessions:
+        return frozenset()
+    requests = "SELECT request_id FROM calls JOIN attempts USING (call_id) WHERE"
+    with ledger._reading() as connection:
+        own = "session IN (SELECT value FROM json_each(?)) AND request_id IS NOT NULL"
+        for (request,) in connection.execute(f"{requests} {own}", [json.dumps(list(sessions))]):
+            told.pop(request.partition(":")[0], None)
+        if not told:
+            return frozenset()
+        times = [call.started_at_ms for call in told.values()]
+        sent = f"calls.started_at_ms BETWEEN ? AND ? AND call_id >= '{REPORTED_BEFORE}' AND request_id IS NOT NULL"
+        rows = connection.execute(f"{requests} {sent}", [min(times) - _LONGEST_MS, max(times)])
+        return frozenset(request for (request,) in rows if request in told)
 
 
 def _printable(one: Reported) -> Reported:

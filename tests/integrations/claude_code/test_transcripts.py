@@ -106,6 +106,20 @@ def test_what_the_gateway_recorded_is_left_out(
     assert outputs(ledger) == [20, 7]  # a request that did not go through it
 
 
+def test_copies_of_what_the_gateway_recorded(tmp_path: Path, ledger: Ledger, tariff: Tariff) -> None:
+    """Rows that a fork took over, and that do not say so, are no second call of what the gateway recorded."""
+    path = write(tmp_path / FILE, [human("Fix it"), reply(1), reply(2, 3)])
+    with Ledger(tmp_path / "other.db") as other:
+        record(path, other, tariff)
+        for stored in other.calls():
+            sent, attempts = gateway_call(stored, stored.attempts[0].request_id)
+            ledger.record(replace(sent, session=OTHER, started_at_ms=sent.started_at_ms - 60_000), attempts)
+    write(path, [human("Fix it"), reply(1), reply(2, 3), human("Go on"), reply(3, 9, usage(7))])
+    for _ in range(2):
+        record(path, ledger, tariff)
+        assert outputs(ledger) == [20, 20, 7]
+
+
 @pytest.mark.parametrize(
     "decided", [{}, {AGENT: Given("haiku", "the one before failed")}], ids=["nothing decided", "decided"]
 )
