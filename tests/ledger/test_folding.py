@@ -167,6 +167,21 @@ def test_making_the_sums_anew_ends_with_what_they_were(tmp_path: Path) -> None:
         assert verify(ledger) == []
 
 
+def test_what_comes_while_old_sums_are_still_to_be_removed(tmp_path: Path) -> None:
+    """It is in every view, folded or not, and does not go with the old sums in the end."""
+    with Ledger(tmp_path / "ledger.db", spool_dirs=(), clock_ms=lambda: NOW) as ledger:
+        fill(ledger)
+        stale(ledger)
+        ledger.record_many([(call(f"late{n}", started_at_ms=NOW), [attempt(f"late{n}")]) for n in range(9)])
+        ledger.sum_up(left=0)
+        assert ledger.is_behind
+        assert ledger.totals(KEYS, scan=False) == ledger.totals(KEYS, scan=True)
+        ledger.rebuild_rollup()
+        ledger.sum_up(left=0)
+        assert ledger.totals(KEYS, scan=False) == ledger.totals(KEYS, scan=True)
+        assert verify(ledger) == []
+
+
 class Interrupted(sqlite3.Connection):
     """A connection beside which something happens just before it takes the lock."""
 

@@ -386,6 +386,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.ledger.rebuild_rollup()
 
     @rule()
+    def begin_anew(self) -> None:
+        self.ledger.begin_rollup()
+
+    @rule(calls=st.integers(1, 2))
+    def extend(self, calls: int) -> None:
+        self.ledger.extend_rollup(calls)
+
+    @rule()
     def fold(self) -> None:
         self.ledger.sum_up(left=0)
 

@@ -290,11 +290,15 @@ def wants_folding(connection: sqlite3.Connection) -> bool:
 
 
 def fold(connection: sqlite3.Connection, now_ms: int) -> None:
-    """Folds all that has gathered, in transactions of its own."""
+    """Folds all that has gathered, in transactions of its own; not among stale rows, with which it would be removed."""
+    if summed_calls(connection).is_stale:
+        return
     _begin_rolling(connection)
     with _transaction(connection, write=False):
         hours_since = _copy_recent(connection, now_ms)
     with _transaction(connection, write=True):
+        if summed_calls(connection).is_stale:
+            return
         if not _is_as_copied(connection):
             connection.execute("DELETE FROM temp.gathered")
             connection.execute("DELETE FROM temp.rolled")

@@ -276,7 +276,7 @@ def _source(  # noqa: PLR0917 parts of one statement
         )
         all_values += [hours, *values]
     exact = [(name, getattr(where, name)) for name in (*CUTS, "tier", "model") if getattr(where, name) is not None]
-    chosen = "".join(f" AND {name} = ?" for name, _ in exact) + _times("hour", *rolled)
+    chosen = "".join(f" AND {name} = ?" for name, _ in exact) + _times("hour", *span)
     parts.append(f"SELECT {names}, hour FROM rollup_recent WHERE 1{chosen}")  # noqa: S608 as above
     all_values += [value for _, value in exact]
     for chosen, call_ids in _not_summed(summed, span):
