@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,33 @@ def test_pruned_calls_stay_in_the_sums(year: Ledger) -> None:
     assert verify(year) == []
     found = ledger_size(year)
     assert (found.calls, found.pruned_calls, found.pruned_before_ms) == (5, 48, TODAY - 30 * DAY_MS)
+
+
+class BegunAnew(Ledger):
+    """A ledger whose sums another process begins to make anew when they have been made here, once."""
+
+    other: Ledger | None = None
+
+    @contextmanager
+    def _summing(self) -> Iterator[sqlite3.Connection]:
+        with super()._summing() as connection:
+            yield connection
+        if self.other is not None:
+            other, self.other = self.other, None
+            other.begin_rollup()
+            other.extend_rollup()  # removes the old ones
+
+
+def test_nothing_is_pruned_that_is_not_in_the_sums(year: Ledger, opened: Opener) -> None:
+    """Where somebody begins to make the sums anew at that moment, they are made again before a call goes."""
+    before = year.totals(("day",))
+    with BegunAnew(year.path, spool_dirs=(), clock_ms=lambda: TODAY) as ledger:
+        ledger.open()
+        ledger.other = opened(clock_ms=lambda: TODAY)
+        prune(ledger, TODAY - 30 * DAY_MS, keep_rollups=True)
+        assert ledger.other is None
+    assert year.totals(("day",)) == before
+    assert verify(year) == []
 
 
 def test_pruned_calls_are_forgotten_where_nobody_keeps_their_sums(year: Ledger) -> None:

@@ -106,12 +106,16 @@ def prune(ledger: Ledger, before_ms: int, *, keep_rollups: bool) -> Pruned:
     before_ms = before_ms // MS_PER_DAY * MS_PER_DAY
     calls = attempts = 0
     # First of all: what goes is in the sums, and from now on nobody makes those anew from rows that are going.
-    if ledger.is_behind:
-        ledger.rebuild_rollup()
-    with ledger._summing() as connection:
-        gather_before(connection, before_ms)
-    with ledger._transaction() as connection:
-        connection.execute("UPDATE rollup_state SET pruned_before_ms = max(pruned_before_ms, ?)", (before_ms,))
+    is_summed = False
+    while not is_summed:
+        if ledger.is_behind:
+            ledger.rebuild_rollup()
+        with ledger._summing() as connection:
+            gather_before(connection, before_ms)
+        with ledger._transaction() as connection:
+            is_summed = not summed_calls(connection).is_behind  # else somebody has begun anew just now
+            if is_summed:
+                connection.execute("UPDATE rollup_state SET pruned_before_ms = max(pruned_before_ms, ?)", (before_ms,))
     while True:
         with ledger._transaction() as connection:
             found = connection.execute(
