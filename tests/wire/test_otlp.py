@@ -246,7 +246,16 @@ def test_numbers_that_are_none() -> None:
     assert one.attributes == {"a": math.inf}
 
 
-def test_a_body_of_nothing_but_fields() -> None:
-    """What would take long to read, and holds nothing, is refused."""
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"\x0a\x00" * 1_100_000, Encoding.PROTOBUF),
+        (b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[' + b"{}," * 1_000_000 + b"{}]}]}]}", Encoding.JSON),
+        (b'{"resourceLogs":[' + b"[]," * 1_000_000 + b"[]]}", Encoding.JSON),
+    ],
+    ids=["fields", "records", "lists"],
+)
+def test_a_body_of_nothing_but_empty_values(body: bytes, encoding: Encoding) -> None:
+    """What would take long to read, and much memory, and holds nothing, is refused."""
     with pytest.raises(NotOtlp, match="fewer records at once"):
-        Logs.read(b"\x0a\x00" * 1_100_000, Encoding.PROTOBUF)
+        Logs.read(body, encoding)

@@ -145,9 +145,14 @@ def _field(number: int, content: bytes) -> bytes:
 
 # ------------------------------------------------------------------ JSON
 
+# Of a request: what begins a value, those in texts too. A body of nothing but empty records would take gigabytes.
+_MOST_MARKS = 2_000_000
+
 
 def _of_json(body: bytes) -> Iterator[LogRecord | None]:
     """The records; None for one that is none."""
+    if sum(body.count(mark) for mark in b"{[,") > _MOST_MARKS:
+        raise NotOtlp(f"the body has more than {_MOST_MARKS:,} values; send fewer records at once")
     try:
         value: Json = json.loads(body)
     except (ValueError, RecursionError) as error:
