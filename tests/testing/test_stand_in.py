@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,7 +36,7 @@ def upstream() -> Iterator[StandInUpstream]:
 def call(
     upstream: StandInUpstream, path: str = "/v1/messages", body: Any = None, method: str = "POST", **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", int(upstream.url.rpartition(":")[2]), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", int(upstream.url.rpartition(":")[2]), timeout=60)
     try:
         data = json.dumps(body).encode() if body is not None else None
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -290,6 +293,26 @@ def test_a_client_that_hangs_up_is_recorded(upstream: StandInUpstream) -> None:
     assert not upstream.requests[1].closed_early
 
 
+@pytest.mark.parametrize("after_events", [0, 2])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_silence_lasts_until_the_test_ends_it(upstream: StandInUpstream, stream: bool, after_events: int) -> None:
+    """Before a reply or in the middle of it: nothing more comes before the event is set, and then all of it does."""
+    expected = call(upstream, body=ask(stream=stream))[2]
+    go = threading.Event()
+    upstream.fail(Fault.stall(after_events=after_events, until=go))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(call, upstream, body=ask(stream=stream))
+        while len(upstream.requests) < 2:
+            time.sleep(0.005)
+        assert not upstream.requests[1].wait_finished(0.05)
+        go.set()
+        status, _, body = answer.result()
+    assert status == 200
+    assert re.sub(rb"msg_\w+", b"", body) == re.sub(rb"msg_\w+", b"", expected)
+    assert upstream.requests[1].wait_finished()
+    assert not upstream.requests[1].closed_early
+
+
 def test_stopping_ends_stalled_connections_and_the_thread() -> None:
     """Leaving the context hangs on nothing and leaves no thread behind."""
     before = set(threading.enumerate())
@@ -322,7 +345,7 @@ def test_garbage_on_the_socket_does_not_disturb_others(upstream: StandInUpstream
     """Someone who does not speak HTTP is dropped; the next request is served."""
     with socket.create_connection(("127.0.0.1", int(upstream.url.rpartition(":")[2]))) as raw:
         raw.sendall(b"\x16\x03\x01 not http\r\n\r\n\r\n")
-        raw.settimeout(5)
+        raw.settimeout(60)
         raw.recv(100)
     assert call(upstream, body=ask())[0] == 200
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -62,6 +63,7 @@ class Fault:
     clean: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    until: threading.Event | None = None
     reply: StandInReply | None = None
 
     @classmethod
@@ -97,9 +99,14 @@ class Fault:
         return cls(kind=FaultKind.DELAY, seconds=seconds, reply=reply)
 
     @classmethod
-    def stall(cls, *, after_events: int = 0, reply: StandInReply | None = None) -> Fault:
-        """Then silence; the connection stays open until the client or the stand-in closes it."""
-        return cls(kind=FaultKind.STALL, after_events=after_events, reply=reply)
+    def stall(
+        cls, *, after_events: int = 0, until: threading.Event | None = None, reply: StandInReply | None = None
+    ) -> Fault:
+        """Then silence; the connection stays open until the client or the stand-in closes it.
+
+        With `until` the rest of the reply comes once that event is set: a test says how long an answer takes, no clock.
+        """
+        return cls(kind=FaultKind.STALL, after_events=after_events, until=until, reply=reply)
 
     @classmethod
     def reset(cls, *, after_events: int = 0, reply: StandInReply | None = None) -> Fault:

@@ -66,7 +66,7 @@ class RecordedRequest:
     closed_early: bool = False  # the client hung up before it had its answer
     _finished: threading.Event = field(default_factory=threading.Event, repr=False)
 
-    def wait_finished(self, timeout_seconds: float = 10.0) -> bool:
+    def wait_finished(self, timeout_seconds: float = 30.0) -> bool:
         """Wait until it was answered or given up; False when that took too long. Then `closed_early` is final."""
         return self._finished.wait(timeout_seconds)
 
@@ -545,9 +545,12 @@ class _Answer:
         head = self._head(200, content_type="application/json", content_length=str(len(body)))
         match fault.kind if fault else None:
             case FaultKind.STALL | FaultKind.RESET | FaultKind.CUT if fault:
-                if fault.after_events:
-                    await self._connection.write(head + body[: len(body) // 2])
-                return await self._die(fault)
+                sent = head + body[: len(body) // 2] if fault.after_events else b""
+                await self._connection.write(sent)
+                if await self._dies(fault):
+                    return False
+                await self._connection.write((head + body)[len(sent) :])
+                return True
             case FaultKind.ERROR_EVENT if fault:
                 return await self.error(fault.code, fault.error_type, fault.message)
             case FaultKind.MALFORMED_JSON:
@@ -584,8 +587,8 @@ class _Answer:
             await self._connection.write(head + body)
             return False
         mid_stream = fault and fault.kind in (FaultKind.STALL, FaultKind.RESET, FaultKind.CUT)
-        if fault and mid_stream and not fault.after_events and not fault.clean:
-            return await self._die(fault)
+        if fault and mid_stream and not fault.after_events and not fault.clean and await self._dies(fault):
+            return False
         kind = "text/event-stream; charset=utf-8"
         await self._connection.write(self._head(200, content_type=kind, transfer_encoding="chunked"))
         match fault.kind if fault else None:
@@ -597,8 +600,8 @@ class _Answer:
                 return await self._trickle(body, fault)
         for sent, event in enumerate(events):
             if fault and sent == fault.after_events:
-                if mid_stream:
-                    return await self._die(fault)
+                if mid_stream and await self._dies(fault):
+                    return False
                 if fault.kind is FaultKind.ERROR_EVENT:
                     error: JsonObject = {"type": fault.error_type, "message": fault.message}
                     await self._chunk(
@@ -609,14 +612,19 @@ class _Answer:
                     await self._chunk(b'event: content_block_delta\ndata: {"type": "content_block_delta", "ind\n\n')
                     return await self._end()
             await self._chunk(_framed(event, openai))
-        if fault and mid_stream:  # asked to die after more events than there are
-            return await self._die(fault)
+        if fault and mid_stream and await self._dies(fault):  # after more events than there are
+            return False
         if openai:
             await self._chunk(b"data: [DONE]\n\n")
         return await self._end()
 
-    async def _die(self, fault: Fault) -> bool:
+    async def _dies(self, fault: Fault) -> bool:
+        """What ends an answer in its middle, and whether it does: a silence may be over."""
         match fault.kind:
+            case FaultKind.STALL if fault.until is not None:
+                while not fault.until.is_set():  # noqa: ASYNC110 - another thread sets it, and none of ours may wait
+                    await asyncio.sleep(0.005)
+                return False
             case FaultKind.STALL:
                 await asyncio.Event().wait()
             case FaultKind.RESET:
@@ -624,7 +632,7 @@ class _Answer:
                 self._connection.reset()
             case FaultKind.CUT if fault.clean:
                 await self._end()
-        return False
+        return True
 
     async def _trickle(self, body: bytes, fault: Fault) -> bool:
         for start in range(0, len(body), fault.piece_bytes):
