@@ -22,7 +22,9 @@ from tierwise.testing import StandInUpstream
 KEY = "sk-stand-in-0123456789"
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
-# Timeouts short enough for a test of a stall, unless the test says otherwise.
+# What the tests that wait for a limit to strike give the router; all others give it more time than any machine needs.
+IMPATIENT = 0.3
+
 CONFIG = """
 [providers.anthropic]
 base_url = "{url}"
@@ -70,7 +72,7 @@ class Rig:
     clock: Clock = field(default_factory=Clock)
     problems: list[str] = field(default_factory=list)
 
-    def router(self, more: str = "", *, key: str | None = KEY, patience: float = 0.3, **options: Any) -> AsyncRouter:
+    def router(self, more: str = "", *, key: str | None = KEY, patience: float = 60.0, **options: Any) -> AsyncRouter:
         """A router of this configuration, with this clock and ledger."""
         path = self.folder / "tierwise.toml"
         path.write_text(CONFIG.format(url=self.upstream.url, more=more, patience=patience), "utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.conftest import KEY, Rig, until
+from tests.engine.conftest import IMPATIENT, KEY, Rig, until
 from tierwise.core.catalog import Model
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.core.errors import (
@@ -38,9 +38,9 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "intege
 QUIET = "[limits]\ntransient_retries = 0\n"
 
 
-async def _run(rig: Rig, more: str = "", **options: Any) -> Result:
+async def _run(rig: Rig, more: str = "", *, patience: float = 60.0, **options: Any) -> Result:
     options = {"task_type": "ranking", **options}
-    async with rig.router(more) as router:
+    async with rig.router(more, patience=patience) as router:
         return await router.run("put these in order: b, a", **options)
 
 
@@ -278,7 +278,7 @@ async def test_transient_faults_are_waited_out_on_the_same_model(rig: Rig, fault
     """Whatever breaks in passing: a wait, the same model, the same request, and an answer."""
     rig.upstream.fail(fault)
     rig.upstream.reply("a, b")
-    result = await _run(rig)
+    result = await _run(rig, patience=IMPATIENT if kind is OutcomeKind.TIMEOUT else 60.0)
     assert rig.models() == [HAIKU, HAIKU]
     assert rig.bodies()[0] == rig.bodies()[1]
     assert [attempt.outcome for attempt in result.attempts] == [kind, OutcomeKind.ACCEPTED]
@@ -528,7 +528,7 @@ async def test_lone_surrogates_are_sent_as_what_they_can_be(rig: Rig) -> None:
 async def test_a_cancelled_call_hangs_up_and_leaves_its_record(rig: Rig, after: int) -> None:
     """Cancelled before or within the answer: the upstream sees the hang-up, the ledger has the call and its cost."""
     rig.upstream.fail(Fault.stall(after_events=after, reply=StandInReply.of_text("word " * 50, usage=USED)))
-    async with rig.router(patience=60.0) as router:
+    async with rig.router() as router:
         running = asyncio.create_task(router.run("order these", task_type="ranking"))
         await until(rig.upstream.calls)
         if after:
