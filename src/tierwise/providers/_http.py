@@ -235,9 +235,10 @@ class Upstream:
         """
         if self._problem:
             raise ProviderFailure(OutcomeKind.UNAUTHORIZED, self._problem)
+        client = self.client()  # the first of a process loads the HTTP library, which is none of the server's time
         progress = Progress()
         async with self.attempt(progress, Deadline(timeout_seconds, timeout_seconds, timeout_seconds)):
-            response = await self.client().get(self.base_url + path, headers=self.auth_headers())
+            response = await client.get(self.base_url + path, headers=self.auth_headers())
             if response.status_code != 200:
                 raise self.status_failure(response.status_code, response.headers, response.content, progress)
             return self.parse(response.content, progress)

@@ -7,6 +7,7 @@ Ollama's `/v1/messages` has no counterpart to `output_config.format`, its `/v1/c
 from __future__ import annotations
 
 import re
+import time
 
 from tierwise.core.catalog import Model
 from tierwise.core.decisions import OutcomeKind
@@ -20,7 +21,7 @@ __all__ = ["OllamaProvider", "build", "send_local"]
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
 LEAST_VERSION = (0, 14)
-_CHECK_SECONDS = 0.4  # each of two questions: together under a second
+_CHECK_SECONDS = 0.9  # for all that is asked; nobody there is known at once, a machine that computes may answer late
 
 
 def build(settings: ProviderSettings) -> OllamaProvider:
@@ -67,9 +68,11 @@ class OllamaProvider:
     async def check(self, model: Model) -> Availability:
         """Whether Ollama runs, is new enough and has pulled `model`; if not, what to do about it."""
         where = self._upstream.base_url
+        self._upstream.client()  # is opened before the time runs
+        ends = time.monotonic() + _CHECK_SECONDS
         try:
             version = _string(await self._upstream.get_json("/api/version", timeout_seconds=_CHECK_SECONDS), "version")
-            tags = await self._upstream.get_json("/api/tags", timeout_seconds=_CHECK_SECONDS)
+            tags = await self._upstream.get_json("/api/tags", timeout_seconds=max(0.0, ends - time.monotonic()))
         except ProviderFailure as failure:
             if failure.kind is OutcomeKind.CONNECTION:
                 return Availability(False, f"no Ollama at {where}; start it with `ollama serve`, or see ollama.com")
