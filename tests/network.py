@@ -57,7 +57,7 @@ def served(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[int]
     async def begin() -> asyncio.Server:
         return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
 
-    server = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
 
     async def end() -> None:
         server.close()
@@ -69,9 +69,9 @@ def served(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[int]
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 

@@ -188,7 +188,7 @@ def test_answer_comes_before_the_next_question(home: Path) -> None:
             talk.stdin.flush()
             assert json.loads(talk.stdout.readline())["task_type"] == expected
         talk.stdin.close()
-        assert talk.wait(30) == 0
+        assert talk.wait(60) == 0
 
 
 def test_person_at_a_terminal_gets_a_table(home: Path) -> None:
@@ -208,7 +208,7 @@ def test_person_at_a_terminal_gets_a_table(home: Path) -> None:
                 if not piece:
                     break
                 read += piece
-            running.wait(30)
+            running.wait(60)
         os.close(ours)
         outputs.append(read.decode())
     assert "task type" in outputs[0]

@@ -63,7 +63,7 @@ def test_it_shows_the_ledger_and_ends_when_told(shown: tuple[subprocess.Popen[st
     """Without a gateway; a page that listens does not hold it up."""
     process, url = shown
     base = url.removesuffix("/dashboard/")
-    with httpx2.Client(base_url=base, timeout=30.0) as client:
+    with httpx2.Client(base_url=base, timeout=60) as client:
         assert client.get("/api/v1/calls").json()["items"][0]["call_id"] == "one"
         limits = client.get("/api/v1/limits").json()
         assert not limits["available"]
@@ -73,7 +73,7 @@ def test_it_shows_the_ledger_and_ends_when_told(shown: tuple[subprocess.Popen[st
             assert next(lines).startswith("retry")
             process.send_signal(signal.SIGTERM)
             assert "tierwise" in "".join(lines)  # until it ends
-    process.wait(30)
+    process.wait(60)
     assert process.stderr is not None
     assert process.stderr.read() == ""
 

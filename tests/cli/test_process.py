@@ -239,7 +239,7 @@ def test_interrupted_while_reading_ends_with_130(home: Path) -> None:
         running.stdin.flush()
         running.stdout.readline()  # it is up, and waits for the next line
         running.send_signal(signal.SIGINT)
-        running.wait(30)
+        running.wait(60)
         assert running.stderr is not None
         assert running.stderr.read().split() == ["interrupted"]
     assert running.returncode == 130

@@ -178,11 +178,11 @@ def test_interrupted_call_is_on_record(home: Path, upstream: StandInUpstream, le
     """Ctrl-C while waiting for the API: code 130, the request is closed, and the ledger says cancelled."""
     upstream.fail(Fault.stall(after_events=2), times=None)
     with subprocess.Popen([PROGRAM, "run", "Summarise this"], stderr=subprocess.PIPE, text=True) as running:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not upstream.calls() and time.monotonic() < deadline:
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=30)
+        _, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert err.split() == ["interrupted"]
     assert upstream.calls()[0].wait_finished()

@@ -27,7 +27,7 @@ QUIET = {
     "DISABLE_TELEMETRY": "1",
 }
 RETRIES = 1  # after the first try
-NEVER_SECONDS = 60  # it takes one; what takes a minute hangs
+NEVER_SECONDS = 180  # it takes one; what takes three minutes hangs
 
 
 @dataclass(frozen=True)

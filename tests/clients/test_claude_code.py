@@ -422,4 +422,4 @@ def test_tierwise_claude(upstream: StandInUpstream, claude: ClaudeCode, tmp_path
     assert said.status == 0, said
     assert said.json["result"] == f"This is the stand-in for {IDS['haiku']}: no model was run."
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60)

@@ -19,7 +19,7 @@ from tierwise.dashboard.refusals import Refused
 
 async def until(events: AsyncGenerator[bytes], name: str) -> Any:
     """What the next event of that name carries."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for event in events:
             head, _, data = event.decode().strip().partition("\n")
             if head == f"event: {name}":
@@ -163,6 +163,6 @@ async def test_all_are_sent_away_when_it_ends(asked: Asked) -> None:
     events = live.events()
     await anext(events)
     asked.runtime.stopping = True
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for _ in events:
             continue

@@ -81,7 +81,7 @@ def test_python_examples_run(page: Path, upstream: StandInUpstream, tmp_path: Pa
         env={**environment(upstream, tmp_path), "TIERWISE_PROJECT": "docs"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ from tierwise.ledger.store import StoredCall
 from tierwise.testing import StandInUpstream
 
 # One for all tests: to make one takes longer than most calls. No connection outlives its call.
-HTTP = httpx2.Client(timeout=30.0, limits=httpx2.Limits(max_keepalive_connections=0))
+HTTP = httpx2.Client(timeout=60, limits=httpx2.Limits(max_keepalive_connections=0))
 KEY = "sk-ant-client-0123456789"
 HEADERS = {"x-api-key": KEY, "anthropic-version": "2023-06-01", "content-type": "application/json"}
 
@@ -49,7 +49,7 @@ class Served:
     def post(self, body: bytes | str, path: str = "/v1/messages", **headers: str) -> httpx2.Response:
         """A request with the client's key."""
         given = {**HEADERS, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        return HTTP.post(self.url + path, content=body, headers=given, timeout=30.0)
+        return HTTP.post(self.url + path, content=body, headers=given, timeout=60)
 
     def calls(self) -> list[StoredCall]:
         """What the ledger holds, read as another process would."""
@@ -64,7 +64,7 @@ class Served:
     def stop(self) -> None:
         """Ends it; running calls finish first."""
         self.server.stop()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 
@@ -99,7 +99,7 @@ def stopping() -> Iterator[list[threading.Thread]]:
     threads: list[threading.Thread] = []
     yield threads
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -112,7 +112,7 @@ def started(upstream: StandInUpstream, settings: Settings, limits: ConnectionLim
     server = GatewayServer(app, sock, limits=limits)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < ends, "the gateway did not start"
         time.sleep(0.01)
@@ -164,11 +164,11 @@ class Process:
 
     def post(self, body: str, path: str = "/v1/messages") -> httpx2.Response:
         """A request with the client's key."""
-        return HTTP.post(self.url + path, content=body, headers=HEADERS, timeout=30.0)
+        return HTTP.post(self.url + path, content=body, headers=HEADERS, timeout=60)
 
     def wait_for_log(self, words: str) -> str:
         """The log, once these words are in it."""
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 60
         while words not in (text := self.log.read_text(encoding="utf-8")):
             assert time.monotonic() < ends, text
             time.sleep(0.02)
@@ -176,7 +176,7 @@ class Process:
 
     def ended(self) -> int:
         """Its exit status, once it has ended."""
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 Run = Callable[..., Process]
@@ -223,7 +223,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         while not said.endswith(b"}\n") and (line := process.stdout.readline()):
             said += line
         running.url = url = json.loads(said)["url"] if said else ""
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 60
         while url and not answers(url):
             assert time.monotonic() < ends, log.read_text(encoding="utf-8")
             time.sleep(0.02)
@@ -240,6 +240,6 @@ def run(tmp_path: Path) -> Iterator[Run]:
 def answers(url: str) -> bool:
     """Whether a gateway is there."""
     try:
-        return HTTP.get(f"{url}/healthz", timeout=5).status_code == 200
+        return HTTP.get(f"{url}/healthz", timeout=60).status_code == 200
     except httpx2.TransportError:
         return False

@@ -161,7 +161,7 @@ def test_the_workflow_s_nodes_are_requests_that_work(gateway: Served, upstream: 
                 }
                 body = json.loads(value(parameters["jsonBody"], item, env)) if parameters.get("sendBody") else None
                 method, url = parameters.get("method", "GET"), value(parameters["url"], item, env)
-                answer = httpx2.request(method, url, headers=headers, json=body, timeout=30)
+                answer = httpx2.request(method, url, headers=headers, json=body, timeout=60)
                 assert answer.status_code == 200, answer.text
                 whole = parameters["options"].get("response", {}).get("response", {}).get("fullResponse")
                 item = {"headers": dict(answer.headers), "body": answer.json()} if whole else answer.json()

@@ -177,7 +177,7 @@ def test_two_readers_at_once_settle_once(serve: Serve, upstream: StandInUpstream
     HTTP.get(f"{served.url}{PATH}/{made}", headers=HEADERS)
 
     async def read() -> list[int]:
-        async with httpx2.AsyncClient(timeout=30) as client:
+        async with httpx2.AsyncClient(timeout=60) as client:
             url = f"{served.url}{PATH}/{made}/results"
             answers = await asyncio.gather(*(client.get(url, headers=HEADERS) for _ in range(4)))
         return [len(answer.text.splitlines()) for answer in answers]

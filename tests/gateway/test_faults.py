@@ -68,11 +68,16 @@ FAULTS = {
 }
 
 
+def impatient(name: str) -> str:
+    """For a fault that is a silence a short time limit; for the others none that a slow machine could come to."""
+    return f"[providers.anthropic]\nidle_timeout_seconds = {1.0 if name == 'silent in the middle' else 60.0}\n"
+
+
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
 @pytest.mark.parametrize("name", list(FAULTS))
 def test_a_fault_upstream_ends_well_formed(serve: Serve, upstream: StandInUpstream, name: str, path: str) -> None:
     """In the client's dialect and as a failure in the ledger; an upstream's own answer is passed on as it is."""
-    gateway = serve(upstream, "[providers.anthropic]\nidle_timeout_seconds = 0.2")
+    gateway = serve(upstream, impatient(name))
     upstream.fail(FAULTS[name], times=2)
     for stream in (True, False):
         answer = gateway.post(body(stream=stream), path)
@@ -91,8 +96,7 @@ def test_a_fault_upstream_ends_well_formed(serve: Serve, upstream: StandInUpstre
 @pytest.mark.parametrize("name", list(FAULTS))
 def test_a_routed_call_outlives_a_fault(serve: Serve, upstream: StandInUpstream, name: str) -> None:
     """Not a byte of the broken attempt reaches the client while its model may still be left."""
-    toml = "[providers.anthropic]\nidle_timeout_seconds = 0.2\n[limits]\nbackoff_base_seconds = 0.01"
-    gateway = serve(upstream, toml)
+    gateway = serve(upstream, f"{impatient(name)}[limits]\nbackoff_base_seconds = 0.01")
     upstream.reply('{"a": 1}', times=None)
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
     config = {"format": {"type": "json_schema", "schema": schema}}
@@ -117,10 +121,10 @@ def test_an_upstream_that_is_silent_from_the_start_is_left_at_the_deadline(
     """504 when the request's own deadline is over, and the upstream sees the hang-up."""
     upstream.fail(Fault.stall(), times=None)
     gateway = serve(upstream)
-    answer = gateway.post(body(), x_tierwise_deadline="0.3")
+    answer = gateway.post(body(), x_tierwise_deadline="2")
     assert answer.status_code == 504
     assert answer.json()["error"]["type"] == "timeout_error"
-    assert upstream.requests[0].wait_finished(10)
+    assert upstream.requests[0].wait_finished()
     assert gateway.call().attempts[0].outcome is OutcomeKind.TIMEOUT
 
 
@@ -332,7 +336,7 @@ class Seen:
 
 def _load(url: str, stop: threading.Event, seen: list[Seen], number: int) -> None:
     """Sends calls one after the other and notes those that came whole, until there is nobody any more."""
-    with httpx2.Client(timeout=20) as client:
+    with httpx2.Client(timeout=60) as client:
         while not stop.is_set():
             stream = number % 2 == 0
             number += 2 if number % 3 else 3
@@ -356,7 +360,7 @@ def test_killed_under_load_it_has_every_call_that_a_client_saw_whole(run: Run, u
         with ThreadPoolExecutor(8) as pool:
             for number in range(8):
                 pool.submit(_load, gateway.url, stop, seen, number)
-            ends = time.monotonic() + 20
+            ends = time.monotonic() + 60
             while len(seen) < before + 150:
                 assert time.monotonic() < ends
                 time.sleep(0.01)

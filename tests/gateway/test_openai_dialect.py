@@ -38,14 +38,14 @@ def gateway(serve: Serve, upstream: StandInUpstream) -> Served:
 
 @pytest.fixture
 def client(gateway: Served) -> Iterator[Any]:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0, timeout=30) as made:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0, timeout=60) as made:
         yield made
 
 
 def raw(gateway: Served, **fields: Any) -> httpx2.Response:
     content = json.dumps({"model": HAIKU, "messages": ASK, **fields})
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    return HTTP.post(f"{gateway.url}/v1/chat/completions", content=content, headers=headers, timeout=30)
+    return HTTP.post(f"{gateway.url}/v1/chat/completions", content=content, headers=headers, timeout=60)
 
 
 @pytest.mark.parametrize("model", [HAIKU, AUTO])
@@ -275,7 +275,7 @@ def test_a_bearer_token_of_anthropics_stays_one(gateway: Served, upstream: Stand
     token = "sk-ant-oat01-abcdef"  # noqa: S105  of nobody
     content = json.dumps({"model": HAIKU, "messages": ASK})
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    HTTP.post(f"{gateway.url}/v1/chat/completions", content=content, headers=headers, timeout=30)
+    HTTP.post(f"{gateway.url}/v1/chat/completions", content=content, headers=headers, timeout=60)
     assert upstream.requests[0].headers["authorization"] == f"Bearer {token}"
     assert "x-api-key" not in upstream.requests[0].headers
 

@@ -8,10 +8,9 @@ import time
 from decimal import Decimal
 from typing import Any
 
-import httpx2
 import pytest
 
-from tests.gateway.conftest import HEADERS, KEY, Serve
+from tests.gateway.conftest import HEADERS, HTTP, KEY, Serve
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.testing import Fault, StandInReply, StandInUpstream
 
@@ -49,7 +48,7 @@ def test_bytes_are_the_same_at_both_ends(serve: Serve, upstream: StandInUpstream
     answer = gateway.post(
         sent, "/v1/messages?beta=true", anthropic_beta="a-2026-01-01,b-2026-02-02", x_claude_code_session_id="s1"
     )
-    direct = httpx2.post(f"{upstream.url}/v1/messages?beta=true", content=sent, headers=HEADERS, timeout=10)
+    direct = HTTP.post(f"{upstream.url}/v1/messages?beta=true", content=sent, headers=HEADERS)
     through, _ = upstream.requests
     assert through.body == sent
     assert through.query == "beta=true"
@@ -89,7 +88,7 @@ def test_what_it_cost_is_recorded_to_the_nanodollar(serve: Serve, upstream: Stan
     found = gateway.call()
     assert found.attempts[0].cost_nanousd == 37_000_000
     assert (found.call.status, found.call.model, found.call.tier) == (CallStatus.ANSWERED, "claude-opus-5-5", "opus")
-    receipt = httpx2.get(f"{gateway.url}/tierwise/calls/{answer.headers['x-tierwise-call-id']}").json()
+    receipt = HTTP.get(f"{gateway.url}/tierwise/calls/{answer.headers['x-tierwise-call-id']}").json()
     assert Decimal(receipt["cost_usd"]) == expected
     assert receipt["attempts"][0]["cache_write_1h_tokens"] == 2_000
 
@@ -195,9 +194,7 @@ def test_an_upstreams_error_is_recorded_before_the_client_sees_it(
     """A client that hangs up because of it cannot make a cancelled call of a failed one."""
     upstream.fail(Fault.error_event(after_events=events))
     gateway = serve(upstream)
-    with httpx2.stream(
-        "POST", f"{gateway.url}/v1/messages", content=body(stream=True), headers=HEADERS, timeout=10
-    ) as answer:
+    with HTTP.stream("POST", f"{gateway.url}/v1/messages", content=body(stream=True), headers=HEADERS) as answer:
         seen = b""
         for piece in answer.iter_raw():
             seen += piece
@@ -229,9 +226,9 @@ def test_a_client_that_hangs_up_ends_the_call_upstream(serve: Serve, upstream: S
         head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {len(content)}\r\n\r\n"
         client.sendall(head.encode() + content)
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
-    assert upstream.requests[0].wait_finished(10)
+    assert upstream.requests[0].wait_finished()
     assert upstream.requests[0].closed_early
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while (found := gateway.call()).call.status is not CallStatus.CANCELLED:
         assert time.monotonic() < ends
         time.sleep(0.05)
@@ -293,18 +290,18 @@ def test_what_is_not_there_is_a_404_in_the_dialect(serve: Serve, upstream: Stand
     """With the path, so that a wrong base URL is seen."""
     gateway = serve(upstream)
     assert gateway.post(body(), "/v2/messages").json()["error"]["type"] == "not_found_error"
-    assert httpx2.get(f"{gateway.url}/tierwise/calls/none").status_code == 404
+    assert HTTP.get(f"{gateway.url}/tierwise/calls/none").status_code == 404
 
 
 def test_it_answers_for_itself(serve: Serve, upstream: StandInUpstream) -> None:
     """Health, readiness, Claude Code's question whether somebody is there, and metrics of what was spent."""
     gateway = serve(upstream)
     gateway.post(body())
-    assert httpx2.head(gateway.url + "/").status_code == 200
-    assert httpx2.head(gateway.url + "/api/hello").status_code == 200
-    assert httpx2.get(gateway.url + "/healthz").json()["status"] == "ok"
-    assert httpx2.get(gateway.url + "/readyz").json()["ready"] is True
-    text = httpx2.get(gateway.url + "/metrics").text
+    assert HTTP.head(gateway.url + "/").status_code == 200
+    assert HTTP.head(gateway.url + "/api/hello").status_code == 200
+    assert HTTP.get(gateway.url + "/healthz").json()["status"] == "ok"
+    assert HTTP.get(gateway.url + "/readyz").json()["ready"] is True
+    text = HTTP.get(gateway.url + "/metrics").text
     assert (
         'tierwise_calls_total{model="claude-haiku-5-5",status="answered",task_type="summarization",tier="haiku"} 1.0'
         in text
@@ -350,7 +347,7 @@ def test_a_client_that_hangs_up_ends_a_call_through_a_provider_too(serve: Serve)
                 f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {len(content)}\r\n\r\n"
             )
             client.sendall(head.encode() + content)
-            ends = time.monotonic() + 10
+            ends = time.monotonic() + 60
             while not upstream.requests and time.monotonic() < ends:
                 time.sleep(0.01)
         (request,) = upstream.requests
@@ -366,9 +363,9 @@ def test_a_model_is_the_upstreams_or_a_routed_name(serve: Serve, upstream: Stand
     """One of them; a name that is none never becomes a part of an upstream's path."""
     gateway = serve(upstream)
     for name in ("claude-tierwise-auto", "claude-haiku-5-5"):
-        assert httpx2.get(f"{gateway.url}/v1/models/{name}", headers=HEADERS).json()["id"] == name
+        assert HTTP.get(f"{gateway.url}/v1/models/{name}", headers=HEADERS).json()["id"] == name
     for name in ("claude-unheard-of-9", "..%2Fmessages", "%2E%2E", "a/b", "a%3Fb"):
-        assert httpx2.get(f"{gateway.url}/v1/models/{name}", headers=HEADERS).status_code == 404
+        assert HTTP.get(f"{gateway.url}/v1/models/{name}", headers=HEADERS).status_code == 404
     assert [request.path for request in upstream.requests] == [
         "/v1/models/claude-haiku-5-5",
         "/v1/models/claude-unheard-of-9",
@@ -384,7 +381,7 @@ def test_a_key_as_a_bearer_token_goes_on_where_anthropic_expects_it(
     """As OpenAI's clients send it; tokens of OAuth, and what nobody knows, stay what they are."""
     gateway = serve(upstream)
     headers = {"authorization": f"Bearer {token}"}
-    httpx2.post(f"{gateway.url}/v1/chat/completions", content=body(), headers=headers)
+    HTTP.post(f"{gateway.url}/v1/chat/completions", content=body(), headers=headers)
     (request,) = upstream.requests
     sent = {name: request.headers[name] for name in ("x-api-key", "authorization") if name in request.headers}
     assert sent == {header: token if header == "x-api-key" else f"Bearer {token}"}
@@ -393,7 +390,7 @@ def test_a_key_as_a_bearer_token_goes_on_where_anthropic_expects_it(
 def test_models_are_the_upstreams_and_the_routed_names(serve: Serve, upstream: StandInUpstream) -> None:
     """In Anthropic's shape, the routed names first; they begin with claude, which is all that Claude Code keeps."""
     gateway = serve(upstream)
-    page = httpx2.get(f"{gateway.url}/v1/models?limit=1000", headers=HEADERS).json()
+    page = HTTP.get(f"{gateway.url}/v1/models?limit=1000", headers=HEADERS).json()
     ids = [model["id"] for model in page["data"]]
     assert ids[0] == "claude-tierwise-auto"
     assert "claude-haiku-5-5" in ids

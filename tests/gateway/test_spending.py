@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -36,7 +36,7 @@ def limit(
     *,
     scope: BudgetScope = BudgetScope.ALL,
     subject: str = "",
-    period: BudgetPeriod = BudgetPeriod.DAY,
+    period: BudgetPeriod = BudgetPeriod.TOTAL,
     hard: bool = True,
 ) -> Budget:
     with Ledger(gateway.ledger_path) as ledger:  # as `tierwise budgets set` does, in another process
@@ -55,7 +55,7 @@ def standing(gateway: Served) -> BudgetStanding:
 
 def settled(gateway: Served) -> BudgetStanding:
     """The budget once nothing is reserved."""
-    ends = time.monotonic() + 15
+    ends = time.monotonic() + 60
     while (found := standing(gateway)).reserved_nanousd:
         assert time.monotonic() < ends, found
         time.sleep(0.02)
@@ -67,14 +67,14 @@ def hanging_up(gateway: Served, content: str) -> Iterator[socket.socket]:
     """A request on a connection that is closed at the end, whether or not it was answered."""
     host, port = gateway.url.removeprefix("http://").split(":")
     data = content.encode()
-    with socket.create_connection((host, int(port)), timeout=20) as client:
+    with socket.create_connection((host, int(port)), timeout=60) as client:
         head = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: {len(data)}\r\n\r\n"
         client.sendall(head.encode() + data)
         yield client
 
 
 def until_recorded(gateway: Served, status: CallStatus) -> None:
-    ends = time.monotonic() + 15
+    ends = time.monotonic() + 60
     while any(found.call.status is not status for found in gateway.calls()):
         assert time.monotonic() < ends, gateway.calls()
         time.sleep(0.02)
@@ -115,14 +115,16 @@ def test_two_hundred_calls_at_once_do_not_overshoot(serve: Serve, upstream: Stan
 def test_a_refused_call_is_told_everything(serve: Serve, upstream: StandInUpstream, path: str, model: str) -> None:
     """402: which budget, how much is left of it, when it begins anew; in the dialect, with the call's id."""
     gateway = serve(upstream)
-    made = limit(gateway, "0.000001", scope=BudgetScope.PROJECT, subject="shop")
+    made = limit(gateway, "0.000001", scope=BudgetScope.PROJECT, subject="shop", period=BudgetPeriod.DAY)
+    before = datetime.now(UTC)
     refused = gateway.post(body(model), path, x_tierwise_project="shop")
+    midnights = {f"resets at {day + timedelta(days=1):%Y-%m-%d}T00:00Z" for day in (before, datetime.now(UTC))}
     assert refused.status_code == 402
     told = refused.json()["error"]
     assert told["type"] == ("insufficient_quota" if "chat" in path else "billing_error")
-    midnight = f"{datetime.now(UTC):%Y-%m-}"
-    for part in (made.budget_id, "project 'shop'", "is left", "resets at", midnight[:4]):
+    for part in (made.budget_id, "project 'shop'", "is left"):
         assert part in told["message"]
+    assert any(midnight in told["message"] for midnight in midnights)
     assert refused.headers["x-tierwise-call-id"] == gateway.call().call.call_id
     assert gateway.call().call.status is CallStatus.NOT_RUN
     assert not upstream.requests
@@ -179,11 +181,11 @@ def test_a_client_that_vanishes_leaves_nothing_reserved_and_nothing_running(
     gateway = serve(upstream)
     limit(gateway, "5")
     with hanging_up(gateway, body(stream=stream)):
-        ends = time.monotonic() + 15
+        ends = time.monotonic() + 60
         while not upstream.requests or not standing(gateway).reserved_nanousd:
             assert time.monotonic() < ends
             time.sleep(0.02)
-    assert upstream.requests[0].wait_finished(10)
+    assert upstream.requests[0].wait_finished()
     assert upstream.requests[0].closed_early
     until_recorded(gateway, CallStatus.CANCELLED)
     (attempt,) = gateway.call().attempts
@@ -302,7 +304,7 @@ def test_a_client_that_vanishes_while_it_waits_is_not_sent_for(serve: Serve, ups
     admission = gateway.gateway.admission
     assert admission is not None
     with hanging_up(gateway, body()):
-        ends = time.monotonic() + 15
+        ends = time.monotonic() + 60
         while not admission.waiting:
             assert time.monotonic() < ends
             time.sleep(0.02)
@@ -331,12 +333,12 @@ def test_one_session_does_not_keep_another_waiting(serve: Serve, upstream: Stand
             headers = {**HEADERS, "x-claude-code-session-id": session}
             return client.post(f"{gateway.url}/v1/messages", content=body(), headers=headers).status_code
 
-        # Close the family for a moment, let the line form, and see in what order it is let through.
-        upstream.fail(Fault.rate_limited(retry_after=2))
+        # Close the family for longer than it takes to form the line, and see in what order it is let through.
+        upstream.fail(Fault.rate_limited(retry_after=6))
         assert one("first") == 429
         order.clear()
         greedy = [pool.submit(one, "greedy") for _ in range(20)]
-        ends = time.monotonic() + 15
+        ends = time.monotonic() + 60
         while admission.waiting < 20:
             assert time.monotonic() < ends
             time.sleep(0.01)

@@ -45,7 +45,7 @@ class Host:
 
     def ended_call(self) -> StoredCall:
         """The only call, when its record is closed: who breaks one off does not wait for that."""
-        ends = time.monotonic() + 10
+        ends = time.monotonic() + 60
         while self.call().call.status is CallStatus.OPEN and time.monotonic() < ends:
             time.sleep(0.01)
         return self.call()

@@ -58,7 +58,7 @@ class Proxy:
     def calls(self, attempts: int) -> list[StoredCall]:
         """What is recorded, once there are that many attempts."""
         found: list[StoredCall] = []
-        for _ in range(1_000):
+        for _ in range(3_000):
             if self.ledger.exists():
                 with Ledger(self.ledger) as ledger:
                     found = list(ledger.calls())
@@ -100,14 +100,14 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
             for _ in range(600):
                 assert running.poll() is None, "the proxy ended before it listened"
                 try:
-                    httpx2.get(f"{found.url}/health/liveliness", timeout=5)
+                    httpx2.get(f"{found.url}/health/liveliness", timeout=60)
                     break
                 except httpx2.TransportError:
                     time.sleep(0.2)
             yield found
         finally:
             running.terminate()
-            running.wait(20)
+            running.wait(60)
 
 
 def test_proxy_serves_and_routes(proxy: Proxy) -> None:

@@ -68,7 +68,7 @@ class Routed:
 
     async def calls(self, attempts: int) -> list[StoredCall]:
         """What the ledger has, once that many attempts are there: LiteLLM tells of them when it finds the time."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 found = self.host.calls() if self.host.settings.ledger.path.exists() else []
                 if sum(len(one.attempts) for one in found) >= attempts:
@@ -320,7 +320,7 @@ def test_last_call_of_a_process_is_recorded(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-c", LAST_CALL, upstream.url],
             check=True,
-            timeout=120,
+            timeout=300,
             cwd=tmp_path,
             env={**os.environ, "HOME": str(tmp_path), "TIERWISE_LEDGER": str(ledger)},
         )

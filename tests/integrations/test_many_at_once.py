@@ -154,7 +154,7 @@ def _settled(many: Many, limit_nanousd: int) -> None:
     """Nothing stays reserved, and what was spent is what the attempts cost."""
     with Ledger(many.settings.ledger.path) as ledger:
         spent = sum(attempt.cost_nanousd or 0 for stored in ledger.calls() for attempt in stored.attempts)
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 60
     while (standing := many.standing()).reserved_nanousd:  # settled by a thread of its own
         assert time.monotonic() < ends
         time.sleep(0.02)

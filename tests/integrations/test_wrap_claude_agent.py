@@ -74,7 +74,7 @@ def test_nobody_else_may_use_it(host: Host, options: Any) -> None:
     url = tierwise.wrap(options, settings=host.settings).env["ANTHROPIC_BASE_URL"]
     body = {"model": "claude-tierwise-auto", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     for headers in ({}, {"x-tierwise-process": "guess"}):
-        assert httpx2.post(f"{url}/v1/messages", json=body, headers=headers).status_code == 401
+        assert httpx2.post(f"{url}/v1/messages", json=body, headers=headers, timeout=60).status_code == 401
     assert host.upstream.requests == []
 
 

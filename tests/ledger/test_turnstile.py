@@ -69,7 +69,7 @@ def test_who_dies_holds_nobody_up(file: IO[bytes]) -> None:
         thread.start()
         assert not through.wait(0.2)
         process.kill()
-        assert through.wait(20)
+        assert through.wait(60)
         thread.join()
 
 
@@ -90,7 +90,7 @@ def test_nobody_is_starved_and_nobody_intrudes(file: IO[bytes], tmp_path: Path) 
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()
         with turns:
             written = log.read_bytes()

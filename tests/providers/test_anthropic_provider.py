@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -229,13 +230,13 @@ async def test_garbage_usage_is_estimated_not_believed(upstream: StandInUpstream
 @pytest.mark.parametrize(
     ("changes", "timeout", "fault", "words"),
     [
-        ({"first_token_timeout_seconds": 0.1}, None, Fault.stall(), "no first token"),
-        ({"first_token_timeout_seconds": 0.1}, None, Fault.stall(after_events=1), "no first token"),
-        ({"idle_timeout_seconds": 0.1}, None, Fault.stall(after_events=5), "stopped"),
-        ({}, 0.1, Fault.stall(), "no complete answer"),
-        ({}, 0.1, Fault.stall(after_events=5), "no complete answer"),
-        ({"stream": False}, 0.1, Fault.stall(), "no complete answer"),
-        ({"stream": False}, 0.1, Fault.stall(after_events=1), "no complete answer"),
+        ({"first_token_timeout_seconds": 1.0}, None, Fault.stall(), "no first token"),
+        ({"first_token_timeout_seconds": 1.0}, None, Fault.stall(after_events=1), "no first token"),
+        ({"idle_timeout_seconds": 1.0}, None, Fault.stall(after_events=5), "stopped"),
+        ({}, 1.0, Fault.stall(), "no complete answer"),
+        ({}, 1.0, Fault.stall(after_events=5), "no complete answer"),
+        ({"stream": False}, 1.0, Fault.stall(), "no complete answer"),
+        ({"stream": False}, 1.0, Fault.stall(after_events=1), "no complete answer"),
     ],
 )
 async def test_a_stall_times_out_and_hangs_up(
@@ -250,15 +251,29 @@ async def test_a_stall_times_out_and_hangs_up(
     assert upstream.requests[0].closed_early
 
 
+class Reached(threading.Event):
+    """Is never set, and knows whether the stand-in waits for it already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = False
+
+    def is_set(self) -> bool:
+        self.waited_for = True
+        return False
+
+
 @STREAMED
 async def test_cancelling_closes_the_upstream_request(upstream: StandInUpstream, stream: bool) -> None:
     """A cancelled call leaves no orphan: the connection is closed, and what was used travels along."""
-    upstream.fail(Fault.stall(after_events=5))
+    silence = Reached()
+    upstream.fail(Fault.stall(after_events=5, until=silence))
     async with provider_for(upstream, stream=stream) as provider:
         task = asyncio.create_task(provider.send(request_for()))
-        while not upstream.requests:
+        while not silence.waited_for:
             await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)
+        for _ in range(100):  # what came before the silence is there to be read: turns of the loop, not time
+            await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task

@@ -158,7 +158,7 @@ async def test_other_users_of_the_machine_are_kept_out(provider: EmbeddedProvide
         headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
         request = urllib.request.Request(engine.url + path, data=body, headers=headers)  # noqa: S310 - loopback
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - loopback
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - loopback
                 return int(response.status)
         except urllib.error.HTTPError as error:
             return error.code

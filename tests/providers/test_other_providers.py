@@ -306,7 +306,7 @@ async def test_litellm_is_called_in_its_dialect(stream: bool) -> None:
 async def test_failures_through_litellm_are_told(fake: Any, kind: OutcomeKind) -> None:
     """Its exceptions, known and unknown, become kinds; no key in the words."""
     with pytest.raises(ProviderFailure) as caught:
-        await through(fake, idle_timeout_seconds=0.05).send(request_for(GPT))
+        await through(fake, idle_timeout_seconds=1.0).send(request_for(GPT))
     assert caught.value.kind is kind
     assert KEY not in str(caught.value)
 

@@ -12,7 +12,7 @@ from tierwise.providers.passthrough import Endpoint, PassThrough, Timeouts, Upst
 from tierwise.testing import Fault, StandInUpstream
 
 HEADERS = [(b"x-api-key", b"k"), (b"anthropic-version", b"2023-06-01"), (b"content-type", b"application/json")]
-QUICK = Timeouts(connect=2.0, first_byte=0.6, idle=0.6)
+QUICK = Timeouts(connect=2.0, first_byte=2.0, idle=2.0)
 
 
 def body(*, stream: bool = False, text: str = "Say hello") -> bytes:
@@ -122,7 +122,7 @@ async def test_silence_ends_in_a_timeout(pool: PassThrough) -> None:
                 await pool.request(endpoint, "POST", "/v1/messages", HEADERS, body=body(stream=True), timeouts=QUICK)
             ).read()
     assert later.value.answered
-    assert "0.6 s" in str(first.value)
+    assert "2 s" in str(first.value)
 
 
 async def test_closing_an_answer_hangs_up(pool: PassThrough) -> None:
@@ -240,7 +240,7 @@ async def test_who_gives_up_as_the_answer_comes_does_not_hang_up_on_the_next(poo
     async with server:
         endpoint = Endpoint.of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         first = asyncio.create_task(pool.request(endpoint, "GET", "/", []))
-        await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.wait_for(asked.wait(), 60)
         (connection,) = pool._active
         # All in one turn of the loop: it is cancelled, its answer comes, and somebody else takes the connection.
         first.cancel()
@@ -250,5 +250,5 @@ async def test_who_gives_up_as_the_answer_comes_does_not_hang_up_on_the_next(poo
         head = connection.send([b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"], QUICK)
         with pytest.raises(asyncio.CancelledError):
             await first
-        assert await (await asyncio.wait_for(head, 10)).read() == b"second"
+        assert await (await asyncio.wait_for(head, 60)).read() == b"second"
         await pool.aclose()

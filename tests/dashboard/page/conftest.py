@@ -24,7 +24,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 AXE = Path(sys.prefix) / "page" / "axe.min.js"
 WIDE, NARROW = 1280, 360
 VIEWS = ("overview", "task-types", "quality", "calls", "limits", "what-if")
-PATIENCE_MS = 15_000  # what takes so long hangs
+PATIENCE_MS = 60_000  # what takes so long hangs; Playwright itself expects everything within five seconds
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass
@@ -177,7 +178,7 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
         for served in made.running.values():
             served.server.stop()
         for served in made.running.values():
-            served.thread.join(20)
+            served.thread.join(60)
             assert not served.thread.is_alive()
 
 

@@ -19,7 +19,7 @@ from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.core.money import nanousd_to_usd
 from tierwise.ledger import Ledger
 from tierwise.ledger.store import StoredCall
-from tierwise.testing import RecordedRequest, StandInReply, StandInUpstream
+from tierwise.testing import Fault, RecordedRequest, StandInReply, StandInUpstream
 
 __all__ = ["claude", "home", "serve", "stopping"]  # fixtures of the clients' and the gateway's own tests
 
@@ -242,7 +242,8 @@ def test_a_pipe_that_nobody_writes_to_holds_nothing_up(run: Exec, upstream: Stan
 
 def test_a_run_that_takes_too_long_is_ended(run: Exec, upstream: StandInUpstream) -> None:
     """At the deadline the CLI is ended, what it may have used stays counted as an estimate, and the exit code is 4."""
-    said = run("--max-latency", "200ms", "--check", "true", "--", "claude", "-p", SUMMARY, *BARE)
+    upstream.fail(Fault.stall(), times=None)
+    said = run("--max-latency", "5s", "--check", "true", "--", "claude", "-p", SUMMARY, *BARE)
     assert (said.status, said.out) == (4, ""), said
     (stored,) = run.calls()
     (attempt,) = stored.attempts

@@ -40,6 +40,9 @@ def exporting(url: str, protocol: str = "http/json", **more: str) -> dict[str, s
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_ENDPOINT": url,
         "DISABLE_TELEMETRY": "",
+        # At its end it waits two seconds for who receives it, whom a busy machine may keep from answering for longer.
+        "CLAUDE_CODE_OTEL_SHUTDOWN_TIMEOUT_MS": "60000",
+        "CLAUDE_CODE_OTEL_FLUSH_TIMEOUT_MS": "60000",
         **more,
     }
 
@@ -59,7 +62,7 @@ def receiver(plugged: Plugged) -> Iterator[str]:
         said += line
     yield json.loads(said)["url"].removesuffix("/dashboard/")
     process.terminate()
-    process.wait(20)
+    process.wait(60)
     process.stdout.close()
 
 

@@ -84,7 +84,7 @@ def run(action: Any, job: Job, **inputs: str) -> subprocess.CompletedProcess[str
         cwd=job.folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -334,7 +334,7 @@ def test_ctrl_c_ends_it(environment: dict[str, str], home: Path) -> None:
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["id"] == 1
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == -signal.SIGINT
+        assert process.wait(60) == -signal.SIGINT
 
 
 def test_nothing_heavy_is_imported_before_a_question() -> None:
