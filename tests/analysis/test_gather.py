@@ -244,7 +244,7 @@ if __name__ == "__main__":
         children = running.stdout.readline().split()
         assert children
         running.send_signal(signal.SIGKILL)
-        running.communicate(timeout=60)  # ends when nobody holds its output any more: the children are gone
+        running.communicate(timeout=300)  # ends when nobody holds its output any more: the children are gone
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there is no such thing here")
@@ -284,7 +284,7 @@ if __name__ == "__main__":
 """
     with _started(tmp_path, program) as running:
         try:
-            out, err = running.communicate(timeout=60)
+            out, err = running.communicate(timeout=300)
         finally:
             running.kill()
     assert (out, err) == (b"interrupted\n", b"")

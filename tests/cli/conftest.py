@@ -117,7 +117,7 @@ def program(home: Path) -> Tierwise:
             input=stdin,
             env={name: value for name, value in wanted.items() if value is not None},
             capture_output=True,
-            timeout=60,
+            timeout=300,
             check=False,
             **more,
         )

@@ -112,7 +112,7 @@ def test_reader_that_goes_away_ends_it_quietly(home: Path, args: list[str]) -> N
     read, write = os.pipe()
     os.close(read)
     lines = b'{"text": "Summarise this"}\n' * 2000
-    done = subprocess.run([PROGRAM, *args], input=lines, stdout=write, stderr=subprocess.PIPE, check=False, timeout=60)
+    done = subprocess.run([PROGRAM, *args], input=lines, stdout=write, stderr=subprocess.PIPE, check=False, timeout=300)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
 
@@ -162,7 +162,7 @@ def test_closed_streams_are_no_crash(home: Path, closed: str) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == code
         assert "Traceback" not in done.stderr

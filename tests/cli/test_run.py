@@ -182,7 +182,7 @@ def test_interrupted_call_is_on_record(home: Path, upstream: StandInUpstream, le
         while not upstream.calls() and time.monotonic() < deadline:
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=300)
     assert running.returncode == 130
     assert err.split() == ["interrupted"]
     assert upstream.calls()[0].wait_finished()

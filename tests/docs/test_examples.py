@@ -129,7 +129,7 @@ def test_provider_by_entry_point_works(upstream: StandInUpstream, tmp_path: Path
         env=environment(upstream, tmp_path),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.stdout == "REWRITE THIS: KEEP QUIET\n", done.stderr
@@ -156,7 +156,7 @@ def test_importer_by_entry_point_works(tmp_path: Path) -> None:
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.stdout == "receipts\n", done.stderr

@@ -327,7 +327,7 @@ def test_interrupted(claude: ClaudeCode, upstream: StandInUpstream, book: PriceB
         stderr=subprocess.PIPE,
     ) as running:
         _until(lambda: bool(upstream.calls()))
-        time.sleep(0.5)  # until it has read what came: nothing tells
+        time.sleep(3.0)  # until it has read what came: nothing tells
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=NEVER_SECONDS)
     found = session(claude)

@@ -560,7 +560,7 @@ if __name__ == "__main__":
     assert done < 150
     assert len(children) == (processes if processes > 1 else 0)
     running.send_signal(signal.SIGKILL)
-    running.communicate(timeout=60)  # ends when nobody holds its output any more: the children are gone
+    running.communicate(timeout=300)  # ends when nobody holds its output any more: the children are gone
     with Readings(cache) as kept:
         found, _, todo = read(root, kept)
         assert found == sessions(root)

@@ -485,7 +485,7 @@ def test_keys_of_the_environment_are_not_the_configured_ones(host: Host) -> None
     env = {**os.environ, "ANTHROPIC_API_KEY": "sk-ant-around", "ANTHROPIC_AUTH_TOKEN": "token-around"}
     env |= {"TIERWISE_LEDGER": str(path.parent / "other.db")}
     told = [sys.executable, "-c", script, str(path), host.upstream.url]
-    done = subprocess.run(told, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(told, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     sent = [
         (request.headers.get("x-api-key"), request.headers.get("authorization")) for request in host.upstream.calls()
@@ -519,5 +519,5 @@ def test_missing_extra_says_what_to_install() -> None:
             "try:\n    from tierwise.integrations.pydantic_ai import TierwiseModel\n"
             "except ImportError as error:\n    print(error)\n"
         )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
         assert f"needs {module}: pip install 'tierwise[pydantic-ai]'" in done.stdout, done.stdout + done.stderr

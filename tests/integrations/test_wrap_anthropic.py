@@ -370,7 +370,7 @@ def test_script_that_closes_nothing_loses_nothing(host: Host, tmp_path: Path) ->
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("It burns.\n", "")

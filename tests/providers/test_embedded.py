@@ -198,7 +198,7 @@ def test_a_process_that_answered_exits_cleanly_and_silently() -> None:
     child = start(
         "reply = asyncio.run(ask('Say hello', 4)); mark('answered' if reply.usage.output_tokens else 'nothing')"
     )
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=300)
     assert (out, err, child.returncode) == ("answered\n", "", 0)
 
 
@@ -212,7 +212,7 @@ def test_a_process_exits_while_a_daemon_thread_is_generating() -> None:
         "asyncio.run_coroutine_threadsafe(ask('Tell a very long story', 1800), loop)\n"
         "time.sleep(2); mark('leaving')"
     )
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=300)
     assert (out, err, child.returncode) == ("leaving\n", "", 0)
 
 
@@ -229,7 +229,7 @@ def test_ctrl_c_still_reaches_python() -> None:
     assert child.stdout is not None
     assert child.stdout.readline() == "generating\n"
     os.kill(child.pid, signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=300)
     assert (out, err, child.returncode) == ("interrupted\n", "", 0)
 
 

@@ -35,7 +35,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByItself]:
     process = started(home)
     yield ByItself(url_of(process).removesuffix("/dashboard/"), path)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -217,7 +217,7 @@ def test_what_is_piped_is_handed_to_every_attempt(run: Exec, upstream: StandInUp
         env={**run.claude.environment, **run.environment},
         cwd=run.claude.cwd,
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, b"yes\n"), done

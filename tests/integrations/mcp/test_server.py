@@ -109,7 +109,7 @@ def tierwise(environment: dict[str, str], home: Path, *arguments: str) -> Any:
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     return json.loads(done.stdout, parse_float=Decimal)
