@@ -1,8 +1,14 @@
-"""Hypothesis, for all tests: how long an example takes to draw or to run is no failure, on whatever busy machine."""
+"""What holds for every test, and for the programs that tests start: none fails for how slow a busy machine is."""
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
+
+# Before anything imports numpy. Its threads wait for each other by spinning: where several workers share the
+# processors, learning a type takes ten times as much of them on all as on one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calm")
