@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,10 @@ def test_overview_compares_with_the_time_before(ledger: Ledger) -> None:
     """The time as long before is told beside it, and the points between add up to the whole."""
     for hour in range(48):
         ledger.record(*plain(f"{hour:02d}", NOW - hour * HOUR_MS))
-    found = Figures(ledger).overview(Scope(since_ms=NOW - 11 * HOUR_MS, until_ms=NOW + HOUR_MS), points=6)
+    found = Figures(ledger).overview(Scope(since_ms=NOW - 11 * HOUR_MS, until_ms=NOW + HOUR_MS), points=4)
     assert found.before is not None
     assert (found.measures.calls, found.before.calls) == (12, 12)
-    assert [point.measures.calls for point in found.points] == [2] * 6
+    assert [point.measures.calls for point in found.points] == [3] * 4
     assert found.points[0].start_ms == found.since_ms == NOW - 11 * HOUR_MS
     whole = Figures(ledger).overview()
     assert whole.before is None
@@ -180,12 +181,23 @@ def test_a_series_has_the_figures_of_its_stretches(ledger: Ledger, measure: Meas
     figures = Figures(ledger)
     scope = Scope(since_ms=NOW - 5 * HOUR_MS, until_ms=NOW + HOUR_MS)
     series = figures.series(scope, measure, by, points=3)
-    assert series.starts_ms == tuple(NOW - 5 * HOUR_MS + n * 2 * HOUR_MS for n in range(3))
+    assert series.starts_ms == tuple(NOW - hours * HOUR_MS for hours in (5, 4, 2, 0))
     for line in series.lines:
-        for start, value in zip(series.starts_ms, line.values, strict=True):
+        for (start, end), value in zip(pairwise((*series.starts_ms, series.until_ms)), line.values, strict=True):
             chosen: dict[str, Any] = {} if by is By.TOTAL else {by.value: line.name}
-            alone = figures.measures(Scope(since_ms=start, until_ms=start + series.step_ms, **chosen))
+            alone = figures.measures(Scope(since_ms=start, until_ms=end, **chosen))
             assert alone.value(measure) == value
+
+
+@pytest.mark.parametrize(("points", "hours"), [(60, 3), (30, 6), (9, 24), (3, 72)])
+def test_stretches_begin_where_clocks_begin_them(ledger: Ledger, points: int, hours: int) -> None:
+    """A week is cut at midnight and at whole multiples of its stretches, whenever it begins."""
+    for since_ms in (NOW - 7 * DAY_MS, NOW - 7 * DAY_MS + HOUR_MS):
+        scope = Scope(since_ms=since_ms, until_ms=since_ms + 7 * DAY_MS)
+        series = Figures(ledger).series(scope, Measure.CALLS, points=points)
+        assert series.step_ms == hours * HOUR_MS
+        assert series.starts_ms[0] == since_ms
+        assert all(start_ms % series.step_ms == 0 for start_ms in series.starts_ms[1:])
 
 
 def test_long_ago_is_told_by_the_day(ledger: Ledger) -> None:

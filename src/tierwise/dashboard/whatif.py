@@ -33,7 +33,7 @@ from tierwise.replay import (
     known_models,
     policy_named,
 )
-from tierwise.report.figures import By, Figures, Measure, Scope, saved_percent
+from tierwise.report.figures import By, Figures, Measure, Scope, saved_percent, stretch_hours
 
 __all__ = ["MOST_REPLAYED", "decide", "policies", "replayed"]
 
@@ -283,11 +283,11 @@ class _Sums:
         )
 
     def _line(self, points: int) -> tuple[int, list[models.ReplayPoint]]:
-        """Cost along the time, in about so many intervals of whole hours."""
+        """Cost along the time, in about so many intervals, as long as those of the other charts."""
         if not self._spent:
             return _HOUR_MS, []
         first, last = min(self._spent)[0], max(self._spent)[0]
-        step = _HOUR_MS * max(1, -(-(last - first) // (_HOUR_MS * points)))
+        step = _HOUR_MS * stretch_hours(-(-(last - first) // _HOUR_MS), points)
         real: Counter[int] = Counter()
         there: Counter[int] = Counter()
         for at, was, goes in self._spent:

@@ -52,6 +52,7 @@ __all__ = [
     "TierFigures",
     "saved_nanousd",
     "saved_percent",
+    "stretch_hours",
 ]
 
 
@@ -281,7 +282,8 @@ class Line:
 class Series:
     """A measure over time. All lines have a value for each of `starts_ms`; a stretch is `step_ms` long.
 
-    Stretches of weeks begin on Mondays (UTC), so that the first of them may be shorter, as the last of any may.
+    Stretches begin where clocks and calendars begin them (UTC; those of weeks on Mondays), so that the first and the
+    last may be shorter.
     """
 
     measure: Measure
@@ -619,7 +621,11 @@ _BANDS = 10
 
 
 class _Time(NamedTuple):
-    """A time in hours since 1970, and the stretches it is shown in: from its beginning on, or from a Monday on."""
+    """A time in hours since 1970, and the stretches it is shown in.
+
+    A stretch begins where clocks and calendars (UTC) begin one: at midnight, at a multiple of its hours, on a Monday. So
+    a bar is a day that people know, and holds the same as time goes on; the first and the last may be cut short.
+    """
 
     since: int
     until: int
@@ -627,7 +633,7 @@ class _Time(NamedTuple):
 
     @property
     def origin(self) -> int:
-        return self.since if self.step % WEEK else week_of(self.since)
+        return self.since // self.step * self.step if self.step % WEEK else week_of(self.since)
 
     @property
     def stretches(self) -> int:
@@ -660,12 +666,17 @@ def _time(connection: Snapshot, where: Filter, points: int) -> _Time:
         since = since if since is not None else found.since if found.since is not None else (until or 1) - 1
         until = until if until is not None else max(found.until or 0, since + 1)
     until = min(max(until, since + 1), since + _LONGEST_HOURS)
-    least = (until - since) / max(1, points)
-    step = next((step for step in _STEPS if step >= least), _STEPS[-1])
+    step = stretch_hours(until - since, points)
     whole = widened(connection, since * MS_PER_HOUR, None).since
     if step % 24 and where.session is None and is_by_day(connection, since):
         step = 24
     return _Time(since if whole is None else whole, until, step)
+
+
+def stretch_hours(hours: int, points: int) -> int:
+    """How long a stretch is where about so many of them make up so many hours: as people cut their time."""
+    least = hours / max(1, points)
+    return next((step for step in _STEPS if step >= least), _STEPS[-1])
 
 
 def _stretch_sums(
