@@ -623,8 +623,8 @@ _BANDS = 10
 class _Time(NamedTuple):
     """A time in hours since 1970, and the stretches it is shown in.
 
-    A stretch begins where clocks and calendars (UTC) begin one: at midnight, at a multiple of its hours, on a Monday. So
-    a bar is a day that people know, and holds the same as time goes on; the first and the last may be cut short.
+    A stretch begins where clocks and calendars (UTC) begin one: at midnight, at a multiple of its hours, on a Monday.
+    So a bar is a day that people know, and holds the same as time goes on; the first and the last may be cut short.
     """
 
     since: int
