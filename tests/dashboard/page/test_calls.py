@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from playwright.sync_api import expect
@@ -10,6 +11,7 @@ from playwright.sync_api import expect
 from tests.dashboard.page.conftest import PATIENCE_MS, Look
 from tests.gateway.conftest import HEADERS, HTTP, Serve, Served
 from tests.gateway.test_routing import SCHEMA, body
+from tests.ledger.records import attempt, call
 from tierwise.config import load_settings
 from tierwise.core.money import nanousd_to_usd
 from tierwise.ledger import Ledger
@@ -36,6 +38,32 @@ def test_new_calls_appear_as_they_are_made(look: Look, serve: Serve, upstream: S
     expect(rows).to_have_count(2)
     page.get_by_role("button", name="Go on").click()
     expect(rows).to_have_count(3)
+
+
+@pytest.mark.parametrize("view", ["overview", "calls"])
+def test_the_first_call_of_all_is_shown(look: Look, serve: Serve, upstream: StandInUpstream, view: str) -> None:
+    """A page that was opened before there was a call goes on from its first steps by itself."""
+    gateway = serve(upstream)
+    page = look(gateway).open(f"?view={view}")
+    expect(page.get_by_role("heading", name="No calls yet")).to_be_visible()
+    expect(page.get_by_text("today")).to_be_visible()  # it listens
+    gateway.post(body())
+    expect(page.get_by_role("heading", name="No calls yet")).to_have_count(0)
+    expect(page.locator("main").get_by_text("summarization").first).to_be_visible()
+
+
+def test_a_call_that_comes_leaves_the_others_alone(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """Rows that were there are not drawn anew: what is about to be clicked, or has the focus, stays what it was."""
+    gateway = serve(upstream)
+    gateway.post(body())
+    page = look(gateway).open("?view=calls")
+    rows = page.locator("tbody tr")
+    was = rows.first.element_handle()
+    rows.first.locator("button").first.focus()
+    gateway.post(body("Write a short story about a lighthouse keeper who collects storms"))
+    expect(rows).to_have_count(2)
+    expect(rows.last.locator("button").first).to_be_focused()
+    assert rows.last.evaluate("(row, was) => row === was", was)
 
 
 def test_live_calls_obey_the_filters(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
@@ -156,6 +184,33 @@ def test_older_calls_are_read_on(look: Look, full: Served) -> None:
     expect(page.locator("tbody tr")).to_have_count(100)
     times = [row.get_attribute("datetime") for row in page.locator("tbody time").all()]
     assert times == sorted(times, key=str, reverse=True)
+
+
+def test_older_calls_are_read_on_after_many_came(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """More calls come than an open log keeps: what it shows, and what it reads on to, leaves none out."""
+    gateway = serve(upstream)
+    gateway.post(body())
+    seen = look(gateway)
+    page = seen.open("?view=calls")
+    expect(page.get_by_text("today")).to_be_visible()  # it listens
+    now_ms = time.time_ns() // 1_000_000
+    with Ledger(gateway.ledger_path) as ledger:
+        ledger.record_many(
+            [
+                (
+                    call(f"c{n:03d}", started_at_ms=now_ms + n),
+                    (attempt(f"c{n:03d}", started_at_ms=now_ms + n),),
+                )
+                for n in range(130)
+            ]
+        )
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(100)
+    page.get_by_role("button", name="Older calls").click()
+    expect(rows.last).to_be_visible()
+    expect(page.locator("#announcer")).to_have_text("50 older calls")
+    shown = [one.get_attribute("data-key") for one in page.locator("tbody tr td:first-child button").all()]
+    assert shown == [f"calls-c{n:03d}" for n in range(129, 29, -1)]
 
 
 def test_budgets_are_set_and_removed(look: Look, serve: Serve, upstream: StandInUpstream) -> None:

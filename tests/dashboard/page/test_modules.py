@@ -174,3 +174,35 @@ def test_drawing_anew_keeps_the_place(page: Seen) -> None:
       return [at.dataset.key, at.selectionStart, at.selectionEnd, root.querySelector("details").open];
     """
     assert run(page, "dom", code) == ["a", 2, 3, True]
+
+
+def test_a_live_table_draws_what_changed(page: Seen) -> None:
+    """New rows, changed ones, others in another order, none left: it shows just those, and what is the same stays."""
+    code = """
+      const row = (key, text = key) => ({ key, text });
+      const [a, b, c] = ["a", "b", "c"].map((key) => row(key));
+      const columns = [{ name: "text", title: "Text", cell: (one) => one.text }];
+      const made = m.liveTable({ name: "t", caption: "T", columns, rows: [a, b], keyOf: (one) => one.key });
+      const body = made.element.querySelector("tbody");
+      const shown = () => [...body.children].map((one) => one.textContent + (one.matches(".fresh") ? "*" : ""));
+      const [of_a, of_b] = body.children;
+      const told = [];
+      for (const [rows, fresh] of [
+        [[c, a, b], ["c"]],
+        [[c, a, row("b", "B")], []],
+        [[b, c, a], []],
+        [[a, row("d")], ["d"]],
+        [[], []],
+      ]) {
+        made.update(rows, new Set(fresh));
+        told.push([shown(), of_a.parentElement === body, of_b.parentElement === body]);
+      }
+      return told;
+    """
+    assert run(page, "parts", code) == [
+        [["c*", "a", "b"], True, True],
+        [["c", "a", "B"], True, False],
+        [["b", "c", "a"], True, False],
+        [["a", "d*"], True, False],
+        [[], False, False],
+    ]

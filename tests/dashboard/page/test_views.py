@@ -125,6 +125,30 @@ def test_columns_sort(look: Look, full: Served) -> None:
     expect(head).to_have_attribute("aria-sort", "ascending")
 
 
+def test_drawing_a_view_anew_undoes_nothing(look: Look, full: Served) -> None:
+    """A chart that is read as a table, an order that was chosen, and the place in the page stay as calls come."""
+    seen = look(full)
+    page = seen.open(f"?{MONTH}")
+    panel = page.get_by_role("region", name="Cost over time, by tier", exact=True).first
+    panel.get_by_role("button", name="Table").click()
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    place = page.evaluate("scrollY")
+    assert place > 0
+    page.keyboard.press("r")
+    seen.settled()
+    expect(panel.get_by_role("columnheader", name="haiku")).to_be_visible()
+    assert page.evaluate("scrollY") == place
+    panel.get_by_role("button", name="Table").click()
+    expect(panel.locator("canvas")).to_have_count(1)
+    page.keyboard.press("2")
+    seen.settled()
+    head = page.get_by_role("columnheader", name="Calls", exact=True)
+    head.get_by_role("button").click()
+    page.keyboard.press("r")
+    seen.settled()
+    expect(head).to_have_attribute("aria-sort", "descending")
+
+
 def test_a_server_that_went_away_is_told_of(look: Look, full: Served) -> None:
     """What went wrong and what to do, not a blank page; and it goes on once the server is back."""
     seen = look(full)

@@ -44,6 +44,7 @@ export function timeChart({
   const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
   const element = h("div", {
     class: "chart",
+    css: { "min-height": `${height}px` }, // it is drawn once it is laid out: what lies below must not move then
     tabindex: "0",
     role: "group",
     "aria-label": `${title}: chart over time. Arrow keys move through it; the same figures are under Table.`,

@@ -272,9 +272,17 @@ let offering = null;
 function offer() {
   offering ??= setTimeout(async () => {
     offering = null;
-    page.choices = await get("choices").catch(() => page.choices);
+    const { first_call_at: began } = page.choices ?? {}; // that events told of, and the server may not know for a moment
+    const found = await get("choices").catch(() => page.choices);
+    page.choices = found && { ...found, first_call_at: found.first_call_at ?? began ?? null };
     if (!header.contains(document.activeElement)) drawHead(); // a picker that is open must not be disturbed
   }, SETTLE_MS);
+}
+
+/** The first call of all was made: what stands where there is none gives way. */
+function begin(call) {
+  page.choices = { ...page.choices, first_call_at: call.started_at };
+  show({});
 }
 
 /** Read again soon, since something happened. */
@@ -318,12 +326,17 @@ function listenAgain() {
         return;
       }
       const came = event === "calls" ? data.items : [];
+      if (came.length && page.choices?.first_call_at === null) begin(came[0]);
       if (came.length && isLive(page.state)) page.current?.calls?.(came);
       if (event === "missed") missed = true;
       if (came.length || missed) settle();
     },
     (connected) => {
       if (listening.signal.aborted) return;
+      if (connected && page.live?.connected === false) {
+        missed = true; // what happened meanwhile
+        settle();
+      }
       page.live = { totals: page.live?.totals, connected };
       drawStatus();
     },
@@ -335,7 +348,7 @@ document.addEventListener("visibilitychange", () => {
   listenAgain();
   if (goesOn()) show({});
 });
-setInterval(() => goesOn() && show({}), REFRESH_MS);
+setInterval(() => goesOn() && !page.current?.calls && show({}), REFRESH_MS);
 
 // ---------------------------------------------------------------- theme, keys
 

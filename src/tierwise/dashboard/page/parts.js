@@ -2,6 +2,8 @@
 
 import { download, h, replace, unique } from "./dom.js";
 
+const asTables = new Set(); // panels that the viewer reads as tables, which drawing them anew must not undo
+
 /**
  * A panel. `csv()` gives [head, ...rows] of what is seen, `png()` a blob; `table()` the same as a table, for those who
  * would rather read a chart.
@@ -12,17 +14,16 @@ export function panel({ title, note, tools = [], body, csv, png, table, name }) 
   const file = name ?? title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
   const buttons = [...tools];
   if (table) {
-    let shown = false;
-    const toggle = h(
-      "button",
-      { class: "plain", type: "button", "aria-pressed": "false", data: { key: `${file}-table` } },
-      "Table",
-    );
+    const toggle = h("button", { class: "plain", type: "button", data: { key: `${file}-table` } }, "Table");
+    const draw = () => {
+      toggle.setAttribute("aria-pressed", String(asTables.has(file)));
+      replace(inner, asTables.has(file) ? table() : body);
+    };
     toggle.addEventListener("click", () => {
-      shown = !shown;
-      toggle.setAttribute("aria-pressed", String(shown));
-      replace(inner, shown ? table() : body);
+      if (!asTables.delete(file)) asTables.add(file);
+      draw();
     });
+    draw();
     buttons.push(toggle);
   }
   if (csv)
@@ -84,12 +85,23 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+const sorted = new Map(); // by the name of a table: what the viewer sorted it by, which drawing it anew must not undo
+
 /**
  * A table that sorts. `columns`: {name, title, cell(row), value(row), number, csv}. `open(row)` makes rows open
  * something: the first cell holds a button for it, and the whole row takes a click.
  */
-export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }) {
-  const order = sort ? { ...sort } : null;
+export function table(options) {
+  return liveTable(options).element;
+}
+
+/**
+ * The same, of rows that come and change while it is shown: `update(rows, fresh)` draws those alone that are new or
+ * another object than before, and leaves the others, with the focus and what is selected in them, as they are.
+ */
+export function liveTable({ name, caption, columns, rows, open, sort, keyOf }) {
+  const order = sort ? (sorted.get(name) ?? { ...sort }) : null;
+  const drawn = new Map(); // by key: the row, and its element
   const body = h("tbody");
   const heads = columns.map((column) => {
     const head = h("th", { scope: "col", class: column.number ? "number" : null });
@@ -107,6 +119,7 @@ export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }
             click: () => {
               order.descending = order.name === column.name ? !order.descending : Boolean(column.number);
               order.name = column.name;
+              sorted.set(name, order);
               fill();
             },
           },
@@ -119,7 +132,7 @@ export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }
 
   function fill() {
     const by = order && columns.find((column) => column.name === order.name);
-    const sorted = by
+    const inOrder = by
       ? [...rows].sort((a, b) => compare(by.value(a), by.value(b)) * (order.descending ? -1 : 1))
       : rows;
     columns.forEach((column, i) => {
@@ -128,8 +141,30 @@ export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }
     });
     replace(
       body,
-      sorted.map((row) => line(row)),
+      inOrder.map((row) => line(row)),
     );
+  }
+
+  function update(next, fresh) {
+    rows = next;
+    const keys = new Set(rows.map(keyOf));
+    for (const [key, { element }] of drawn) {
+      if (keys.has(key)) continue;
+      element.remove();
+      drawn.delete(key);
+    }
+    let at = body.firstElementChild;
+    for (const row of rows) {
+      const known = drawn.get(keyOf(row));
+      const element = known?.row === row ? known.element : line(row);
+      element.classList.toggle("fresh", fresh.has(keyOf(row)));
+      if (known && known.element !== element) {
+        if (at === known.element) at = element;
+        replaceRow(known.element, element);
+      }
+      if (element === at) at = at.nextElementSibling;
+      else body.insertBefore(element, at);
+    }
   }
 
   function line(row) {
@@ -156,18 +191,20 @@ export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }
           : content;
       return h("td", { class: column.number ? "number" : "text" }, shown);
     });
-    return h(
+    const element = h(
       "tr",
       {
-        class: [open ? "opens" : "", fresh?.has(keyOf(row)) ? "fresh" : ""].join(" ").trim() || null,
+        class: open ? "opens" : null,
         on: open ? { click: () => getSelection().isCollapsed && open(row) } : {},
       },
       cells,
     );
+    drawn.set(keyOf(row), { row, element });
+    return element;
   }
 
   fill();
-  return h(
+  const element = h(
     "div",
     {
       class: "scroll",
@@ -178,6 +215,14 @@ export function table({ name, caption, columns, rows, open, sort, keyOf, fresh }
     },
     h("table", {}, h("caption", { class: "sr-only" }, caption), h("thead", {}, h("tr", {}, heads)), body),
   );
+  return { element, update };
+}
+
+/** Another row in the place of one, with the focus where it was. */
+function replaceRow(before, after) {
+  const key = before.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  before.replaceWith(after);
+  if (key) [...after.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key)?.focus({ preventScroll: true });
 }
 
 function compare(a, b) {

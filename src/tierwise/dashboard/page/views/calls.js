@@ -7,14 +7,16 @@ import { get } from "../api.js";
 import { tablePicture } from "../charts.js";
 import { clipped, debounced, h, replace } from "../dom.js";
 import { count, countShort, duration, money, percent, secondOf, words } from "../format.js";
-import { announce, empty, panel, table } from "../parts.js";
+import { announce, empty, liveTable, panel } from "../parts.js";
 import { savedText } from "../sheets.js";
 import { isLive } from "../state.js";
 import { outcomeTag, tierChip } from "../tiers.js";
 
 const PAGE = 50;
-const MOST_SHOWN = 500; // rows of a page that is left open all day
+const MOST_SHOWN = 100; // rows of a page that is left open all day: the newest, which are drawn as they come
+const MOST_READ = 500; // where the viewer read on to older calls
 const TYPING_MS = 350;
+const FRESH_MS = 2_500; // so long a new call is marked: without an animation, which would draw the page all the time
 const COLUMNS = [
   "call_id",
   "started_at",
@@ -60,9 +62,13 @@ export async function show(context, signal) {
   let next = first.next_cursor;
   let searched_to = first.searched_to;
   let waiting = []; // came while the log was held
-  let fresh = new Set();
+  let reached = false; // the viewer read on to older calls
+  let cut = false; // what came pushed others out: those older than `items` are no longer those after `next`
+  let fading = null;
+  let log = null;
   const live = isLive(state) && !narrowed;
   const body = h("div", {});
+  const foot = h("div", { class: "row" });
   const hold = h("button", { type: "button", id: "hold", on: { click: () => setHeld(!held) } });
 
   function setHeld(value) {
@@ -82,16 +88,26 @@ export async function show(context, signal) {
 
   function add(came) {
     const known = new Map(items.map((item) => [item.call_id, item]));
-    fresh = new Set(came.filter((item) => !known.has(item.call_id)).map((item) => item.call_id));
+    const fresh = new Set(came.filter((item) => !known.has(item.call_id)).map((item) => item.call_id));
     for (const item of came) known.set(item.call_id, item);
-    items = [...known.values()]
-      .sort((a, b) => (a.started_at < b.started_at ? 1 : -1))
-      .slice(0, Math.max(MOST_SHOWN, PAGE));
+    const all = [...known.values()];
+    all.sort((a, b) => (a.started_at === b.started_at ? 0 : a.started_at < b.started_at ? 1 : -1));
+    items = all.slice(0, reached ? MOST_READ : MOST_SHOWN);
+    if (items.length < all.length && !cut) {
+      cut = true;
+      drawFoot();
+    }
     if (fresh.size) announce(`${fresh.size} new ${fresh.size === 1 ? "call" : "calls"}`);
-    draw();
+    draw(fresh);
+    clearTimeout(fading);
+    fading = setTimeout(() => log.update(items, new Set()), FRESH_MS);
   }
 
-  function draw() {
+  function draw(fresh = new Set()) {
+    if (log) {
+      log.update(items, fresh);
+      return;
+    }
     if (!items.length && !next) {
       replace(
         body,
@@ -106,89 +122,103 @@ export async function show(context, signal) {
       );
       return;
     }
-    replace(
-      body,
-      table({
-        name: "calls",
-        caption: "Calls, newest first",
-        rows: items,
-        keyOf: (item) => item.call_id,
-        open: (item) => context.open({ call: item.call_id }),
-        fresh,
-        columns: [
-          {
-            name: "started",
-            title: "Started",
-            cell: (item) => h("time", { datetime: item.started_at, class: "nowrap" }, secondOf(item.started_at)),
-          },
-          { name: "type", title: "Task type", cell: (item) => clipped(words(item.task_type)) },
-          {
-            name: "tier",
-            title: "Tier",
-            cell: (item) => [
-              tierChip(item.tier, item.level),
-              item.climbed && item.planned_tier !== item.tier
-                ? h("span", { class: "small muted" }, " from ", clipped(item.planned_tier))
-                : null,
-            ],
-          },
-          { name: "model", title: "Model", cell: (item) => clipped(item.model, "mono") },
-          { name: "outcome", title: "Outcome", cell: (item) => outcomeTag(item.status) },
-          { name: "attempts", title: "Attempts", number: true, cell: (item) => count(item.attempts) },
-          { name: "cost", title: "Cost", number: true, cell: (item) => money(item.cost_usd) },
-          {
-            name: "tokens",
-            title: "Tokens in, out",
-            number: true,
-            cell: (item) => `${countShort(item.tokens_in)}, ${countShort(item.tokens_out)}`,
-          },
-          { name: "saved", title: "Saved", number: true, cell: (item) => savedText(item.saved_usd) },
-          { name: "latency", title: "Latency", number: true, cell: (item) => duration(item.latency_ms) },
-          { name: "confidence", title: "Confidence", number: true, cell: (item) => percent(item.confidence, 0) },
-          { name: "project", title: "Project", cell: (item) => clipped(item.project ?? "") },
-          {
-            name: "session",
-            title: "Session",
-            cell: (item) =>
-              item.session &&
-              h(
-                "button",
-                {
-                  class: "link",
-                  type: "button",
-                  css: { "max-width": "100%" },
-                  data: { key: `session-${item.call_id}` },
-                  on: {
-                    click: (event) => {
-                      event.stopPropagation();
-                      context.open({ conversation: item.session });
-                    },
+    log = liveTable({
+      name: "calls",
+      caption: "Calls, newest first",
+      rows: items,
+      keyOf: (item) => item.call_id,
+      open: (item) => context.open({ call: item.call_id }),
+      columns: [
+        {
+          name: "started",
+          title: "Started",
+          cell: (item) => h("time", { datetime: item.started_at, class: "nowrap" }, secondOf(item.started_at)),
+        },
+        { name: "type", title: "Task type", cell: (item) => clipped(words(item.task_type)) },
+        {
+          name: "tier",
+          title: "Tier",
+          cell: (item) => [
+            tierChip(item.tier, item.level),
+            item.climbed && item.planned_tier !== item.tier
+              ? h("span", { class: "small muted" }, " from ", clipped(item.planned_tier))
+              : null,
+          ],
+        },
+        { name: "model", title: "Model", cell: (item) => clipped(item.model, "mono") },
+        { name: "outcome", title: "Outcome", cell: (item) => outcomeTag(item.status) },
+        { name: "attempts", title: "Attempts", number: true, cell: (item) => count(item.attempts) },
+        { name: "cost", title: "Cost", number: true, cell: (item) => money(item.cost_usd) },
+        {
+          name: "tokens",
+          title: "Tokens in, out",
+          number: true,
+          cell: (item) => `${countShort(item.tokens_in)}, ${countShort(item.tokens_out)}`,
+        },
+        { name: "saved", title: "Saved", number: true, cell: (item) => savedText(item.saved_usd) },
+        { name: "latency", title: "Latency", number: true, cell: (item) => duration(item.latency_ms) },
+        { name: "confidence", title: "Confidence", number: true, cell: (item) => percent(item.confidence, 0) },
+        { name: "project", title: "Project", cell: (item) => clipped(item.project ?? "") },
+        {
+          name: "session",
+          title: "Session",
+          cell: (item) =>
+            item.session &&
+            h(
+              "button",
+              {
+                class: "link",
+                type: "button",
+                css: { "max-width": "100%" },
+                data: { key: `session-${item.call_id}` },
+                on: {
+                  click: (event) => {
+                    event.stopPropagation();
+                    context.open({ conversation: item.session });
                   },
                 },
-                clipped(item.session.slice(0, 8)),
-              ),
-          },
-        ],
-      }),
-      next &&
-        h(
-          "div",
-          { class: "row" },
-          h("button", { type: "button", id: "more", on: { click: more } }, narrowed ? "Search on" : "Older calls"),
-          narrowed && searched_to && h("span", { class: "note" }, `Searched back to ${secondOf(searched_to)}.`),
-        ),
+              },
+              clipped(item.session.slice(0, 8)),
+            ),
+        },
+      ],
+    });
+    drawFoot();
+    replace(body, log.element, foot);
+  }
+
+  function drawFoot() {
+    replace(
+      foot,
+      (next || cut) &&
+        h("button", { type: "button", id: "more", on: { click: more } }, narrowed ? "Search on" : "Older calls"),
+      next && narrowed && searched_to && h("span", { class: "note" }, `Searched back to ${secondOf(searched_to)}.`),
     );
-    fresh = new Set();
   }
 
   async function more(event) {
     event.target.disabled = true;
-    const told = await ask(next);
-    items = [...items, ...told.items];
-    next = told.next_cursor;
-    searched_to = told.searched_to;
-    draw();
-    announce(`${told.items.length} older calls`);
+    reached = true;
+    try {
+      if (cut) {
+        const newest = await ask(null);
+        items = newest.items;
+        next = newest.next_cursor;
+        cut = false;
+      }
+      if (next) {
+        const older = await ask(next);
+        items = [...items, ...older.items];
+        next = older.next_cursor;
+        searched_to = older.searched_to;
+        announce(`${older.items.length} older calls`);
+      }
+      draw();
+    } catch (error) {
+      if (error.name !== "AbortError") announce(error.message);
+    } finally {
+      drawFoot();
+    }
   }
 
   const rows = () => [COLUMNS, ...items.map((item) => COLUMNS.map((name) => item[name]))];
@@ -216,7 +246,9 @@ export async function show(context, signal) {
       }),
     ],
     // With these the view follows by itself, and is not read again.
-    still: !live || items.length > PAGE || held,
+    get still() {
+      return !live || reached || held;
+    },
     calls: live
       ? (came) => {
           if (!held) return add(came);
