@@ -50,6 +50,15 @@ _MOST_BYTES = 256 * 1024 * 1024
 @click.option(
     "--author", metavar="LOGIN", help="Whose comment it is, where GitHub does not say whose token GITHUB_TOKEN is."
 )
+@click.option(
+    "--settle",
+    "settled_seconds",
+    type=click.FloatRange(min=0, max=30),
+    default=3.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long after writing to look whether another job's report undid it; 0 where no other job reports.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the comment, as it would be without earlier runs; send nothing.")
 @json_option
 @click.pass_context
@@ -67,6 +76,7 @@ def command(
     execution_files: tuple[Path, ...],
     pull_request: int | None,
     author: str | None,
+    settled_seconds: float,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -94,7 +104,7 @@ def command(
     else:
         plan = _plan(settings, scope_of(since, until, project), with_local=with_local)
         spending = _of_transcripts(plan, sources_of(sources, paths), execution_files, fresh=fresh)
-    done = _Done("dry run") if workflow is None else _publish(workflow, spending, author)
+    done = _Done("dry run") if workflow is None else _publish(workflow, spending, author, settled_seconds)
     text = markdown(spending, done.runs, notes=[done.why] if done.why else [])
     if workflow is not None:
         _summarize(workflow, text, done)
@@ -172,7 +182,7 @@ def _of_ledger(settings: Settings, since: date | None, until: date | None, proje
 # ------------------------------------------------------------------ who is told
 
 
-def _publish(workflow: Workflow, spending: Spending, author: str | None) -> _Done:
+def _publish(workflow: Workflow, spending: Spending, author: str | None, settled_seconds: float) -> _Done:
     from tierwise.integrations.github.api import GitHub, NotAllowed, Unavailable
     from tierwise.integrations.github.comment import markdown
     from tierwise.integrations.github.publish import JOB_AUTHOR, publish
@@ -198,6 +208,7 @@ def _publish(workflow: Workflow, spending: Spending, author: str | None) -> _Don
             key=workflow.run_key,
             sums=spending.sums,
             words=words,
+            settled_seconds=settled_seconds,
         )
     except NotAllowed as error:
         why = f"There is no comment, since the token may not write on pull requests ({error}); a fork's never may."

@@ -75,11 +75,11 @@ class Job:
         return write(path, [{**row, "sessionId": session} for row in rows])
 
     def comment(self, *arguments: str, **environment: str | None) -> Said:
-        """`tierwise comment --json …`."""
+        """`tierwise comment --json …`, of the only job there is."""
         foreign = {name: None for name in os.environ if name.startswith(("TIERWISE_", "ANTHROPIC_", "CLAUDE_", "XDG_"))}
         done = CliRunner().invoke(
             cast("Command", Program()),
-            ["comment", "--fresh", "--json", *arguments],
+            ["comment", "--fresh", "--json", "--settle", "0", *arguments],
             env={**foreign, **self.environment, **environment},
         )
         if done.exception is not None and not isinstance(done.exception, SystemExit):

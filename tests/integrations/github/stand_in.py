@@ -41,6 +41,7 @@ class GitHubStandIn:
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, token
     troubles: list[tuple[str, Trouble]] = field(default_factory=list)  # for the next requests of a method
     before: Callable[[str], None] = lambda _: None  # is told of each request before it is carried out
+    travels: Callable[[str], None] = lambda _: None  # is told whose token a request has, on its way there and back
 
     def add(self, body: str, author: str = JOB) -> dict[str, Any]:
         """A comment of somebody."""
@@ -78,7 +79,8 @@ class GitHubStandIn:
             if method == "DELETE":
                 self.comments.remove(found)
                 return 204, None
-            found["body"] = body["body"]
+            if method == "PATCH":
+                found["body"] = body["body"]
             return 200, found
         return 404, {"message": "Not Found"}
 
@@ -92,8 +94,10 @@ def running() -> Iterator[GitHubStandIn]:
         def do(self) -> None:
             length = int(self.headers.get("content-length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
+            whose = self.headers.get("authorization", "")
+            known.travels(whose)
             known.before(self.command)
-            known.asked.append((self.command, self.path, self.headers.get("authorization", "")))
+            known.asked.append((self.command, self.path, whose))
             trouble = next((one for one in known.troubles if one[0] in (self.command, "*")), None)
             if trouble is not None:
                 known.troubles.remove(trouble)
@@ -102,7 +106,9 @@ def running() -> Iterator[GitHubStandIn]:
                 self.say(trouble[1].status, trouble[1].body.encode(), trouble[1].headers)
                 return
             status, told = known.answer(self.command, self.path, body)
-            self.say(status, b"" if told is None else json.dumps(told).encode(), {})
+            text = b"" if told is None else json.dumps(told).encode()  # as it is now
+            known.travels(whose)
+            self.say(status, text, {})
 
         do_GET = do_POST = do_PATCH = do_DELETE = do  # noqa: N815  as the standard library calls them
 

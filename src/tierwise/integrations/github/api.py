@@ -1,8 +1,8 @@
 """The few requests to GitHub that a comment takes. The standard library's client: nothing of a model's call goes here.
 
 The token is in the header of these requests and nowhere else: not in an error, and not where a redirection leads,
-since none is followed. Where GitHub is busy it is asked again, for so long in all; what creates something is not
-repeated here, because whoever asks must look first whether it is there.
+since none is followed. Where GitHub is busy it is asked again, for so long in all; what writes is not repeated here,
+because whoever asks must look first what is there by then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tierwise import __version__
 from tierwise.core.headers import retry_after_seconds
 from tierwise.core.json import Json
 
-__all__ = ["Comment", "GitHub", "NotAllowed", "Unavailable"]
+__all__ = ["Busy", "Comment", "GitHub", "NotAllowed", "Unavailable"]
 
 _PAGE = 100
 _MOST_PAGES = 100
@@ -37,6 +37,14 @@ class NotAllowed(Exception):
 
 class Unavailable(Exception):
     """GitHub did not answer as it should, for as long as was waited."""
+
+
+class Busy(Unavailable):
+    """Worth asking again, after so long if GitHub says it. What was to be written may be there all the same."""
+
+    def __init__(self, words: str, wait_seconds: float | None = None) -> None:
+        super().__init__(words)
+        self.wait_seconds = wait_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +101,24 @@ class GitHub:
             if len(found) < _PAGE:
                 return
 
+    def comment(self, comment_id: int) -> Comment | None:
+        """One comment; None where it is gone."""
+        found = self._ask("GET", f"{self._base}/issues/comments/{comment_id}", missing_is_fine=True)
+        read = _comment(found)
+        if read is None and found is not None:
+            raise Unavailable("GitHub answered with something that is no comment")
+        return read
+
     def create(self, number: int, body: str) -> Comment:
-        """Adds a comment. Raises `Unavailable` at the first trouble: it may be there all the same."""
+        """Adds a comment. Raises `Busy` at the first trouble: look whether it is there."""
         made = _comment(self._ask("POST", f"{self._base}/issues/{number}/comments", body, again=False))
         if made is None:
-            raise Unavailable("GitHub answered with something that is no comment")
+            raise Busy("GitHub answered with something that is no comment")
         return made
 
     def update(self, comment_id: int, body: str) -> None:
-        """Changes one."""
-        self._ask("PATCH", f"{self._base}/issues/comments/{comment_id}", body)
+        """Changes one. Raises `Busy` at the first trouble: by the next try others may have changed it."""
+        self._ask("PATCH", f"{self._base}/issues/comments/{comment_id}", body, again=False)
 
     def delete(self, comment_id: int) -> None:
         """Removes one; that it is gone already is as good."""
@@ -118,6 +134,17 @@ class GitHub:
             raise Unavailable(f"GitHub could not be reached properly within {_PATIENCE_SECONDS:g} s")
         self._sleep(seconds)
 
+    def wait_out(self, busy: Busy, seconds: float) -> None:
+        """Waits for as long as GitHub asked, or else so long.
+
+        Raises:
+            Busy: the same, where that is longer than there is patience.
+        """
+        try:
+            self.pause(seconds if busy.wait_seconds is None else busy.wait_seconds)
+        except Unavailable:
+            raise busy from None
+
     def _ask(
         self, method: str, url: str, body: str | None = None, *, again: bool = True, missing_is_fine: bool = False
     ) -> Json:
@@ -125,13 +152,10 @@ class GitHub:
         while True:
             try:
                 return self._once(method, url, body)
-            except _Busy as busy:
+            except Busy as busy:
                 if not again:
-                    raise Unavailable(str(busy)) from None
-                try:
-                    self.pause(busy.wait_seconds if busy.wait_seconds is not None else wait)
-                except Unavailable:
-                    raise Unavailable(str(busy)) from None
+                    raise
+                self.wait_out(busy, wait)
                 wait *= 2
             except _Missing as missing:
                 if missing_is_fine:
@@ -156,19 +180,11 @@ class GitHub:
             with error:
                 raise _understood(error) from None
         except (OSError, HTTPException) as error:
-            raise _Busy(f"GitHub cannot be reached: {getattr(error, 'reason', None) or error}") from None
+            raise Busy(f"GitHub cannot be reached: {getattr(error, 'reason', None) or error}") from None
         try:
             return json.loads(text) if text else None
         except (ValueError, RecursionError):
-            raise _Busy("GitHub answered with something that is not JSON") from None
-
-
-class _Busy(Exception):
-    """Worth asking again, after so long if GitHub says it."""
-
-    def __init__(self, words: str, wait_seconds: float | None = None) -> None:
-        super().__init__(words)
-        self.wait_seconds = wait_seconds
+            raise Busy("GitHub answered with something that is not JSON") from None
 
 
 class _Missing(Exception):
@@ -189,7 +205,7 @@ def _understood(error: HTTPError) -> Exception:
     words = f"GitHub answered {error.code}{_said(error)}"
     limited = headers.get("x-ratelimit-remaining") == "0" or "retry-after" in headers
     if error.code == 429 or error.code >= 500 or (error.code == 403 and limited):
-        return _Busy(words, _wait_seconds(headers))
+        return Busy(words, _wait_seconds(headers))
     if error.code in (404, 410):
         return _Missing(words)
     if error.code in (401, 403):

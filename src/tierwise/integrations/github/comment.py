@@ -80,6 +80,14 @@ class Runs:
         most = max(self, other, key=lambda runs: runs.folded)
         return Runs({**other.by_key, **self.by_key}, most.folded, most.folded_sums)
 
+    def holds(self, other: Runs) -> bool:
+        """Whether the runs of an earlier state are all in it. Where one is folded further, that cannot be told: yes."""
+        return self.folded != other.folded or other.by_key.keys() <= self.by_key.keys()
+
+    def restored(self, other: Runs) -> Runs:
+        """With those of an earlier state that are missing; a run that is in both stays as it is here."""
+        return self if self.holds(other) else self.merged(other)
+
     def marker(self) -> str:
         """The line that carries them."""
         told = {
