@@ -90,6 +90,26 @@ def test_a_report_while_our_call_runs(ledger: Ledger) -> None:
     assert costs(ledger) == [9_000]
 
 
+def test_a_report_by_another_process_after_calls_without_any(ledger: Ledger) -> None:
+    """One that comes to a ledger of which its writer knows that it had none goes with the call, too."""
+    sent(ledger, "req_0")
+    with Ledger(ledger.path) as other:
+        assert record_reported(other, [report(Source.TELEMETRY), report(Source.TELEMETRY, "req_2")]).added == 2
+    sent(ledger)
+    call_id = new_call_id()
+    ledger.record(call(call_id), [attempt(call_id, request_id="req_2", cost_nanousd=9_000)])
+    assert costs(ledger) == [9_000, 9_000, 9_000]
+
+
+def test_a_report_and_our_call_in_one_transaction(ledger: Ledger) -> None:
+    """What waited in one spool counts once, where nothing was reported before."""
+    sent(ledger, "req_0")
+    reported, call_id = report(Source.TELEMETRY), new_call_id()
+    ours = call(call_id), (attempt(call_id, request_id="req_1", cost_nanousd=9_000),)
+    ledger.write_entries([(reported.call, (reported.attempt,)), ours])
+    assert costs(ledger) == [9_000, 9_000]
+
+
 def test_our_record_out_of_a_spool(ledger: Ledger) -> None:
     """Our own record goes before a report also where it had to wait until after it."""
     ledger.open()

@@ -7,12 +7,12 @@ than the spelling of a tag. Prices are canonical JSON with decimal strings, so t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from datetime import date
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, PlannedRung, Reason
 from tierwise.core.json import Json, JsonObject
@@ -40,6 +40,7 @@ __all__ = [
 
 Entry: TypeAlias = tuple[CallRecord | None, tuple[AttemptRecord, ...]]
 Cell: TypeAlias = str | int | float | None
+_Part = TypeVar("_Part")
 
 CALL_COLUMNS = (
     "call_id",
@@ -167,22 +168,33 @@ def price_digest(text: str) -> str:
     return sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-_REASONS: dict[int, tuple[tuple[Reason, ...], str]] = {}
-_MOST_REASONS = 256
+_MOST_TEXTS = 256
 
 
-def _reasons_text(reasons: tuple[Reason, ...]) -> str:
-    """Reasons as JSON. Kept by identity: a call writes them when it begins and when it ends, and calls share them."""
-    known = _REASONS.get(id(reasons))
-    if known is None or known[0] is not reasons:
-        if len(_REASONS) >= _MOST_REASONS:
-            _REASONS.clear()
-        known = _REASONS[id(reasons)] = (reasons, _encode([[reason.step, reason.text] for reason in reasons]))
-    return known[1]
+class _TextsOf(Generic[_Part]):
+    """Makes texts, and keeps them by the identity of what they are of: a call writes its reasons, ladder and tags when
+    it begins and when it ends, and calls share them."""
+
+    def __init__(self, make: Callable[[tuple[_Part, ...]], str]) -> None:
+        self._make = make
+        self._known: dict[int, tuple[tuple[_Part, ...], str]] = {}
+
+    def __call__(self, parts: tuple[_Part, ...]) -> str:
+        known = self._known.get(id(parts))
+        if known is None or known[0] is not parts:
+            if len(self._known) >= _MOST_TEXTS:
+                self._known.clear()
+            known = self._known[id(parts)] = (parts, self._make(parts))
+        return known[1]
 
 
 def _planned(rung: PlannedRung) -> list[Json]:
     return [rung.tier, rung.model, rung.estimated_nanousd]
+
+
+_reasons_text = _TextsOf[Reason](lambda reasons: _encode([[reason.step, reason.text] for reason in reasons]))
+_ladder_text = _TextsOf[PlannedRung](lambda ladder: _encode([_planned(rung) for rung in ladder]))
+_tags_text = _TextsOf[tuple[str, str]](lambda tags: _encode(dict(tags)))
 
 
 def call_row(call: CallRecord, writer: str | None) -> tuple[Cell, ...]:
@@ -204,12 +216,12 @@ def call_row(call: CallRecord, writer: str | None) -> tuple[Cell, ...]:
         call.latency_ms,
         call.session,
         call.project,
-        _encode(dict(call.tags)) if call.tags else "{}",
+        _tags_text(call.tags) if call.tags else "{}",
         _reasons_text(call.reasons) if call.reasons else "[]",
         call.error,
         writer,
         call.key_id,
-        None if call.ladder is None else _encode([_planned(rung) for rung in call.ladder]),
+        None if call.ladder is None else _ladder_text(call.ladder),
         call.batch_id,
         call.custom_id,
     )

@@ -107,6 +107,10 @@ class SummedCalls(NamedTuple):
         """Whether the stretch still has to grow downwards."""
         return self.is_stale or self.since > BEFORE_ALL
 
+    def is_beyond(self, place: Place) -> bool:
+        """Whether a call is one that the stretch will take in when it grows upwards."""
+        return self.pruned_before_ms <= place.at_ms and self.until <= place
+
     def is_before(self, place: Place) -> bool:
         """Whether a call is one that the stretch will take in when it grows downwards."""
         return self.pruned_before_ms <= place.at_ms and place < self.since

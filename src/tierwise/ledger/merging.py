@@ -5,8 +5,9 @@ roll-up has the call already, it is moved by the difference. Merging is by ident
 attempt): a finished record replaces an open one, an open one never replaces a finished one. So entries may be applied
 again, and out of order, and nothing is ever counted twice.
 
-A call is written twice as a rule, when it begins and when it ends. Its rows are remembered in between, for as long as
-no other connection writes (`PRAGMA data_version` tells), and so is what is in the roll-up.
+A call is written twice as a rule, when it begins and when it ends. Its rows are remembered in between, and hold for as
+long as no other connection writes (`PRAGMA data_version` tells), and so is what is in the roll-up, and whether there is
+anything that others reported.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tierwise.ledger import codec
 from tierwise.ledger.codec import ATTEMPT_COLUMNS, CALL_COLUMNS, Entry
 from tierwise.ledger.connection import transaction_failed
 from tierwise.ledger.folding import Place, SummedCalls, summed_calls
-from tierwise.ledger.ids import reported_id
+from tierwise.ledger.ids import REPORTED_BEFORE, reported_id
 from tierwise.ledger.rollup import ADD, Key, Sums, add_up, contributions, difference
 
 __all__ = ["SELECT_ATTEMPTS", "SELECT_CALL", "Merging"]
@@ -30,6 +31,7 @@ __all__ = ["SELECT_ATTEMPTS", "SELECT_CALL", "Merging"]
 SELECT_CALL = f"SELECT {', '.join(CALL_COLUMNS)} FROM calls WHERE call_id = ?"  # noqa: S608 column names only
 SELECT_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE call_id = ?"  # noqa: S608 column names only
 _IS_CALL = "SELECT 1 FROM calls WHERE call_id = ?"
+_ARE_REPORTED = f"SELECT 1 FROM calls WHERE call_id < '{REPORTED_BEFORE}' LIMIT 1"  # noqa: S608 a constant of ours
 _PUT_CALL = f"INSERT OR REPLACE INTO calls ({', '.join(CALL_COLUMNS)}) VALUES ({', '.join('?' for _ in CALL_COLUMNS)})"  # noqa: S608 column names only
 _PUT_NEW_CALL = _PUT_CALL.replace("OR REPLACE", "OR IGNORE", 1)
 _PUT_ATTEMPT = (
@@ -75,9 +77,10 @@ class Merging:
         self._writer = writer
         self._prices: dict[int, tuple[Price, str, str]] = {}  # by identity: hashing a price costs more than writing it
         self._stored_prices: set[str] = set()
-        self._open_calls: dict[str, _Rows] = {}  # as this connection wrote them: nobody has to read them back
-        self._data_version = -1  # of when that was so
+        self._open_calls: dict[str, tuple[int, _Rows]] = {}  # as this connection wrote them, and at which data version
+        self._data_version = -1  # as the last transaction found it
         self._summed: SummedCalls | None = None  # what is in the roll-up, as long as nobody else has written
+        self._are_reported: bool | None = None  # whether there may be calls that others reported, as long as that
         self.not_gathered = 0
         """Entries, since calls were last taken into the roll-up."""
 
@@ -86,7 +89,7 @@ class Merging:
         self._stored_prices.clear()
         self._open_calls.clear()
         self._data_version = -1
-        self._summed = None
+        self._summed = self._are_reported = None
 
     def forget_sums(self) -> None:
         """What is in the roll-up may have changed."""
@@ -108,9 +111,8 @@ class Merging:
         try:
             version = execute("PRAGMA data_version").fetchone()[0]
             if version != self._data_version:
-                self._data_version = version
-                self._open_calls.clear()  # another connection has written: who knows what
-                self._summed = None
+                self._data_version = version  # another connection has written: who knows what
+                self._summed = self._are_reported = None
             for call, attempts in entries:
                 self._apply(connection, call, attempts, gathered)
                 self.not_gathered += 1
@@ -119,6 +121,7 @@ class Merging:
                 beside(connection)
             execute("COMMIT")
         except BaseException:
+            self._summed = self._are_reported = None  # as was read of what is undone now
             with suppress(sqlite3.Error):
                 transaction_failed(connection)
             raise
@@ -143,10 +146,10 @@ class Merging:
 
     def _remember(self, calls: Mapping[str, _Rows]) -> None:
         """The rows of calls that are still open, for when they end; only once what was written is there."""
-        known = self._open_calls
+        known, version = self._open_calls, self._data_version
         for call_id, rows in calls.items():
             if rows[0][2] == "open":
-                known[call_id] = rows
+                known[call_id] = version, rows
             else:
                 known.pop(call_id, None)
         while len(known) > _MOST_OPEN_CALLS:
@@ -163,14 +166,9 @@ class Merging:
         execute = connection.execute
         call_id = call.call_id if call is not None else attempts[0].call_id
         row: _Row | None = None if call is None else self._row(call)
-        known = gathered.calls.get(call_id) or self._open_calls.get(call_id)
-        # An open call is nearly always new: put it, and look only where it was there.
-        is_new = (
-            known is None
-            and call is not None
-            and call.status is CallStatus.OPEN
-            and execute(_PUT_NEW_CALL, row or ()).rowcount == 1
-        )
+        known, began_here = self._known(call_id, gathered)
+        # What did not begin here is nearly always new: put it, and look only where it was there.
+        is_new = not began_here and row is not None and execute(_PUT_NEW_CALL, row).rowcount == 1
         old_call: _Row | None
         old_attempts: dict[int, _Row] = {}
         if known is not None:
@@ -213,9 +211,22 @@ class Merging:
         if call is not None and call.captured_text is not None:
             execute(_PUT_TEXT, (call_id, call.started_at_ms, call.captured_text))
 
+        if call_id < REPORTED_BEFORE:
+            self._are_reported = True
         gathered.calls[call_id] = new_call, new_attempts
         before = None if old_call is None else (old_call, old_attempts)
         self._move_rollup(connection, gathered, before, (new_call, new_attempts))
+
+    def _known(self, call_id: str, gathered: _Gathered) -> tuple[_Rows | None, bool]:
+        """The rows of a call, where they need not be read, and whether it began here, so that it has some."""
+        known = gathered.calls.get(call_id)
+        if known is not None:
+            return known, True
+        remembered = self._open_calls.get(call_id)
+        if remembered is None:
+            return None, False
+        version, rows = remembered
+        return rows if version == self._data_version else None, True
 
     def _move_rollup(
         self,
@@ -231,6 +242,9 @@ class Merging:
         summed = self._summed
         if summed is None:
             summed = self._summed = summed_calls(connection)
+        begun = None if new is None or (old is not None and old[0][1] != new[0][1]) else Place(new[0][1], new[0][0])
+        if begun is not None and summed.is_beyond(begun):
+            return  # as nearly always
         places = [None if rows is None else Place(rows[0][1], rows[0][0]) for rows in (old, new)]
         before, after = (
             _contributions(*rows) if rows is not None and place in summed else {}
@@ -243,6 +257,10 @@ class Merging:
 
     def _take_over(self, connection: sqlite3.Connection, request_id: str, call_id: str, gathered: _Gathered) -> None:
         """Removes what others reported of a request that we sent ourselves; see `tierwise.ledger.reported`."""
+        if self._are_reported is None:
+            self._are_reported = connection.execute(_ARE_REPORTED).fetchone() is not None
+        if not self._are_reported:
+            return  # as in most ledgers
         reported = reported_id(request_id)
         if reported == call_id or connection.execute(_IS_CALL, (reported,)).fetchone() is None:
             return  # as nearly always; columns that nobody reads cost more than the rest of it
