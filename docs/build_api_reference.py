@@ -16,36 +16,37 @@ SCRIPT = "build_api_reference.py"
 INTRO = """\
 # The dashboard's API
 
-All that the [dashboard](../how-to/dashboard.md) shows comes from here, and programs may ask as well. A running
-gateway serves it at `/api/v1`, and so does `tierwise dashboard`. The same as an OpenAPI 3.1 document: `GET
+Everything that the [dashboard](../how-to/dashboard.md) shows comes from here, and programs may use it as well. A
+running gateway serves it at `/api/v1`, and so does `tierwise dashboard`. The same as an OpenAPI 3.1 document: `GET
 /api/v1/openapi.json`.
 
 - **Filters** are query parameters, the same ones everywhere: `since`, `until`, `project`, `session`, `key`, `model`,
-  `tier`, `task_type`. What is not known is an error. Times are widened to whole hours, and those of long ago to whole
-  UTC days; answers say to what.
-- **Money** is a decimal number of US dollars in a string, and its name ends in `_usd`. A saving is signed: below zero
-  is a loss.
-- **Moments** are ISO 8601 in UTC. **Shares and rates** lie between 0 and 1; only what ends in `_percent` is a
+  `tier`, `task_type`. An unknown parameter is an error. Times are widened to whole hours, and those of long ago to
+  whole UTC days; answers say to what.
+- **Money** is a decimal number of US dollars in a string, and its name ends in `_usd`. A saving is signed: below
+  zero is a loss.
+- **Times** are ISO 8601 in UTC. **Shares and rates** are between 0 and 1; only what ends in `_percent` is a
   percentage.
-- **`null`** means that nobody knows: no price, nothing measured, nothing to divide by. It is never zero.
-- **Errors** are `{"error": {"what": …, "where": …, "do": …}}`: 400 where a question cannot be read,
-  422 where it contradicts itself or names what there is not.
-- **Access.** On loopback nobody has to log in. Where the gateway demands keys: `Authorization: Bearer tw-…` or
-  `x-api-key`, of scope `metrics` for figures, `receipts` too for single calls, and `manage` too for a change. A page
-  of another origin is refused.
+- **`null`** means unknown: no price, nothing measured, nothing to divide by. It is never zero.
+- **Errors** are `{"error": {"what": …, "where": …, "do": …}}`: 400 where a request cannot be read,
+  422 where it contradicts itself or names something that does not exist.
+- **Access.** On loopback there is no login. Where the gateway demands keys: `Authorization: Bearer tw-…` or
+  `x-api-key`, with scope `metrics` for figures, also `receipts` for single calls, and also `manage` for changes.
+  Pages of other origins are refused.
 - **A change** needs the header `x-tierwise-request: 1` and `content-type: application/json`. There are two: feedback
   and budgets.
-- **Pace**: 50 questions a second and one change a second of each client, more at once; then `429` with `retry-after`.
+- **Rate limits**: 50 requests and one change per second and client, with room for bursts; then `429` with
+  `retry-after`.
 """
 
 LIVE = """\
 ## Live events
 
 `GET /api/v1/live` sends server-sent events, for as long as somebody listens. `calls` carries [LiveCalls](#livecalls):
-calls that are new, or that changed since they were told; the filters choose which, but for the time. `totals` carries
+calls that are new, or that changed since they were sent; all filters apply except those of time. `totals` carries
 [LiveTotals](#livetotals), the figures of all calls since midnight UTC. `missed` says that events were left out because
-they were read too slowly: ask anew. The ledger is looked at once a second, once for all who listen, and not at all
-while nobody does.
+they were read too slowly: ask again. The ledger is polled once a second for all listeners together, and not at all
+while there are none.
 
 ```console
 $ curl -N 'http://127.0.0.1:8484/api/v1/live?project=checkout'

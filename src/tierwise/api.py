@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 TOOL_TIER_OVERRIDES: dict[str, str | Tier] = {}
-"""Tier by tool name, for `dispatch_tool` and `model_tool`: fill it at start-up. A call's `tier_overrides` go first."""
+"""Tier by tool name, for `dispatch_tool` and `model_tool`: fill it at start-up. A call's `tier_overrides` win."""
 
 _lock = threading.Lock()
 _router: Router | None = None
@@ -84,7 +84,7 @@ def dispatch_tool(
 ) -> str:
     """Runs a tool call on a model of the tier that fits the tool, and returns the answer.
 
-    `tier_overrides` (tier by tool name) goes over `TOOL_TIER_OVERRIDES`, and that over the configuration's
+    `tier_overrides` (tier by tool name) take precedence over `TOOL_TIER_OVERRIDES`, and those over the configuration's
     `overrides.tools`.
     """
     overrides = {**TOOL_TIER_OVERRIDES, **(tier_overrides or {})}
@@ -98,7 +98,7 @@ async def adispatch_tool(
     tier_overrides: Mapping[str, str | Tier] | None = None,
     **options: Any,
 ) -> str:
-    """As `dispatch_tool`, awaited."""
+    """Like `dispatch_tool`, awaited."""
     overrides = {**TOOL_TIER_OVERRIDES, **(tier_overrides or {})}
     result = await default_router().adispatch_tool(tool_name, tool_input, tier_overrides=overrides, **options)
     return result.text

@@ -208,8 +208,8 @@ def template(pulled: Sequence[str], ollama: str, keys: Mapping[str, bool], *, us
     return f"""\
 # tierwise's configuration, written by `tierwise init` on {datetime.now(UTC).date()}.
 #
-# Everything here goes over what is shipped, key by key. A line that is commented out shows a default or an example:
-# take the "# " away to use it. `tierwise doctor` checks this file, `tierwise route "some task"` shows what it does.
+# Everything here overrides what is shipped, key by key. A line that is commented out shows a default or an example:
+# remove the "# " to use it. `tierwise doctor` checks this file, `tierwise route "some task"` shows what it does.
 
 # What everything would go to without routing: savings are measured against it. A tier, or a model's id.
 # baseline = "sonnet"

@@ -119,7 +119,7 @@ class OutcomeKind(StrEnum):
     CONNECTION = "connection"  # refused, reset, cut stream
     UNAVAILABLE = "unavailable"  # model not there (404, not loaded, not installed, circuit open)
     TOO_LARGE = "too_large"  # does not fit this model's context
-    INVALID_REQUEST = "invalid_request"  # 400 that is ours
+    INVALID_REQUEST = "invalid_request"  # a 400: the request itself is at fault
     UNAUTHORIZED = "unauthorized"  # 401, 403
     CANCELLED = "cancelled"  # the caller gave up
     NOT_RUN = "not_run"  # nothing was sent
@@ -231,7 +231,10 @@ class AttemptRecord:
         request_id: str | None = None,
         reported_model: str | None = None,
     ) -> AttemptRecord:
-        """The attempt with what became of it. Told field by field: `replace` takes thrice as long, on the hot path."""
+        """The attempt with what became of it.
+
+        Written out field by field: `replace` takes three times as long, on the hot path.
+        """
         return AttemptRecord(
             call_id=self.call_id,
             number=self.number,

@@ -103,7 +103,7 @@ class Router:
         checks: Sequence[UserCheck] = (),
         **options: Any,
     ) -> Result:
-        """As `dispatch_tool`, awaited in the caller's event loop. To cancel it cancels the call, which is recorded."""
+        """Like `dispatch_tool`, awaited in the caller's event loop. Cancelling it cancels and records the call."""
         call = self._router.dispatch_tool(
             tool_name, tool_input, tier_overrides=tier_overrides, checks=checks, **options
         )

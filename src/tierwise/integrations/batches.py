@@ -50,8 +50,8 @@ def judge_batch(
         verdicts = tierwise.judge_batch(requests, client.messages.batches.results(batch.id), check=one_line)
         again = [verdict.again for verdict in verdicts if verdict.again is not None]
 
-    An answer is judged as that of a single call is: it must not be empty, refused or cut off by the model, hold to the
-    request's schema, call tools as they are, and pass your own checks.
+    An answer is judged like that of a single call: it must not be empty, refused or cut off by the model, must fit the
+    request's schema and its tools' schemas, and must pass your own checks.
 
     Args:
         requests: what the batch was made of.

@@ -82,22 +82,22 @@ def call_options(
     route: bool | None = None,
     check: UserCheck | Sequence[UserCheck] | None = None,
 ) -> Iterator[None]:
-    """What holds for the calls of wrapped clients that begin within this block, in this thread or task.
+    """Sets options for the calls of wrapped clients that begin within this block, in this thread or task.
 
-    Blocks may stand in each other: what the inner one says goes over the outer one's, and their checks add up. A
-    header of a single call (`extra_headers={"x-tierwise-min-tier": "sonnet"}`) goes over both.
+    Blocks can be nested: what the inner one says takes precedence, and their checks add up. A header of a single call
+    (`extra_headers={"x-tierwise-min-tier": "sonnet"}`) takes precedence over both.
 
     Args:
-        task: the task in a few words; it is what is routed, in place of the last thing said to the model.
+        task: the task in a few words; it is classified in place of the last user message.
         task_type: what it is, where you know it.
         min_tier, max_tier: floor and ceiling of routed calls.
         project, tags: recorded with the call.
-        deadline_seconds: that the call may take, attempts and waits included.
+        deadline_seconds: how long the call may take, attempts and waits included.
         route: False sends routed names to the baseline model.
         check: takes the answer's text; None or True lets it pass, False or a string (what is wrong) refuses it, as
             does a ValueError or AssertionError. An answer that is refused is not handed on: the next model is
             asked, and where no answer passes, the SDK raises its `UnprocessableEntityError`. Streams are held back
-            until they are whole.
+            until they are complete.
 
     Raises:
         InvalidTask: a check that is no plain function, or a task without a word.

@@ -53,17 +53,17 @@ def wrap(
 ) -> ClientT:
     """A client like this one, of the same type, whose calls go through tierwise.
 
-    Calls that name `claude-tierwise-auto`, or a model of `route`, are routed. Anthropic's other calls go to where the
-    client would send them, byte for byte, and are recorded. OpenAI's others go there as they are; what a chat model
-    answers is recorded as it passes by. The client's own key is used for Anthropic's API; an OpenAI client's key is
-    never sent anywhere else.
+    Calls that name `claude-tierwise-auto`, or a model of `route`, are routed. A client of Anthropic's sends its
+    other calls where it always did, byte for byte, and they are recorded. So does a client of OpenAI's; what a chat
+    model answers is recorded as it passes by. The client's own key is used for Anthropic's API; an OpenAI client's key
+    is never sent anywhere else.
 
-    `claude_agent_sdk.ClaudeAgentOptions` are wrapped, too: what comes back has a gateway of this process as the API.
+    `claude_agent_sdk.ClaudeAgentOptions` can be wrapped, too: the result has a gateway in this process as its API.
 
     Args:
         client: `anthropic.Anthropic`, `anthropic.AsyncAnthropic`, `openai.OpenAI`, `openai.AsyncOpenAI`, or
             `claude_agent_sdk.ClaudeAgentOptions`.
-        route: models that are routed too when a call names them.
+        route: further models whose calls are routed.
         settings: the configuration; read from tierwise.toml and the environment when None.
         ledger: where calls are recorded; the configured one when None.
         http_client: the `httpx2` client for what is not routed (files, …), where the SDK's defaults will

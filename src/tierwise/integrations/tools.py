@@ -53,18 +53,18 @@ def model_tool(
     router: Router | None = None,
     **options: Any,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Makes a function a tool that a model carries out, and records it like any call.
+    """Turns a function into a tool that a model carries out and that is recorded like any call.
 
     The function's parameters are the tool's input, its docstring says what is to be done, and its body is never run:
-    write nothing after the docstring, or `raise NotImplementedError` where a type checker wants a body. What it returns
-    decides what the answer is held to, and the next model is asked where it does not hold: `str` is any text, a
-    `Literal` of texts one of them, and everything else that pydantic knows (a model, a TypedDict, `list[str]`, `bool`)
-    is JSON of that schema, and comes back as that type. An `async def` is awaited.
+    write nothing after the docstring, or `raise NotImplementedError` where a type checker wants a body. Its return type
+    says what the answer must be, and the next model is asked where it is not: `str` is any text, a `Literal` of texts
+    is one of them, and everything else that pydantic knows (a model, a TypedDict, `list[str]`, `bool`) is JSON that
+    fits its schema, and is returned as that type. An `async def` is awaited.
 
     Args:
-        tier: where it goes. `TOOL_TIER_OVERRIDES` goes over this; the configuration's `overrides.tools` holds where
-            neither says anything; then what the tool does decides.
-        name: the tool's name, where that is not the function's.
+        tier: where it goes. `TOOL_TIER_OVERRIDES` takes precedence; where neither says anything, the configuration's
+            `overrides.tools` applies; otherwise what the tool does decides.
+        name: the tool's name, if it is not the function's.
         checks: further checks of the answer's text.
         router: carries it out; the process's own when None.
         options: fields of `Task` (session, project, tags, stakes, max_output_tokens, …).

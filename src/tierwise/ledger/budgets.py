@@ -279,7 +279,7 @@ class Budgets:
         self.write_waiting()
 
     def settle_later(self, reservation: Reservation, actual_nanousd: int) -> None:
-        """`settle` in the next transaction, whatever that is for: for who has many."""
+        """`settle` in the next transaction, whatever that is for: for callers that settle many."""
         if not 0 <= actual_nanousd <= MOST_NANOUSD:
             raise ValueError(f"actual_nanousd must be from 0 to {MOST_NANOUSD}, not {actual_nanousd}")
         if reservation.budgets:

@@ -1,1 +1,1 @@
-"""What other programs report of themselves by OTLP: Claude Code's requests, for who cannot put a gateway before it."""
+"""What other programs report about themselves by OTLP: Claude Code's requests, where it has no gateway."""

@@ -601,7 +601,7 @@ _DIMENSIONS: Mapping[By, Dimension] = {
 }
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
 _ENDED = ("answered_calls", "failed_calls", "cancelled_calls")
-# What a measure is made of: reading the rest would take thrice as long.
+# What a measure is made of: reading the rest would take three times as long.
 _COLUMNS: Mapping[Measure, tuple[str, ...]] = {
     Measure.CALLS: (),
     Measure.ATTEMPTS: (),

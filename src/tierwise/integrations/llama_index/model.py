@@ -258,7 +258,7 @@ class TierwiseLLM(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        """Not every model heeds that one call is wanted."""
+        """Keeps the first tool call where only one is wanted: not every model obeys."""
         calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         if not allow_parallel_tool_calls and len(calls) > 1:
             response.message.blocks = [block for block in response.message.blocks if block not in calls[1:]]
