@@ -63,7 +63,7 @@ class ApiKey:
     name: str
     created_at_ms: int
     revoked_at_ms: int | None = None
-    project: str | None = None  # that of its calls, where they name none
+    project: str | None = None  # of its calls, whatever their headers say
     scopes: frozenset[KeyScope] = DEFAULT_SCOPES
     policy: KeyPolicy = KeyPolicy()
 
