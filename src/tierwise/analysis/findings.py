@@ -1,4 +1,4 @@
-"""What `tierwise analyze` finds, as values, and as JSON of a version that is told.
+"""What `tierwise analyze` finds, as values, and as versioned JSON.
 
 A field's name is its key in JSON (a trailing underscore aside, which Python's own words need), and what it is annotated
 with is its line in docs/reference/analysis-json.md. That page and the JSON Schema beside it are made from these

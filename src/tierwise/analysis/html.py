@@ -1,4 +1,4 @@
-"""The findings as one page that needs nothing else: no script, no font, no address, nothing that is fetched.
+"""The findings as one self-contained page: no script, no font, no address, nothing that is fetched.
 
 Charts are SVG in the page, drawn in percent of their width and in fixed heights, so that text keeps its size on a phone
 and on paper; each is followed by its figures as a table. Every name out of a file goes through `escape`. The page's own

@@ -1,4 +1,4 @@
-"""What the user's own ledger tells of what a replay has to assume: lengths of conversations, harder turns, rejections.
+"""What the user's own ledger says in place of assumptions: lengths of conversations, harder turns, rejections.
 
 Where the ledger has little, the assumptions hold; each kind of figure is drawn towards its assumption, whose weight is
 told with it (`tierwise.policy.outlook`, `tierwise.replay.Escalation`).

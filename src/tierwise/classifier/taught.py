@@ -1,4 +1,4 @@
-"""Where it is kept what a user taught the classifier, and how it is learned anew.
+"""Where what a user taught the classifier is kept, and how it is learned again.
 
 A folder `tierwise.types` beside a tierwise.toml holds the examples of each own type (`NAME.jsonl`, one text a line),
 and what was learned: `learned-….npz`, and `manifest.json`, which names it with its SHA-256, the schema, and the

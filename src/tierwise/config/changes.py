@@ -1,4 +1,4 @@
-"""Changes files of other people's, a tierwise.toml or Claude Code's settings.json; and takes the changes back.
+"""Changes files that are not ours, a tierwise.toml or Claude Code's settings.json, and takes the changes back.
 
 Theory of operation. A change is planned first, as the whole text before and after, so that a diff can be shown and
 nothing is touched until somebody agrees. Applying copies each file beside itself, notes in a journal what was done,

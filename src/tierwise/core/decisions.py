@@ -126,17 +126,17 @@ class OutcomeKind(StrEnum):
 
     @property
     def is_transient(self) -> bool:
-        """Worth the same rung again after a wait."""
+        """Whether the same rung is worth another try after a wait."""
         return self in _TRANSIENT
 
     @property
     def is_fatal(self) -> bool:
-        """Trying again, anywhere, would not help."""
+        """Whether trying again, anywhere, would not help."""
         return self in _FATAL
 
     @property
     def is_rejection(self) -> bool:
-        """A reply came and is not good enough."""
+        """Whether a reply came and is not good enough."""
         return self in _REJECTION
 
 

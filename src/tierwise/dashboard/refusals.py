@@ -1,4 +1,4 @@
-"""Why there is no answer, as whoever asked is told it: what, where, and what to do."""
+"""Why there is no answer, as the client is told: what, where, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams that broke under a client, so that its asking again in one piece is known for what it is.
+"""Streams that broke off under a client, so that its asking again without streaming is recognised.
 
 Claude Code asks for an answer whose stream broke once more, unstreamed: without tools, that looks like a call of its
 safety classifier, which never moves. The two are told apart by what they say. A request that equals one whose stream

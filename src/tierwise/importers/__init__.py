@@ -1,1 +1,1 @@
-"""What other programs wrote down of their calls, read as `ImportedSession`s. Text of prompts never leaves memory."""
+"""Other programs' records of their calls, read as `ImportedSession`s. Text of prompts never leaves memory."""

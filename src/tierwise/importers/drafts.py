@@ -1,4 +1,4 @@
-"""Calls as a file tells of them, before they are put together, and how they are packed for the cache.
+"""Calls as a single file records them, before they are combined, and how they are packed for the cache.
 
 A draft is what one file's rows say of one call. The same call may be told of by several rows, files and sessions; two
 drafts of it are merged by a rule that does not care about their order: the greatest usage wins, whole, since each

@@ -1,4 +1,4 @@
-"""Files of records that are none of ours, read with suspicion: lines, JSON and CSV, counts, times.
+"""Other programs' files of records, read with suspicion: lines, JSON and CSV, counts, times.
 
 Whatever a file holds, reading it ends, takes bounded memory a record, and raises nothing: what cannot be used is noted
 as skipped, with file and line. Symbolic links to directories are not followed, pipes and devices are not opened, a file

@@ -1,4 +1,4 @@
-"""What an answer of OpenAI's API says of itself while it passes by: pure, bytes in, an attempt out.
+"""What an answer of OpenAI's API says about itself while it passes by: pure, bytes in, an attempt out.
 
 For `chat/completions` and `responses`, whole or streamed. Nothing is changed and nothing is held back. A stream tells
 its usage only where it was asked to (`stream_options`, in chat/completions); where nobody tells it, it is not known.

@@ -1,4 +1,4 @@
-"""Names of calls: UUIDs of version 7, so that they sort by the time they were made.
+"""Ids of calls: UUIDs of version 7, so that they sort by the time they were made.
 
 The ledger's tables are clustered by these ids. Ids that grow append at the end of a table instead of landing all
 over it, which is where most of its write speed comes from.

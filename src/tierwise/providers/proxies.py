@@ -1,4 +1,4 @@
-"""Proxies of the environment (`HTTPS_PROXY` and its kin), for the gateway's own HTTP client.
+"""Proxies of the environment (`HTTPS_PROXY` and the like), for the gateway's own HTTP client.
 
 What is read, and what it means, is what curl, httpx and the vendors' SDKs make of it: `HTTPS_PROXY`, `HTTP_PROXY`,
 `ALL_PROXY` and `NO_PROXY`, in either case, by way of the standard library. What runs on this machine is never reached

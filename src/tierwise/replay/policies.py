@@ -1,4 +1,4 @@
-"""The policies that can be replayed, side by side: what was really done, routing, and what is simpler than routing."""
+"""The policies that can be replayed side by side: what was really done, routing, and simpler alternatives."""
 
 from __future__ import annotations
 

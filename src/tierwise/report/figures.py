@@ -153,7 +153,7 @@ class Measures:
 
     @property
     def acceptance_rate(self) -> Decimal | None:
-        """Of the replies that came, those that stood: not rejected by a check, not refused, not cut off."""
+        """Of the replies that came, those that were accepted: not rejected by a check, not refused, not cut off."""
         return _share(self.totals.accepted_attempts, self.totals.accepted_attempts + self.totals.rejected_attempts)
 
     @property

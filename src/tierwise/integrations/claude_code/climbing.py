@@ -1,4 +1,4 @@
-"""Subagents climb: who is asked for work that came to nothing gets a model of the next tier up.
+"""Subagents climb: one that is asked for work that came to nothing before gets a model of the next tier up.
 
 Theory of operation. Claude Code does not tell a hook how a subagent ended, where it failed. But it keeps a transcript
 of each, with what it was called by. So what was given is remembered, by session, for a while; when the parent asks for

@@ -1,4 +1,4 @@
-"""What Claude Code calls a model: its aliases (`haiku`, `sonnet`, `opus`, `fable`), and who of a ladder has one."""
+"""What Claude Code calls a model: its aliases (`haiku`, `sonnet`, `opus`, `fable`), and which rungs have one."""
 
 from __future__ import annotations
 

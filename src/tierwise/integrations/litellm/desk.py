@@ -1,4 +1,4 @@
-"""The desk where calls of LiteLLM's router are decided and written down: a thread of its own, for any loop and thread.
+"""The desk where calls of LiteLLM's router are decided and recorded: a thread of its own, for any loop and thread.
 
 Whether a model can be reached is LiteLLM's to know, so no key and no local server is asked for. When the process ends,
 LiteLLM still tells of its last calls: what waits is written then, and what comes after that at once.

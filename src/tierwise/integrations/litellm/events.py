@@ -1,4 +1,4 @@
-"""What LiteLLM tells of a request that comes and of an attempt that ended, as values: pure, without LiteLLM.
+"""What LiteLLM reports of a new request and of an attempt that ended, as values: pure, without LiteLLM.
 
 A request is in OpenAI's dialect, or in Anthropic's where a client of LiteLLM's speaks that (`/v1/messages`); whoever
 decides looks at Messages. An attempt's end is told to callbacks in one large dict, of which little is promised; what is

@@ -1,4 +1,4 @@
-"""Puts the desk's answers before MCP clients: which tools there are, what they may change, and how they refuse."""
+"""Offers the desk's answers to MCP clients: which tools there are, what they may change, and how they refuse."""
 
 from __future__ import annotations
 
