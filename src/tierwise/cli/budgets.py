@@ -64,7 +64,7 @@ def put(
     from tierwise.ledger.keys import Keys
 
     if (key is not None) + (project is not None) + everything != 1:
-        raise click.UsageError("give one of --key, --project and --all: whose calls the budget is of")
+        raise click.UsageError("give one of --key, --project and --all: whose calls the budget covers")
     if project == "":
         raise click.UsageError("--project is empty; calls without a project have no budget of their own")
     limit = usd_to_nanousd(Decimal(usd))
@@ -148,7 +148,7 @@ def remove(ctx: click.Context, /, *, budget_id: str, as_json: bool) -> None:
     with existing_ledger(ctx, "budgets", "`tierwise budgets set` sets one") as ledger:
         removed = Budgets(ledger).remove(budget_id)
     if removed is None:
-        raise click.UsageError(f"no budget {budget_id!r}; `tierwise budgets list` shows the budgets that there are")
+        raise click.UsageError(f"no budget {budget_id!r}; `tierwise budgets list` shows the budgets")
     if as_json:
         echo_json(_as_json(removed))
         return

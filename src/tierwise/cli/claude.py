@@ -93,7 +93,7 @@ def install(*, yes: bool, dry_run: bool, no_status_line: bool, as_json: bool) ->
     elif not dry_run:
         for copy in copies:
             click.echo(f"the settings as they were: {copy}")
-        click.echo("installed; it is there from the next session on. Away with it: tierwise claude uninstall")
+        click.echo("installed; it takes effect in the next session. To remove it: tierwise claude uninstall")
 
 
 @command.command("uninstall")

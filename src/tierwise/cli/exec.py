@@ -93,7 +93,7 @@ def command(
         if task is not None or claude.prompt is not None:
             raise click.UsageError("the tasks are in the file; leave --task and the command's prompt out")
         if resume and out_file is None:
-            raise click.UsageError("--resume needs --out: what went well before stands there")
+            raise click.UsageError("--resume needs --out, the file with the earlier results")
         piped = None
     job = Job(command=claude, task=task, given=piped, check=check, before_retry=before_retry, options=wanted)
     settings = settings_of(ctx)
@@ -227,5 +227,5 @@ async def _batch(
 
     await run_all(_executor(router, checks_output=None), waiting, most, done)
     skipped = f", {len(tasks) - len(waiting)} done before" if resume else ""
-    click.echo(f"{len(waiting) - failed} of {len(waiting)} went well{skipped}", err=True)
+    click.echo(f"{len(waiting) - failed} of {len(waiting)} succeeded{skipped}", err=True)
     return 1 if failed else 0

@@ -65,7 +65,7 @@ def create(
     if len(tiers) == 2 and tiers[1].tier < tiers[0].tier:
         raise click.UsageError(f"--min-tier {min_tier} is above --max-tier {max_tier}")
     if not name.strip():
-        raise click.UsageError("NAME is empty; a key needs a name, to be told from others by")
+        raise click.UsageError("NAME is empty; a key needs a name to be recognised by")
     with Ledger.of(settings.ledger) as ledger:
         made = Keys(ledger).create(
             name,
@@ -165,7 +165,7 @@ def key_named(keys: Keys, text: str) -> ApiKey:
         key for key in known if key.name == text and key.revoked_at_ms is None
     ]
     if not found:
-        raise click.UsageError(f"no key {text!r}; `tierwise keys list` shows the keys that there are")
+        raise click.UsageError(f"no key {text!r}; `tierwise keys list` shows the keys")
     if len(found) > 1:
         ids = ", ".join(key.key_id for key in found)
         raise click.UsageError(f"{len(found)} keys are named {text!r}; say which by its id: {ids}")

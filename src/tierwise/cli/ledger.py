@@ -49,11 +49,11 @@ def size(ctx: click.Context, /, *, as_json: bool) -> None:
     if found.pruned_before_ms is not None:
         click.echo(
             f"calls from before {moment(found.pruned_before_ms)} were removed; "
-            f"{found.pruned_calls:,} of them are in the sums still"
+            f"{found.pruned_calls:,} of them are still in the sums"
         )
     if found.is_behind:
         click.echo(
-            "its sums are still being made: reports are right, and slow; `tierwise ledger rebuild` goes on with it"
+            "its sums are still being computed: reports are right, but slow; `tierwise ledger rebuild` continues"
         )
     for spool in found.waiting:
         click.echo(f"records wait in {spool}")

@@ -120,7 +120,7 @@ class Keys:
             LedgerError: the ledger cannot be written.
         """
         if not name.strip():
-            raise ValueError("a key needs a name, to be told from others by")
+            raise ValueError("a key needs a name to be recognised by")
         key_id = os.urandom(_ID_CHARS // 2).hex()
         secret = f"{_PREFIX}{key_id}-{urlsafe_b64encode(os.urandom(32)).decode('ascii').rstrip('=')}"
         key = ApiKey(key_id, name, now_ms, None, project, frozenset(scopes), policy)

@@ -193,7 +193,7 @@ def test_a_file_of_tasks_goes_on_where_it_stopped(run: Exec, upstream: StandInUp
     tasks.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ("--tasks", str(tasks), "--out", str(out), "--concurrency", "2", "--check", "grep -q good")
     first = run(*words, "--", "claude", "-p", *BARE)
-    assert (first.status, first.err) == (1, "1 of 2 went well\n")
+    assert (first.status, first.err) == (1, "1 of 2 succeeded\n")
     found = {result["id"]: result for result in map(json.loads, out.read_text().splitlines())}
     assert {name: result["ok"] for name, result in found.items()} == {"a": True, "b": False}
     assert found["a"]["text"] == "good"
@@ -203,7 +203,7 @@ def test_a_file_of_tasks_goes_on_where_it_stopped(run: Exec, upstream: StandInUp
     upstream.reply("good")
     before = len(run.models())
     second = run(*words, "--resume", "--", "claude", "-p", *BARE)
-    assert (second.status, second.err) == (0, "1 of 1 went well, 1 done before\n")
+    assert (second.status, second.err) == (0, "1 of 1 succeeded, 1 done before\n")
     assert len(run.models()) == before + 1
 
 

@@ -173,7 +173,7 @@ class Conversation:
             case "file":
                 block = _file(held.get("file"), where)
             case "input_audio":
-                raise ChatError(f"{where}: these models do not listen", param=where, code="unsupported_value")
+                raise ChatError(f"{where}: these models take no audio", param=where, code="unsupported_value")
             case _:
                 raise ChatError(f"{where}.type is text, image_url or file, not {kind!r}", param=f"{where}.type")
         if "cache_control" in held:  # what clients of this dialect send where Claude is behind it
