@@ -148,6 +148,12 @@ async def test_calls_are_searched(asked: Asked) -> None:
         assert [one["call_id"] for one in found["items"]] == expected, query
 
 
+async def test_a_page_of_a_search_by_cost_is_full(asked: Asked) -> None:
+    """Calls of another cost take no place in a page, however many lie in between."""
+    found = await asked.get("/calls", min_cost_usd="0.002", limit="2")
+    assert [one["call_id"] for one in found["items"]] == ["climbed", "plain"]
+
+
 async def test_a_call_tells_its_way(asked: Asked) -> None:
     """The decision's rungs, tried or not, at what each was expected to cost and what it did."""
     found = await asked.get("/calls/climbed")

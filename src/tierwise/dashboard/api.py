@@ -43,7 +43,7 @@ Q = TypeVar("Q", bound=BaseModel)
 A = TypeVar("A", bound=BaseModel)
 
 _THREADS = 3
-_MOST_PAGES = 20  # of calls that are looked through for a page of those with some cost
+_MOST_PAGES = 20  # of calls that are looked through for a page of those that climbed, or did not
 _CHOICES_SECONDS = 5.0  # what pickers offer may be so old
 _GATEWAY_OFF = "set ledger.enabled = true in tierwise.toml: without a ledger nothing is recorded"
 
@@ -210,16 +210,16 @@ class Api:
 
     def _matching(self, asked: questions.Calls, scope: Scope) -> CallPage:
         figures, cursor = self.figures, asked.cursor
-        low, high = asked.cost_range_nanousd
         for _ in range(_MOST_PAGES):
-            page = figures.calls(scope, text=asked.text or "", cursor=cursor, limit=asked.limit)
-            found = tuple(
-                one
-                for one in page.calls
-                if (low is None or (one.cost_nanousd is not None and one.cost_nanousd >= low))
-                and (high is None or (one.cost_nanousd is not None and one.cost_nanousd <= high))
-                and (asked.climbed is None or (one.models > 1) is asked.climbed)
+            page = figures.calls(
+                scope,
+                text=asked.text or "",
+                least_usd=asked.min_cost_usd,
+                most_usd=asked.max_cost_usd,
+                cursor=cursor,
+                limit=asked.limit,
             )
+            found = tuple(one for one in page.calls if asked.climbed is None or (one.models > 1) is asked.climbed)
             cursor = page.cursor
             if found or cursor is None or len(found) == len(page.calls):
                 break

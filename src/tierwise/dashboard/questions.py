@@ -13,7 +13,6 @@ from typing import Annotated, TypeAlias
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from tierwise.core.decisions import CallStatus
-from tierwise.core.money import usd_to_nanousd
 from tierwise.dashboard.models import Measure, SeriesBy
 
 __all__ = [
@@ -154,12 +153,6 @@ class Calls(Scoped):
     )
     cursor: Annotated[str, Field(max_length=200)] | None = Field(default=None, description="`next_cursor` before.")
     limit: Annotated[int, Field(ge=1, le=500)] = 50
-
-    @property
-    def cost_range_nanousd(self) -> tuple[int | None, int | None]:
-        """Between what it cost, both included."""
-        low, high = self.min_cost_usd, self.max_cost_usd
-        return None if low is None else usd_to_nanousd(low), None if high is None else usd_to_nanousd(high)
 
 
 class AboutCall(Question):
