@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.gateway.conftest import HEADERS, HTTP, KEY, Serve
 from tierwise.core.decisions import CallStatus, OutcomeKind
+from tierwise.core.money import Usage
 from tierwise.testing import Fault, StandInReply, StandInUpstream
 
 # Odd spacing, escapes, number spellings, unknown fields, a system turn, safeguards: nothing of it is ours to touch.
@@ -105,6 +107,21 @@ def test_the_last_cumulative_usage_of_a_stream_counts(serve: Serve, upstream: St
     attempt = gateway.call().attempts[0]
     assert (attempt.usage.input_tokens, attempt.usage.output_tokens, attempt.usage.estimated) == (500, 100, False)
     assert attempt.cost_nanousd == 500 * 100 + 100 * 500
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("model", ["claude-haiku-5-5", "claude-tierwise-auto"])
+def test_an_answer_that_nobody_counted(serve: Serve, upstream: StandInUpstream, model: str, *, streamed: bool) -> None:
+    """Tokens are estimated from the texts where a server tells none, and marked so: it is never free for that."""
+    untold = {"input_tokens": None, "output_tokens": None, "cache_read_input_tokens": None}
+    answer = StandInReply.of_text("word " * 40, usage={**untold, "cache_creation_input_tokens": None})
+    upstream.reply(replace(answer, start_usage=answer.usage))
+    gateway = serve(upstream)
+    gateway.post(body(model=model, stream=streamed))
+    found = gateway.call()
+    assert found.attempts[0].usage == Usage(input_tokens=12, output_tokens=50, estimated=True)
+    assert found.attempts[0].cost_nanousd == 12 * 100 + 50 * 500
+    assert found.call.baseline_nanousd == 12 * 2_000 + 50 * 10_000
 
 
 def test_what_it_is_is_recorded_too(serve: Serve, upstream: StandInUpstream) -> None:

@@ -265,6 +265,21 @@ def test_what_was_not_answered_costs_nothing(place: Place) -> None:
     assert [calls[name].attempts[0].cost_nanousd for name in ("bad", "late", "cancelled")] == [0, 0, 0]
 
 
+def test_answer_of_a_batch_that_nobody_counted(place: Place) -> None:
+    """Its tokens are estimated, at a batch's price: what was answered is never free for want of a count."""
+    untold = {"input_tokens": None, "output_tokens": None, "cache_read_input_tokens": None}
+    place.upstream.reply(StandInReply.of_text("word " * 40, usage={**untold, "cache_creation_input_tokens": None}))
+    with place.client() as claude:
+        batches = claude.messages.batches
+        made = batches.create(requests=[request("a")])
+        waiting = place.calls()["a"].attempts[0]
+        list(batches.results(made.id))
+    (attempt,) = place.calls()["a"].attempts
+    assert attempt.usage == Usage(waiting.usage.prompt_tokens, 50, estimated=True)
+    assert attempt.price is not None
+    assert attempt.cost_nanousd == usd_to_nanousd(attempt.price.cost_usd(attempt.usage)) > 0
+
+
 def test_results_left_early_are_settled_all_the_same(place: Place) -> None:
     """A caller who reads one result and leaves has paid for all: all are settled."""
     with place.client() as claude:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tierwise.core.money import Usage
 from tierwise.testing import StandInReply
 from tierwise.testing.replies import anthropic_events
-from tierwise.wire.anthropic import MessageAccumulator, ProtocolError, StreamError
+from tierwise.wire.anthropic import MessageAccumulator, ProtocolError, StreamError, usage_of
 from tierwise.wire.sieve import EventSieve
 from tierwise.wire.sse import SseParser
 from tierwise.wire.tap import StreamTap
@@ -234,6 +234,25 @@ def test_the_output_of_a_cut_stream_is_counted_from_what_came(pieces: list[str],
     stream = rendered(events, ascii_only=ascii_only)
     tap = tapped(stream) if whole else tapped(*(stream[i : i + 7] for i in range(0, len(stream), 7)))
     assert tap.usage_so_far(BODY) == folded(stream)[0].usage_so_far(BODY)
+
+
+@pytest.mark.parametrize("told", [{}, {"output_tokens": 7}, {"input_tokens": 5, "output_tokens": -1}])
+@pytest.mark.parametrize("chunk_bytes", [9, 65_536])
+def test_a_whole_stream_that_did_not_count_is_counted(told: dict[str, Any], chunk_bytes: int) -> None:
+    """What it did not tell, or cannot have meant, is estimated from the texts; the same as the accumulator says."""
+    events: list[Any] = [
+        {"type": "message_start", "message": {"usage": {}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "twelve chars"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": told},
+        {"type": "message_stop"},
+    ]
+    stream = rendered(events)
+    tap = tapped(*(stream[i : i + chunk_bytes] for i in range(0, len(stream), chunk_bytes)))
+    expected = Usage(told.get("input_tokens", 39), 7 if told.get("output_tokens") == 7 else 3, estimated=True)
+    assert tap.usage_so_far(BODY) == folded(stream)[0].usage_so_far(BODY) == expected
+    assert usage_of(folded(stream)[0].message(), BODY) == expected
 
 
 @pytest.mark.parametrize("chunk_bytes", [100, 1448, 65_536])

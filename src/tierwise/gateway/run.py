@@ -54,7 +54,7 @@ from tierwise.providers._http import failure_kind
 from tierwise.providers.base import ModelRequest, ProviderFailure
 from tierwise.providers.passthrough import Answer, Timeouts, UpstreamFailed, UpstreamTimeout
 from tierwise.wire.adapt import adapt
-from tierwise.wire.anthropic import estimate_prompt_tokens, message_text, usage_from_message
+from tierwise.wire.anthropic import estimate_prompt_tokens, message_text, usage_of
 from tierwise.wire.endings import Dialect
 from tierwise.wire.schemas import close_schemas
 from tierwise.wire.splice import SpliceError, compact, splice_changes
@@ -578,8 +578,8 @@ class Run:
                         break
                 if tap.stopped:
                     # Its record is safe before its last bytes go.
-                    price = self._price(running, tap.raw_usage)
-                    await self._accepted(running, tap.usage, tap.stop_reason, tap.model, first=first, price=price)
+                    price, usage = self._price(running, tap.raw_usage), tap.usage_so_far(running.sent) or Usage()
+                    await self._accepted(running, usage, tap.stop_reason, tap.model, first=first, price=price)
                     await self._reply.put(answer, out, end=True)
                     return self._outcome(OutcomeKind.ACCEPTED)
                 if tap.error is not None:
@@ -595,7 +595,7 @@ class Run:
         kind, detail = self._why_broken(running, tap, verdict, failure)
         self.log.ends(
             kind,
-            usage=tap.usage if tap.stopped else (tap.usage_so_far(running.sent) or Usage()),
+            usage=tap.usage_so_far(running.sent) or Usage(),
             detail=detail,
             seconds=time.monotonic() - running.began,
             ttft_seconds=first,
@@ -673,7 +673,7 @@ class Run:
 
     async def _judge(self, running: _Running, message: JsonObject, content: bytes | None) -> Outcome:
         """A whole message: checked where its model may be left, and handed on, as the bytes that came if there are."""
-        usage = usage_from_message(message)
+        usage = usage_of(message, running.sent)
         price = self._price(running, message.get("usage"))
         model, stop = message.get("model"), message.get("stop_reason")
         reported = model if isinstance(model, str) else None

@@ -15,7 +15,7 @@ from tierwise.gateway.incoming import parsed_json
 from tierwise.gateway.planning import Planning, conditions_of
 from tierwise.prices.book import Conditions
 from tierwise.providers._http import failure_kind
-from tierwise.wire.anthropic import usage_from_message
+from tierwise.wire.anthropic import usage_of
 
 __all__ = ["BatchResult", "read_result", "settled"]
 
@@ -72,7 +72,7 @@ def settled(
 def _answered(
     call: CallRecord, attempt: AttemptRecord, message: JsonObject, planning: Planning
 ) -> tuple[CallRecord, AttemptRecord]:
-    usage, told = usage_from_message(message), message.get("usage")
+    usage, told = usage_of(message, prompt_tokens=attempt.usage.prompt_tokens), message.get("usage")
     day = datetime.fromtimestamp(call.started_at_ms / 1000, UTC).date()
     model, reported = planning.model(attempt.model), message.get("model")
     price = attempt.price

@@ -25,6 +25,7 @@ __all__ = [
     "estimate_prompt_tokens",
     "message_text",
     "usage_from_message",
+    "usage_of",
 ]
 
 # A count beyond this is garbage: a thousand times the largest context there is, and safe in any database.
@@ -119,6 +120,37 @@ def usage_from_message(message: Mapping[str, Json]) -> Usage:
     )
 
 
+def usage_of(message: Mapping[str, Json], body: JsonObject | None = None, *, prompt_tokens: int = 0) -> Usage:
+    """The `usage` of a whole answer, estimated from the texts where its server did not count.
+
+    Args:
+        message: the answer.
+        body: what it answers.
+        prompt_tokens: about how many that has, where it is not at hand.
+    """
+    usage = usage_from_message(message)
+    if not usage.estimated:
+        return usage
+    prompt = prompt_tokens if body is None else estimate_prompt_tokens(body)
+    return replace(
+        usage,
+        input_tokens=usage.input_tokens if usage.prompt_tokens else prompt,
+        output_tokens=usage.output_tokens or estimate_tokens("".join(_said(message.get("content")))),
+    )
+
+
+def _said(content: Json) -> Iterable[str]:
+    """What the model said in an answer: text, thinking, and what it calls tools with."""
+    if isinstance(content, str):
+        yield content
+    for block in content if isinstance(content, list) else ():
+        for key, value in block.items() if isinstance(block, dict) else ():
+            if key in ("text", "thinking") and isinstance(value, str):
+                yield value
+            elif key == "input" and value:
+                yield value if isinstance(value, str) else json.dumps(value)
+
+
 class _Counts:
     """Reads counts and remembers whether one of them could not be."""
 
@@ -207,7 +239,7 @@ class MessageAccumulator:
         return usage_from_message({"usage": self._usage} if self._usage else {})
 
     def usage_so_far(self, body: JsonObject) -> Usage | None:
-        """What a stream that died has used; None if it had not begun.
+        """What a stream has used, of one that died and of one that did not count; None if it had not begun.
 
         The output is counted from what was received where the last count told is smaller (in mid-stream it is
         stale), and the prompt from the request where the stream began with zeros; both are marked `estimated`.
@@ -215,9 +247,11 @@ class MessageAccumulator:
         if self._message is None:
             return None
         usage = self.usage
-        if self.stopped:
+        if self.stopped and not usage.estimated:
             return usage
-        output = max(usage.output_tokens, estimate_tokens("".join(self._received())))
+        output = usage.output_tokens
+        if not (self.stopped and output):
+            output = max(output, estimate_tokens("".join(self._received())))
         prompt = usage.input_tokens if usage.prompt_tokens else estimate_prompt_tokens(body)
         return replace(usage, input_tokens=prompt, output_tokens=output, estimated=True)
 
@@ -252,12 +286,7 @@ class MessageAccumulator:
         for pieces in self._partial_json.values():
             yield from pieces
         self._join_strings()
-        for block in self._blocks.values():
-            for key, value in block.items():
-                if key in ("text", "thinking") and isinstance(value, str):
-                    yield value
-                elif key == "input" and value:
-                    yield value if isinstance(value, str) else json.dumps(value)
+        yield from _said([*self._blocks.values()])
 
     def _start(self, event: JsonObject) -> None:
         message = event.get("message")

@@ -141,7 +141,9 @@ class StreamTap:
         return self._folded.message().get("usage") if self.started else None
 
     def usage_so_far(self, body: JsonObject) -> Usage | None:
-        """What a stream that died has used; None if it had not begun. As `MessageAccumulator.usage_so_far`.
+        """What a stream has used, estimated where it did not say; None if it had not begun.
+
+        As `MessageAccumulator.usage_so_far`.
 
         Args:
             body: the request, whose prompt is estimated where the stream told none.
@@ -149,10 +151,12 @@ class StreamTap:
         if not self.started:
             return None
         usage = self.usage
-        if self.stopped:
+        if self.stopped and not usage.estimated:
             return usage
-        said = self._said_bytes + _said_bytes(b"".join(self._uncounted))
-        output = max(usage.output_tokens, -(-said // _BYTES_PER_TOKEN))
+        output = usage.output_tokens
+        if not (self.stopped and output):
+            said = self._said_bytes + _said_bytes(b"".join(self._uncounted))
+            output = max(output, -(-said // _BYTES_PER_TOKEN))
         prompt = usage.input_tokens if usage.prompt_tokens else estimate_prompt_tokens(body)
         return replace(usage, input_tokens=prompt, output_tokens=output, estimated=True)
 
@@ -181,8 +185,6 @@ class StreamTap:
                     self._content_began(event.end)
                 if self._folded.stopped or self._folded.error is not None:
                     self._done = True
-                    if self._folded.stopped:
-                        self._uncounted.clear()
             case _:
                 pass
 
