@@ -315,6 +315,30 @@ def test_a_conversation_whose_model_is_not_there_goes_on_with_another(serve: Ser
     assert why.startswith("away from claude-haiku-4-5, which cannot go on")
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "after a restart"])
+def test_no_model_that_cannot_go_on_is_asked_in_the_middle_of_a_turn(
+    serve: Serve, upstream: StandInUpstream, *, is_known: bool
+) -> None:
+    """Where only a model is left in its tier that would need its own thinking before a tool's call, a turn goes up."""
+    gateway = serve(upstream, TWO)
+    headers = {"x_claude_code_session_id": "conversation-5"}
+    first = {"role": "user", "content": "Summarise order 7 in one line; look it up first"}
+    if is_known:
+        gateway.post(body(messages=[first], tools=[TOOL], stream=True), **headers)
+    circuits = gateway.gateway.router.circuits
+    circuits.note("claude-haiku-5-5", OutcomeKind.SERVER_ERROR, time.monotonic())
+    thought = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+    call = {"type": "tool_use", "id": "t1", "name": "lookup", "input": {"id": 7}}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "it burns"}]}
+    plain = [first, {"role": "assistant", "content": [call]}, result]
+    thinking = [first, {"role": "assistant", "content": [thought, call]}, result]
+    gateway.post(body(messages=thinking, tools=[TOOL], stream=True), **headers)
+    assert models(upstream)[-1] == "claude-sonnet-5-5"
+    assert "its own thinking" in str(gateway.calls()[-1].call.reasons)
+    gateway.post(body(messages=plain, tools=[TOOL], stream=True), x_claude_code_session_id="conversation-6")
+    assert models(upstream)[-1] == "claude-haiku-4-5"
+
+
 def test_thinking_that_the_model_cannot_read_is_left_out_once(serve: Serve, upstream: StandInUpstream) -> None:
     """A 400 about a signature is answered by one more try without the thinking blocks."""
     upstream.fail(Fault.status(400, "messages.1.content.0: Invalid `signature` in `thinking` block"))

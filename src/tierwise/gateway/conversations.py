@@ -37,6 +37,7 @@ __all__ = [
     "contents_of",
     "history_of",
     "identify",
+    "in_tool_loop",
     "kind_of",
     "last_ask",
 ]
@@ -233,7 +234,7 @@ def history_of(body: JsonObject, *, prompt_tokens: int, tokenizer_factor: Decima
         prompt_tokens=prompt_tokens,
         max_tokens=asked if isinstance(asked, int) and asked > 0 else None,
         tokenizer_factor=tokenizer_factor,
-        in_tool_loop=_in_tool_loop(body),
+        in_tool_loop=in_tool_loop(body),
     )
 
 
@@ -282,7 +283,8 @@ def contents_of(body: JsonObject) -> Contents:
     return found
 
 
-def _in_tool_loop(body: JsonObject) -> bool:
+def in_tool_loop(body: JsonObject) -> bool:
+    """Whether a request is in the middle of a turn: it answers calls of tools."""
     for message in reversed(_list(body.get("messages"))):
         if isinstance(message, dict) and message.get("role") != "system":
             return any(block.get("type") == "tool_result" for block in _blocks(message.get("content")))

@@ -42,6 +42,7 @@ from tierwise.gateway.conversations import (
     contents_of,
     history_of,
     identify,
+    in_tool_loop,
     kind_of,
     last_ask,
 )
@@ -283,7 +284,9 @@ class Planning:
         within = self._bounds(incoming)
         request = self._request(incoming, key, ask, within)
         decision = await self._planned(request, await self._classify(request), batched=True)
-        decision = _with(decision, *within.reasons, Reason("batch", "in a batch, which has no second try"))
+        decision = _with(
+            _going_on(decision, request, None), *within.reasons, Reason("batch", "in a batch, which has no second try")
+        )
         target = self._batched(Target.of(decision.first), body)
         return Plan(kind, key, ask, target, decision.reasons, decision, project=project)
 
@@ -351,6 +354,8 @@ class Planning:
         request = self._request(incoming, key, ask, within)
         classification = await self._classify(request)
         decision = await self._in_conversation(kind, request, classification, now)
+        known = self.conversations.get(key) if kind.converses else None
+        decision = _going_on(decision, request, None if known is None else known.model_id)
         return _with(decision, *within.reasons) if within.reasons else decision
 
     async def _in_conversation(
@@ -538,6 +543,26 @@ def conditions_of(body: JsonObject, usage: JsonObject | None = None) -> Conditio
 
 def _with(decision: Decision, *reasons: Reason) -> Decision:
     return replace(decision, reasons=(*decision.reasons, *reasons))
+
+
+def _going_on(decision: Decision, request: _Request, own: str | None) -> Decision:
+    """The decision without models that cannot go on in the middle of a turn that thinks, unless none could.
+
+    Args:
+        own: the id of the model that the conversation is on, which can; None where that is not known.
+    """
+    if not (request.contents.thinking and in_tool_loop(request.incoming.value)):
+        return decision
+    turn = History(has_tools=True, has_images=False, has_thinking=True, prompt_tokens=0, in_tool_loop=True)
+    ladder: list[Rung] = []
+    against: list[Reason] = []
+    for rung in decision.ladder:
+        hindrance = None if rung.model.id == own else can_take(turn, rung.model)
+        if hindrance is None:
+            ladder.append(rung)
+        else:
+            against.append(Reason("ruled_out", f"not {rung.model.id} ({rung.tier}): {hindrance}"))
+    return _with(replace(decision, ladder=tuple(ladder)), *against) if ladder and against else decision
 
 
 def _out_of_bounds(decision: Decision, model: Model, history: History, bound: Tier, *, up: bool) -> Decision:
