@@ -251,6 +251,18 @@ def test_a_run_that_takes_too_long_is_ended(run: Exec, upstream: StandInUpstream
     assert attempt.cost_nanousd
 
 
+def test_a_run_that_was_killed_is_not_free(run: Exec) -> None:
+    """Of one that somebody else ended, such as for its memory, nobody says what it used: an estimate stays counted."""
+    killed = run.claude.cwd / "claude"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    said = run("--", str(killed), "-p", SUMMARY)
+    assert said.status != 0
+    (stored,) = run.calls()
+    assert {attempt.outcome for attempt in stored.attempts} == {OutcomeKind.SERVER_ERROR}
+    assert all(attempt.usage.estimated and attempt.cost_nanousd for attempt in stored.attempts)
+
+
 def test_a_program_that_is_not_there(run: Exec) -> None:
     """A missing CLI ends with 2 and how to install it."""
     said = run("--", "/nowhere/claude", "-p", SUMMARY)

@@ -252,7 +252,7 @@ class Executor:
         elif report is not None:
             usage = report.use_of(model)
             run.beside_nanousd += self._record_beside(run, report, model, record.started_at_ms)
-        elif ran.status is None:
+        elif ran.status is None or ran.status < 0:
             usage = attempt.rung.estimated_usage  # nobody will ever say what it used
         nanousd = run.recording.attempt_ended(
             record,
