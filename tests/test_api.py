@@ -25,7 +25,7 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandI
     with StandInUpstream(api_key=None, ollama_models=["qwen3:8b"]) as running:
         config = tmp_path / "tierwise.toml"
         config.write_text(
-            CONFIG.format(url=running.url, patience=10.0, more="[overrides.tools]\nweb_search = 'sonnet'"), "utf-8"
+            CONFIG.format(url=running.url, patience=60.0, more="[overrides.tools]\nweb_search = 'sonnet'"), "utf-8"
         )
         for name, value in {
             "HOME": str(tmp_path),

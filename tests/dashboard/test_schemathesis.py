@@ -61,7 +61,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 )
 def test_every_answer_is_as_documented(case: Any, url: str) -> None:
     """What fits is answered in its type, what does not is refused in words; nothing is a fault of ours."""
-    case.call_and_validate(base_url=url)
+    case.call_and_validate(base_url=url, timeout=60)
 
 
 def test_every_reference_leads_somewhere() -> None:

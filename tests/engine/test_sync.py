@@ -258,7 +258,7 @@ def test_a_router_works_on_in_a_forked_process(upstream: StandInUpstream, tmp_pa
     """A server that forks its workers after the first call: each worker's calls run and are recorded."""
     upstream.reply("a, b", times=None)
     config = tmp_path / "tierwise.toml"
-    config.write_text(CONFIG.format(url=upstream.url, patience=10.0, more=""), "utf-8")
+    config.write_text(CONFIG.format(url=upstream.url, patience=60.0, more=""), "utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKED],
         env={

@@ -47,7 +47,9 @@ class Plugged:
             "ANTHROPIC_BASE_URL": self.base_url,
             "TIERWISE_LEDGER": str(self.ledger_path),
             "TIERWISE_CLAUDE_SOCKET": str(self.cli.home / "claude.sock"),
-            "TIERWISE_HOOK_SECONDS": "20",  # the machine may be busy: what is tested is not how fast it is
+            # The machine may be busy: what is tested is not how fast it is.
+            "TIERWISE_HOOK_SECONDS": "20",
+            "CLAUDE_CODE_SESSIONEND_HOOKS_TIMEOUT_MS": "60000",
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
 
