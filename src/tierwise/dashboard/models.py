@@ -242,7 +242,10 @@ class TaskType(Model):
     task_type: str
     family: str | None
     calls: Count
+    unpriced_calls: Count = Field(description="A price is not known: in no saving, and never taken for zero.")
     share_of_calls: Share
+    attempts: Count
+    unpriced_attempts: Count = Field(description="What they cost is not in `cost_usd`.")
     cost_usd: Usd
     baseline_usd: Usd
     saved_usd: Usd

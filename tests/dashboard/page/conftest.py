@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, expect, sync_playwright
 
-from tests.dashboard.page.history import record_history, record_hostile
+from tests.dashboard.page.history import record_history, record_hostile, record_unpriced
 from tests.gateway.conftest import Served, serve, settings_for, started, stopping, upstream
 from tierwise.ledger import Ledger
 from tierwise.testing import StandInUpstream
@@ -198,3 +198,9 @@ def bare(gateways: Gateways) -> Served:
 def hostile(gateways: Gateways) -> Served:
     """A gateway over calls whose every text is meant to do harm."""
     return gateways.over("hostile", record_hostile)
+
+
+@pytest.fixture
+def unpriced(gateways: Gateways) -> Served:
+    """A gateway over calls whose price nobody knows."""
+    return gateways.over("unpriced", record_unpriced)

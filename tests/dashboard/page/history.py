@@ -171,6 +171,47 @@ def _record(ledger: Ledger, draw: random.Random, number: int, at_ms: int, kind: 
     )
 
 
+def record_unpriced(ledger: Ledger) -> None:
+    """Calls of a model whose price nobody knows."""
+    now_ms = time.time_ns() // 1_000_000
+    usage = Usage(input_tokens=1_000, output_tokens=100)
+    for number in range(3):
+        at_ms = now_ms - number * HOUR_MS - 60_000
+        ledger.record(
+            CallRecord(
+                call_id=f"unpriced-{number}",
+                started_at_ms=at_ms,
+                status=CallStatus.ANSWERED,
+                task_type="summarization",
+                family="transform",
+                needs="processing",
+                confidence=0.9,
+                abstained=False,
+                tier="haiku",
+                model="a-model-of-my-own",
+                planned_tier="haiku",
+                baseline_model=BASELINE,
+                baseline_nanousd=_cost(BASELINE, usage),
+                latency_ms=900,
+            ),
+            [
+                AttemptRecord(
+                    call_id=f"unpriced-{number}",
+                    number=1,
+                    tier="haiku",
+                    model="a-model-of-my-own",
+                    provider="mine",
+                    started_at_ms=at_ms,
+                    outcome=OutcomeKind.ACCEPTED,
+                    usage=usage,
+                    price=None,
+                    cost_nanousd=None,
+                    latency_ms=900,
+                )
+            ],
+        )
+
+
 def record_hostile(ledger: Ledger) -> None:
     """Calls whose texts are HTML, written from right to left, and very long."""
     now_ms = time.time_ns() // 1_000_000

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.dashboard.page.conftest import Look, Seen
 from tests.gateway.conftest import Served
@@ -103,6 +105,63 @@ def test_money_is_formatted_from_its_digits(page: Seen, usd: str | None, text: s
 def test_a_change_says_how_much(page: Seen, now: str | None, before: str, text: str | None) -> None:
     """Against the period before, signed, also where that was a loss."""
     assert run(page, "format", "return m.change(...given)", [now, before]) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "step", "texts"),
+    [
+        ([0, 0.025, 0.05], 0.025, ["$0", "$0.025", "$0.050"]),
+        ([0.5, 1], 0.5, ["$0.50", "$1.00"]),
+        ([-2, 4], 2, ["−$2", "$4"]),
+        ([0, 2e-8], 2e-8, ["$0", "$0.00000002"]),
+        ([2_000_000], 2_000_000, ["$2M"]),
+    ],
+)
+def test_an_axis_tells_its_ticks_apart(page: Seen, values: list[float], step: float, texts: list[str]) -> None:
+    """Ticks of one axis have as many digits as their step needs, all of them the same."""
+    code = "return given.values.map((value) => m.moneyTick(value, given.step))"
+    assert run(page, "format", code, {"values": values, "step": step}) == texts
+
+
+def test_a_moment_of_another_year_tells_the_year(page: Seen) -> None:
+    """The last year does not begin and end on the same day."""
+    code = """
+      const [now, before] = [new Date(), new Date()];
+      before.setFullYear(now.getFullYear() - 1);
+      const ticks = m.timeTicks([before / 1000, now / 1000], 604_800);
+      return [m.spanOf(before, now), ...ticks, String(now.getFullYear()), String(now.getFullYear() - 1)];
+    """
+    span, first, last, this_year, that_year = run(page, "format", code)
+    assert that_year in span
+    assert this_year not in span
+    assert first.endswith(that_year)
+    assert last.endswith(this_year)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3_600, "1 hour"), (10_800, "3 hours"), (86_400, "1 day (UTC)"), (1_209_600, "2 weeks (UTC)")]
+)
+def test_a_chart_says_how_long_its_bars_are(page: Seen, seconds: int, text: str) -> None:
+    """In hours, days and weeks."""
+    assert run(page, "format", "return m.stretchOf(given)", seconds) == text
+
+
+def test_a_chart_tells_of_the_bar_under_the_mouse(page: Seen) -> None:
+    """Over the right half of a bar, too, with when it begins and ends, and what its layers add up to."""
+    code = """
+      const lines = [{ name: "low", level: 0, values: [1, 30] }, { name: "high", level: 1, values: [2, 40] }];
+      const starts = ["2020-11-01T00:00:00Z", "2020-11-02T00:00:00Z"];
+      const [interval_seconds, kind, whole, tick, tell] = [86_400, "stack", true, String, String];
+      const chart = m.timeChart({ title: "T", starts, interval_seconds, lines, kind, whole, tick, tell });
+      document.getElementById("view").replaceChildren(chart.element);
+    """
+    run(page, "charts", code)
+    box = page.page.locator(".chart .u-over").bounding_box()
+    assert box is not None
+    page.page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + 10)
+    tip = page.page.locator(".chart .tip")
+    expect(tip).to_contain_text("together3")
+    expect(tip).to_contain_text(re.compile(r"1 Nov 2020.*2 Nov 2020"))
 
 
 def test_csv_cannot_become_a_formula(page: Seen) -> None:

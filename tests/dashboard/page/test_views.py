@@ -60,6 +60,19 @@ def test_every_view_of_an_empty_ledger_says_something(look: Look, bare: Served, 
     assert seen.overflows == []
 
 
+def test_an_unknown_price_is_never_nothing(look: Look, unpriced: Served) -> None:
+    """What calls of a model without a price cost is unknown wherever it is told, and so is what they saved."""
+    seen = look(unpriced)
+    page = seen.open()
+    assert (figure(page, "Spent"), figure(page, "Saved"), figure(page, "Calls")) == ("unknown", "unknown", "3")
+    expect(page.locator(".lead")).to_have_text(re.compile("What you spent is unknown"))
+    expect(page.locator(".ranked .amount")).to_contain_text("unknown")
+    expect(page.locator(".status")).to_contain_text("cost unknown")
+    for view in ("overview", "task-types", "calls", "what-if&policy=all-haiku"):
+        seen.open(f"?view={view}")
+        expect(page.locator("main").get_by_text("$0", exact=False)).to_have_count(0)
+
+
 def test_a_time_without_calls_offers_a_longer_one(look: Look, full: Served) -> None:
     """An empty view of a full ledger says when the last call was, and one click shows it."""
     seen = look(full)

@@ -5,12 +5,13 @@
 // readers use.
 
 import { clipped, h, replace, short, svg } from "./dom.js";
-import { minuteOf, timeTicks } from "./format.js";
+import { spanOf, timeTicks } from "./format.js";
 import { shade } from "./tiers.js";
 import uPlot from "./vendor/uplot.js";
 
 const HEIGHT = 230;
 const NARROW = 420;
+const LETTER = 7; // as wide as those of an axis are at most
 
 /** The colours of the theme, as the canvas needs them: resolved. */
 function colour(name) {
@@ -23,7 +24,8 @@ function colour(name) {
 
 /**
  * A chart over time. `starts`: moments; `lines`: {name, level, values (numbers or null), dash}; `kind`: "stack" or
- * "line"; `zoom(since_ms, until_ms)` is called when a stretch is dragged. Returns {element, png}.
+ * "line"; `tick(value, step)` and `tell(value)` say a value, on the axis and by itself; `whole`: layers add up to
+ * something; `zoom(since_ms, until_ms)` is called when a stretch is dragged. Returns {element, png}.
  */
 export function timeChart({
   title,
@@ -34,10 +36,13 @@ export function timeChart({
   tick,
   tell,
   zoom,
+  whole = false,
   height = HEIGHT,
   colours,
 }) {
   const times = starts.map((start) => Date.parse(start) / 1000);
+  // The first stretch may be cut short by the period. It is as wide as the others, which say how wide a bar is.
+  if (times.length > 1) times[0] = times[1] - interval_seconds;
   const values = lines.map((line) => line.values.map((value) => (value === null ? null : Number(value))));
   const drawn = kind === "stack" ? sums(values) : values;
   const shades = lines.map((line, i) => colours?.[i] ?? `tier-${shade(line.level)}`);
@@ -65,7 +70,7 @@ export function timeChart({
       width,
       height,
       legend: { show: false },
-      padding: [8, 8, 0, 0],
+      padding: [8, 20, 0, 0], // room for half of the last label
       cursor: {
         y: false,
         points: { show: kind === "line", size: 6 },
@@ -82,7 +87,11 @@ export function timeChart({
           space: width < NARROW ? 70 : 60,
           values: (_, ticks, __, ___, step) => timeTicks(ticks, step),
         },
-        { ...axis, size: 56, values: (_, ticks) => ticks.map((value) => tick(value)) },
+        {
+          ...axis,
+          size: (_, labels) => Math.max(...(labels ?? []).map((label) => 14 + LETTER * label.length), 40),
+          values: (_, ticks, __, ___, step) => ticks.map((value) => tick(value, step)),
+        },
       ],
       series: [
         {},
@@ -107,7 +116,7 @@ export function timeChart({
         ),
       ],
       hooks: {
-        setCursor: [(u) => point(u.cursor.idx, u.cursor.left)],
+        setCursor: [(u) => point(under(u), u.cursor.left)],
         setSelect: [
           (u) => {
             if (!zoom || u.select.width < 4) return;
@@ -120,36 +129,47 @@ export function timeChart({
     };
   }
 
+  /** Which stretch the mouse is over: a bar begins at its moment, a point of a line lies on it. */
+  function under({ cursor: { idx, left }, posToVal }) {
+    if (kind === "line" || idx === null || idx === undefined) return idx;
+    const bar = Math.floor((posToVal(left, "x") - times[0]) / interval_seconds);
+    return Math.min(times.length - 1, Math.max(0, bar));
+  }
+
+  const stretch = (i) =>
+    spanOf(starts[i], starts[i + 1] ?? new Date((times[i] + interval_seconds) * 1000).toISOString());
+
   function point(index, left) {
     if (index === null || index === undefined || left < 0) {
       tip.hidden = true;
       return;
     }
+    const seen = lines
+      .map((line, i) => [line.name || "none", values[i][index], i])
+      .filter(([, value]) => value !== null && (kind === "line" || value !== 0));
+    const row = (name, value, shadeOf) =>
+      h(
+        "div",
+        { class: "line" },
+        h(
+          "span",
+          { class: "tier" },
+          shadeOf && h("span", { class: "swatch", css: { background: `var(--${shadeOf})` } }),
+          clipped(name),
+        ),
+        h("span", { class: "nowrap" }, tell(value)),
+      );
     replace(
       tip,
-      h("strong", {}, minuteOf(starts[index])),
-      lines
-        .map((line, i) => [line, values[i][index], i])
-        .filter(([, value]) => value !== null && (kind === "line" || value !== 0))
-        .reverse()
-        .map(([line, value, i]) =>
-          h(
-            "div",
-            { class: "line" },
-            h(
-              "span",
-              { class: "tier" },
-              h("span", { class: "swatch", css: { background: `var(--${shades[i]})` } }),
-              clipped(line.name || "none"),
-            ),
-            h("span", { class: "nowrap" }, tell(value)),
-          ),
-        ),
+      h("strong", {}, stretch(index)),
+      whole && seen.length > 1 && row("together", drawn.at(-1)[index]),
+      seen.reverse().map(([name, value, i]) => row(name, value, shades[i])),
+      seen.length === 0 && h("span", { class: "muted" }, "nothing"),
     );
     tip.hidden = false;
     const room = element.clientWidth - tip.offsetWidth - 8;
-    const wanted = 56 + left + 14;
-    tip.style.left = `${Math.max(0, wanted > room ? Math.min(room, 56 + left - tip.offsetWidth - 14) : wanted)}px`;
+    const at = plot.bbox.left / devicePixelRatio + left;
+    tip.style.left = `${Math.max(0, at + 14 > room ? Math.min(room, at - tip.offsetWidth - 14) : at + 14)}px`;
     tip.style.top = "8px";
   }
 
@@ -169,7 +189,7 @@ export function timeChart({
   const watcher = new ResizeObserver(draw);
   watcher.observe(element);
 
-  let at = -1;
+  let at = -1; // where the keys are
   element.addEventListener("keydown", (event) => {
     if (!plot || event.ctrlKey || event.metaKey || event.altKey) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -180,9 +200,8 @@ export function timeChart({
     if (!step) return;
     event.preventDefault();
     at = Math.min(times.length - 1, Math.max(0, at < 0 ? (step > 0 ? 0 : times.length - 1) : at + step));
-    plot.setCursor({ left: plot.valToPos(times[at] + interval_seconds / 2, "x"), top: 10 });
-    point(at, plot.valToPos(times[at], "x"));
-    reading.textContent = `${minuteOf(starts[at])}: ${lines.map((line, i) => `${short(line.name || "none", 40)} ${tell(values[i][at])}`).join(", ")}`;
+    plot.setCursor({ left: plot.valToPos(times[at] + (kind === "line" ? 0 : interval_seconds / 2), "x"), top: 10 });
+    reading.textContent = `${stretch(at)}: ${lines.map((line, i) => `${short(line.name || "none", 40)} ${tell(values[i][at])}`).join(", ")}`;
   });
   element.addEventListener("blur", () => {
     tip.hidden = true;

@@ -1,7 +1,7 @@
 // The row of filters. It applies to every view, and lives in the address.
 
 import { h, short } from "./dom.js";
-import { minuteOf, words, zone } from "./format.js";
+import { spanOf, words, zone } from "./format.js";
 import { cleared, FILTERS, isSet, RANGES, shifted, span, zoomed } from "./state.js";
 
 const TITLES = {
@@ -139,8 +139,9 @@ export function filters(state, choices, now_ms, go) {
     h(
       "p",
       { class: "shown" },
-      `${minuteOf(new Date(since_ms).toISOString())} – ${minuteOf(new Date(until_ms).toISOString())}`,
+      spanOf(since_ms, until_ms),
       h("br"),
+      " ",
       zone,
     ),
   );

@@ -13,6 +13,13 @@ const fractions = new Intl.NumberFormat("en-US", {
 });
 const tiny = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", maximumSignificantDigits: 3 });
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const millions = new Intl.NumberFormat("en-US", {
+  style: "currency",
+  currency: "USD",
+  notation: "compact",
+  minimumFractionDigits: 1,
+  maximumFractionDigits: 1,
+});
 const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
 
 /** `$1,234.50`; below a dollar as many digits as say something: `$0.00123`. */
@@ -23,16 +30,55 @@ export function money(usd) {
 }
 
 /** Money with its sign always: a saving may be a loss. */
-export function signedMoney(usd) {
+export function signedMoney(usd, say = money) {
   if (usd === null || usd === undefined) return MISSING;
-  return Number(usd) > 0 ? `+${money(usd)}` : money(usd);
+  return Number(usd) > 0 ? `+${say(usd)}` : say(usd);
 }
 
-/** A few characters for an axis. */
-export function moneyTick(usd) {
+/** Money where there is little room: `$143.0M`, of a million on. */
+export function moneyShort(usd) {
+  return usd !== null && usd !== undefined && Math.abs(Number(usd)) >= 1_000_000
+    ? millions.format(Number(usd)).replace("-", "−")
+    : money(usd);
+}
+
+export const UNKNOWN = "unknown";
+
+/** Whether not one attempt of these has a known price: what they cost is not nothing, but unknown. */
+export const isUnpriced = (of) => of.attempts > 0 && of.unpriced_attempts === of.attempts;
+
+/** Whether there is none among these calls whose cost and baseline are both known. */
+export const isNotCompared = (of) => of.calls > 0 && of.unpriced_calls === of.calls;
+
+/** What calls cost, as far as it is known: `≥ $1.20` where a price is missing. */
+export function spent(of, say = money) {
+  if (isUnpriced(of)) return UNKNOWN;
+  return `${of.unpriced_attempts ? "≥ " : ""}${say(of.cost_usd)}`;
+}
+
+/** A few characters for an axis whose ticks are `step` apart: all of them with as many digits. */
+export function moneyTick(usd, step) {
   if (usd === 0) return "$0";
-  if (Math.abs(usd) >= 10_000) return `$${compact.format(usd)}`;
-  return money(String(usd)).replace(/\.00$/, "");
+  const size = Math.abs(usd);
+  const text = size >= 10_000 ? compact.format(size) : size.toFixed(places(step) === 1 ? 2 : places(step));
+  return `${usd < 0 ? "−" : ""}$${text}`;
+}
+
+export function percentTick(share, step) {
+  return percent(share, places(step * 100));
+}
+
+/** Of whole things: none where there is no whole number. */
+export function countTick(value) {
+  return Number.isInteger(value) ? countShort(value) : "";
+}
+
+/** How many digits after the point tell multiples of a step apart. */
+function places(step) {
+  const isWhole = (number) => Math.abs(number - Math.round(number)) <= 1e-6 * number;
+  let digits = 0;
+  while (digits < 12 && !isWhole(step * 10 ** digits)) digits += 1;
+  return digits;
 }
 
 export function count(value) {
@@ -70,26 +116,39 @@ export function change(now, before) {
   return `${share > 0 ? "+" : "−"}${(Math.abs(share) * 100).toFixed(Math.abs(share) < 0.1 ? 1 : 0)} %`;
 }
 
-const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
-const minute = new Intl.DateTimeFormat(undefined, {
-  day: "numeric",
-  month: "short",
-  hour: "2-digit",
-  minute: "2-digit",
-});
-const second = new Intl.DateTimeFormat(undefined, {
-  day: "numeric",
-  month: "short",
-  hour: "2-digit",
-  minute: "2-digit",
-  second: "2-digit",
-});
+const DAY = { day: "numeric", month: "short" };
+const MINUTE = { hour: "2-digit", minute: "2-digit" };
+const day = new Intl.DateTimeFormat(undefined, { ...DAY, year: "numeric" });
+const minute = dated(MINUTE);
+const second = dated({ ...MINUTE, second: "2-digit" });
 
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 export const dayOf = (iso) => day.format(new Date(iso));
-export const minuteOf = (iso) => minute.format(new Date(iso));
-export const secondOf = (iso) => second.format(new Date(iso));
+export const minuteOf = (iso) => minute(new Date(iso));
+export const secondOf = (iso) => second(new Date(iso));
+
+/** How moments read: with their day, and with their year where it is not this one. */
+function dated(time) {
+  const near = new Intl.DateTimeFormat(undefined, { ...DAY, ...time });
+  const far = new Intl.DateTimeFormat(undefined, { ...DAY, year: "numeric", ...time });
+  return (moment) => (moment.getFullYear() === new Date().getFullYear() ? near : far).format(moment);
+}
+
+/** From when to when: `27 Nov, 09:00 – 12:00`, with the second day where it is another one. */
+export function spanOf(from, to) {
+  const [begin, end] = [new Date(from), new Date(to)];
+  const sameDay = begin.toDateString() === end.toDateString();
+  return `${minute(begin)} – ${sameDay ? axisHour.format(end) : minute(end)}`;
+}
+
+/** How long a bar of a chart is. Whole days are those of UTC, as the ledger keeps them. */
+export function stretchOf(seconds) {
+  const hours = seconds / 3600;
+  const [size, unit] = [[168, "week"], [24, "day"], [1, "hour"]].find(([size]) => hours % size === 0);
+  const number = hours / size;
+  return `${number} ${unit}${number === 1 ? "" : "s"}${unit === "hour" ? "" : " (UTC)"}`;
+}
 
 /** A moment with its exact value for machines and in the tooltip. */
 export function timeText(iso) {
@@ -109,18 +168,18 @@ export function words(name) {
   return String(name ?? "").replaceAll("_", " ");
 }
 
-/** The labels of a time axis: the hour, and the day where it changes. */
+/** The labels of a time axis: the hour, the day where it changes, and the year where that does. */
 export function timeTicks(seconds, step_seconds) {
-  let last = "";
+  let [last, year] = ["", new Date().getFullYear()];
   return seconds.map((at) => {
     const moment = new Date(at * 1000);
     const date = axisDay.format(moment);
-    const fresh = date !== last;
-    last = date;
-    if (step_seconds >= 86_400) return date;
-    return fresh ? `${axisHour.format(moment)}\n${date}` : axisHour.format(moment);
+    const [newDay, newYear] = [date !== last, moment.getFullYear() !== year];
+    [last, year] = [date, moment.getFullYear()];
+    if (step_seconds >= 86_400) return newYear ? `${date}\n${year}` : date;
+    return newDay ? `${axisHour.format(moment)}\n${date}${newYear ? ` ${year}` : ""}` : axisHour.format(moment);
   });
 }
 
-const axisDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const axisHour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const axisDay = new Intl.DateTimeFormat(undefined, DAY);
+const axisHour = new Intl.DateTimeFormat(undefined, MINUTE);

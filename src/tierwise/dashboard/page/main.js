@@ -7,7 +7,7 @@
 import { ApiError, get, listen, rememberKey } from "./api.js";
 import { h, replace } from "./dom.js";
 import { filters } from "./filters.js";
-import { money, signedMoney } from "./format.js";
+import { isUnpriced, signedMoney, spent } from "./format.js";
 import { announce, problem } from "./parts.js";
 import { between, chosen, isLive, parse, scope, serialize, shifted, toView, VIEWS, zoomed } from "./state.js";
 import { openCall, openConversation, openKeys, openType, sheet } from "./sheets.js";
@@ -89,11 +89,10 @@ const today = h("span", { title: "All calls since midnight UTC" });
 function drawStatus() {
   const totals = page.live?.totals?.now;
   pulse.classList.toggle("on", Boolean(page.live?.connected));
-  today.textContent = page.live?.connected
-    ? totals
-      ? `today ${money(totals.cost_usd)} spent, ${signedMoney(totals.saved_usd)} saved`
-      : "live"
-    : "not live";
+  if (!page.live?.connected) today.textContent = "not live";
+  else if (!totals) today.textContent = "live";
+  else if (isUnpriced(totals)) today.textContent = "today: cost unknown";
+  else today.textContent = `today ${spent(totals)} spent, ${signedMoney(totals.saved_usd)} saved`;
 }
 
 function drawHead() {

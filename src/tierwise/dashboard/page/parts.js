@@ -222,7 +222,8 @@ export function liveTable({ name, caption, columns, rows, open, sort, keyOf }) {
 function replaceRow(before, after) {
   const key = before.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   before.replaceWith(after);
-  if (key) [...after.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key)?.focus({ preventScroll: true });
+  const again = key && [...after.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key);
+  if (again) again.focus({ preventScroll: true });
 }
 
 function compare(a, b) {

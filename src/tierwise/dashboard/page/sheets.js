@@ -4,7 +4,21 @@
 import { get, post } from "./api.js";
 import { timeChart } from "./charts.js";
 import { clipped, h, replace, said } from "./dom.js";
-import { count, countShort, duration, money, moneyTick, percent, secondOf, signedMoney, words } from "./format.js";
+import {
+  count,
+  countTick,
+  duration,
+  isNotCompared,
+  money,
+  moneyTick,
+  percent,
+  secondOf,
+  signedMoney,
+  spent,
+  stretchOf,
+  UNKNOWN,
+  words,
+} from "./format.js";
 import { announce, facts, panel, problem, table } from "./parts.js";
 import { legend, outcomeTag, shade, stack, tierChip } from "./tiers.js";
 
@@ -188,6 +202,9 @@ export function savedText(usd) {
   if (usd === null || usd === undefined) return "—";
   return h("span", { class: Number(usd) < 0 ? "bad" : Number(usd) > 0 ? "good" : null }, signedMoney(usd));
 }
+
+/** The same of a group of calls, among which there may be none that can be compared. */
+export const savedOf = (group) => (isNotCompared(group) ? UNKNOWN : savedText(group.saved_usd));
 
 const LADDER_COLUMNS = [
   "tier",
@@ -456,8 +473,8 @@ export function openType(context, name) {
           { class: "panel rows" },
           facts([
             ["Calls", count(summary.calls)],
-            ["Spent", money(summary.cost_usd)],
-            ["Saved", savedText(summary.saved_usd)],
+            ["Spent", spent(summary)],
+            ["Saved", savedOf(summary)],
             ["Mean confidence", percent(summary.mean_confidence)],
             ["Accepted", percent(summary.acceptance_rate)],
             ["Climbed", `${count(summary.climbs)} (${percent(summary.escalation_rate)})`],
@@ -476,7 +493,7 @@ export function openType(context, name) {
           legend(summary.tiers.map((tier) => ({ name: tier.tier, level: tier.level }))),
         ),
         history(context, "Cost", told.cost, moneyTick, money),
-        history(context, "Calls", told.calls, countShort, count),
+        history(context, "Calls", told.calls, countTick, count),
         h(
           "section",
           { class: "panel rows" },
@@ -504,9 +521,10 @@ export function openType(context, name) {
 }
 
 function history(context, title, series, tick, tell) {
-  const chart = timeChart({ title, ...series, kind: "stack", tick, tell, height: 150, lines: series.lines });
+  const chart = timeChart({ title, ...series, kind: "stack", tick, tell, whole: true, height: 150 });
   return panel({
     title: `${title} over time`,
+    note: `Each bar: ${stretchOf(series.interval_seconds)}.`,
     body: [legend(series.lines), chart.element],
     png: chart.png,
     csv: () => seriesRows(series),

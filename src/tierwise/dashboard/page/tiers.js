@@ -10,6 +10,9 @@ export function shade(level) {
   return level === null || level === undefined ? "none" : String(level % COLOURS);
 }
 
+/** Tiers in their order, the cheapest first; then what is no tier (any more), by name. */
+export const byLevel = (a, b) => (a.level ?? Infinity) - (b.level ?? Infinity) || (a.name < b.name ? -1 : 1);
+
 export function tierChip(name, level) {
   return h(
     "span",

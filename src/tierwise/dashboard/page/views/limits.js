@@ -11,6 +11,7 @@ import {
   money,
   moneyTick,
   percent,
+  percentTick,
   secondOf,
   signedMoney,
   words,
@@ -58,8 +59,8 @@ function headroom(limits) {
       title,
       body: empty(
         "No gateway here",
-        h("p", {}, limits.note ?? "Rate limits are known to the gateway."),
-        h("p", {}, "Open ", h("code", {}, "/dashboard"), " of ", h("code", {}, "tierwise serve"), " to see them."),
+        h("p", {}, "What is left of rate limits is known to a running gateway alone."),
+        h("p", {}, "Open ", h("code", {}, "/dashboard"), " of ", h("code", {}, "tierwise serve"), " to see it."),
       ),
     });
   if (!limits.headroom.length)
@@ -129,7 +130,14 @@ function headroom(limits) {
 
 function circuits(limits) {
   const title = "Models left alone";
-  if (!limits.available) return panel({ title, body: empty("No gateway here") });
+  if (!limits.available)
+    return panel({
+      title,
+      body: empty(
+        "No gateway here",
+        h("p", {}, "It tells here which models it leaves alone for a while, after failures in a row."),
+      ),
+    });
   if (!limits.circuits.length)
     return panel({ title, body: empty("None", h("p", {}, "No model has failed so often that calls go round it.")) });
   return panel({
@@ -372,7 +380,7 @@ function cachePanel(cache) {
   if (!cache.models.length) return panel({ title, body: empty("No cached tokens in this time") });
   const titles = ["Read from a cache, over time", "Saved by caches, over time"];
   const charts = h("div", { class: "columns" }, [
-    overTime(titles[0], cache.hit_share_over_time, (value) => percent(value, 0), percent),
+    overTime(titles[0], cache.hit_share_over_time, percentTick, percent),
     overTime(titles[1], cache.saved_over_time, moneyTick, signedMoney),
   ]);
   const names = [

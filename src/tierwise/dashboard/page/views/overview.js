@@ -8,16 +8,23 @@ import {
   count,
   countShort,
   duration,
+  isNotCompared,
+  isUnpriced,
   minuteOf,
   money,
+  moneyShort,
   moneyTick,
   percent,
+  percentTick,
   signedMoney,
+  spent,
+  stretchOf,
+  UNKNOWN,
   words,
 } from "../format.js";
 import { empty, panel, segments, table } from "../parts.js";
 import { seriesRows, seriesTable } from "../sheets.js";
-import { legend, stack } from "../tiers.js";
+import { byLevel, legend, stack } from "../tiers.js";
 
 const MOST_TYPES = 12;
 const NARROW = 640;
@@ -39,7 +46,12 @@ export async function show(context, signal) {
     elements: [
       told.now.calls === 0 && told.last_call_at !== null ? nothing(context, told) : lead(context, told),
       cards(told),
-      h("div", { class: "columns" }, costPanel(context, cost), sharePanel(context, distribution ?? cost, measure)),
+      h(
+        "div",
+        { class: "columns" },
+        costPanel(context, cost, told.now),
+        sharePanel(context, distribution ?? cost, measure),
+      ),
       typesPanel(context, types.items),
     ],
   };
@@ -80,41 +92,74 @@ function lead(context, { now }) {
     h(
       "p",
       { class: "lead" },
-      "You spent ",
-      h("strong", {}, money(now.cost_usd)),
-      "; ",
-      baseline ? clipped(baseline) : "the baseline",
-      " alone would have cost ",
-      h("strong", {}, money(now.baseline_usd)),
-      ". ",
-      h(
-        "strong",
-        { class: saved < 0 ? "bad" : "good" },
-        saved < 0
-          ? `Routing lost ${money(String(now.saved_usd).replace("-", ""))}`
-          : `Routing saved ${money(now.saved_usd)}`,
-      ),
-      now.saved_percent === null ? "." : ` (${percent(now.saved_percent / 100)}).`,
+      isUnpriced(now)
+        ? ["What you spent is ", h("strong", {}, UNKNOWN)]
+        : [`You spent ${now.unpriced_attempts ? "at least " : ""}`, h("strong", {}, money(now.cost_usd))],
+      isNotCompared(now)
+        ? ": no price is known of the models that answered."
+        : [
+            "; ",
+            baseline ? clipped(baseline) : "the baseline",
+            " alone would have cost ",
+            h("strong", {}, money(now.baseline_usd)),
+            ". ",
+            h(
+              "strong",
+              { class: saved < 0 ? "bad" : saved > 0 ? "good" : null },
+              saved < 0
+                ? `Routing lost ${money(String(now.saved_usd).replace("-", ""))}`
+                : `Routing saved ${money(now.saved_usd)}`,
+            ),
+            now.saved_percent === null ? "." : ` (${percent(now.saved_percent / 100)}).`,
+          ],
     ),
     h(
       "p",
       { class: "note" },
       "Failed attempts, routing's own cost and lost cache are counted as spent.",
       doubts.length ? ` ${doubts.join("; ")}.` : "",
+      now.unpriced_calls > 0 && [
+        " A price of your own goes into tierwise.toml, under ",
+        h("code", {}, "[[prices]]"),
+        ".",
+      ],
     ),
   );
 }
 
-function cards({ now, before, points }) {
+/** The stretches that are over and lie in the period: a sum of part of one would look as if it fell. */
+function whole(points, until, interval_seconds) {
+  const [end, stretch] = [Date.parse(until), interval_seconds * 1000];
+  const at = points.map((point) => Date.parse(point.at));
+  const found = points.filter((_, i) => at[i] + stretch <= end && (i > 0 || at[1] - at[0] === stretch));
+  return found.length > 1 ? found : points;
+}
+
+function cards({ until, interval_seconds, now, before, points }) {
   const of = (name) => points.map((point) => point[name]);
+  const began = before?.calls > 0; // else there is nothing to compare with
+  const against = (value) => (began ? value : null);
+  const sum = (name) => whole(points, until, interval_seconds).map((point) => point[name]);
   return h("div", { class: "cards" }, [
-    card("Spent", money(now.cost_usd), change(now.cost_usd, before?.cost_usd), 0, of("cost_usd")),
+    card(
+      "Spent",
+      h("span", { title: spent(now) }, spent(now, moneyShort)),
+      against(change(now.cost_usd, before?.cost_usd)),
+      0,
+      isUnpriced(now) ? [] : sum("cost_usd"),
+    ),
     card(
       "Saved",
-      h("span", { class: Number(now.saved_usd) < 0 ? "bad" : null }, signedMoney(now.saved_usd)),
-      change(now.saved_usd, before?.saved_usd),
+      isNotCompared(now)
+        ? UNKNOWN
+        : h(
+            "span",
+            { class: Number(now.saved_usd) < 0 ? "bad" : null, title: signedMoney(now.saved_usd) },
+            signedMoney(now.saved_usd, moneyShort),
+          ),
+      against(change(now.saved_usd, before?.saved_usd)),
       1,
-      of("saved_usd"),
+      isNotCompared(now) ? [] : sum("saved_usd"),
     ),
     card(
       "Saved, of baseline",
@@ -123,7 +168,7 @@ function cards({ now, before, points }) {
       1,
       of("saved_percent"),
     ),
-    card("Calls", count(now.calls), change(now.calls, before?.calls), 0, of("calls")),
+    card("Calls", count(now.calls), against(change(now.calls, before?.calls)), 0, sum("calls")),
     card(
       "Escalated",
       percent(now.escalation_rate),
@@ -181,14 +226,23 @@ function card(label, value, changed, better, values) {
   );
 }
 
-function costPanel(context, series) {
+function costPanel(context, series, now) {
   const title = "Cost over time, by tier";
-  if (!series.lines.length) return panel({ title, body: empty("Nothing was spent in this time") });
-  const chart = timeChart({ title, ...series, kind: "stack", tick: moneyTick, tell: money, zoom: context.zoom });
+  if (isUnpriced(now)) return panel({ title, body: empty("What these calls cost is not known") });
+  if (Number(now.cost_usd) === 0) return panel({ title, body: empty("Nothing was spent in this time") });
+  const chart = timeChart({
+    title,
+    ...series,
+    kind: "stack",
+    tick: moneyTick,
+    tell: money,
+    whole: true,
+    zoom: context.zoom,
+  });
   return panel({
     title,
     name: "cost-by-tier",
-    note: "Drag across a chart to zoom.",
+    note: `Each bar: ${stretchOf(series.interval_seconds)}. Drag across a chart to zoom.`,
     body: [chart.element, legend(series.lines)],
     png: chart.png,
     csv: () => seriesRows(series),
@@ -212,7 +266,7 @@ function sharePanel(context, series, measure) {
     ...series,
     lines,
     kind: "stack",
-    tick: (value) => percent(value, 0),
+    tick: percentTick,
     tell: percent,
     zoom: context.zoom,
   });
@@ -234,7 +288,7 @@ function typesPanel(context, items) {
   if (!ranked.length) return panel({ title, body: empty("No calls in this time") });
   const most = Math.max(...ranked.map((item) => Number(item.cost_usd)), 1e-12);
   const seen = new Map(ranked.flatMap((item) => item.tiers.map((tier) => [tier.tier, tier.level])));
-  const lines = [...seen].map(([name, level]) => ({ name, level })).sort((a, b) => (a.level ?? 99) - (b.level ?? 99));
+  const lines = [...seen].map(([name, level]) => ({ name, level })).sort(byLevel);
   const rows = () => [
     ["task_type", "calls", "cost_usd", "baseline_usd", "saved_usd", ...lines.map((line) => `${line.name}_usd`)],
     ...items.map((item) => [
@@ -287,7 +341,7 @@ function typesPanel(context, items) {
             h(
               "span",
               { class: "amount nowrap" },
-              money(item.cost_usd),
+              spent(item),
               h("span", { class: "muted" }, ` · ${countShort(item.calls)} ${item.calls === 1 ? "call" : "calls"}`),
             ),
           ),
@@ -306,7 +360,7 @@ function typesPanel(context, items) {
         columns: [
           { name: "type", title: "Task type", cell: (item) => clipped(words(item.task_type)) },
           { name: "calls", title: "Calls", number: true, cell: (item) => count(item.calls) },
-          { name: "cost", title: "Cost", number: true, cell: (item) => money(item.cost_usd) },
+          { name: "cost", title: "Cost", number: true, cell: (item) => spent(item) },
         ],
       }),
   });

@@ -3,10 +3,10 @@
 import { get } from "../api.js";
 import { tablePicture } from "../charts.js";
 import { clipped, h } from "../dom.js";
-import { count, duration, money, percent, words } from "../format.js";
+import { count, duration, percent, spent, words } from "../format.js";
 import { empty, panel, table } from "../parts.js";
-import { savedText } from "../sheets.js";
-import { legend, stack, tierChip } from "../tiers.js";
+import { savedOf } from "../sheets.js";
+import { byLevel, legend, stack, tierChip } from "../tiers.js";
 
 export async function show(context, signal) {
   const { items } = await get("task-types", context.query(), signal);
@@ -21,7 +21,7 @@ export async function show(context, signal) {
       ],
     };
   const seen = new Map(items.flatMap((item) => item.tiers.map((tier) => [tier.tier, tier.level])));
-  const lines = [...seen].map(([name, level]) => ({ name, level })).sort((a, b) => (a.level ?? 99) - (b.level ?? 99));
+  const lines = [...seen].map(([name, level]) => ({ name, level })).sort(byLevel);
   const rows = () => csv(items, lines);
   return {
     elements: [
@@ -73,14 +73,14 @@ export async function show(context, signal) {
                 title: "Cost",
                 number: true,
                 value: (item) => Number(item.cost_usd),
-                cell: (item) => money(item.cost_usd),
+                cell: (item) => spent(item),
               },
               {
                 name: "saved",
                 title: "Saved",
                 number: true,
                 value: (item) => Number(item.saved_usd),
-                cell: (item) => savedText(item.saved_usd),
+                cell: savedOf,
               },
               {
                 name: "percent",
@@ -111,7 +111,7 @@ export async function show(context, signal) {
               },
               {
                 name: "p95",
-                title: "p95",
+                title: "Latency, p95",
                 number: true,
                 value: (item) => item.p95_latency_ms,
                 cell: (item) => duration(item.p95_latency_ms),
@@ -145,7 +145,10 @@ function acceptance(item) {
 
 function feedback({ feedback: { good, bad, typed } }) {
   if (!good && !bad && !typed) return "—";
-  return `${good} good, ${bad} bad${typed ? `, ${typed} typed` : ""}`;
+  return [
+    `${good} good, ${bad} bad`,
+    typed > 0 && h("div", { class: "small muted" }, `${typed} ${typed === 1 ? "type" : "types"} named`),
+  ];
 }
 
 function csv(items, lines) {

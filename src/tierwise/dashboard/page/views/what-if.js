@@ -82,6 +82,11 @@ async function replay(context, root) {
 
 function replayedParts(context, told) {
   if (!told.calls) return empty("No calls to replay", h("p", {}, "Choose a longer time, or clear the filters."));
+  if (told.unpriced_calls === told.calls)
+    return empty(
+      "Of these calls no price is known",
+      h("p", {}, "A price of your own goes into tierwise.toml, under ", h("code", {}, "[[prices]]"), "."),
+    );
   const title = "Real and replayed cost";
   const lines = [
     { name: "real", values: told.points.map((point) => point.real_usd) },
@@ -111,7 +116,8 @@ function replayedParts(context, told) {
       ["Replayed", `${money(told.replayed_usd)} (${money(told.low_usd)} to ${money(told.high_usd)})`],
       ["It would save", savedText(told.saved_usd)],
       ["That is", told.saved_percent === null ? "—" : percent(told.saved_percent / 100)],
-      ["Calls", `${count(told.calls)} in ${count(told.sessions)} conversations`],
+      ["Calls", count(told.calls)],
+      ["Conversations", count(told.sessions)],
       ["Moved to another model", count(told.moved_calls)],
       [
         "Below what their work demands",
