@@ -265,3 +265,42 @@ def test_a_live_table_draws_what_changed(page: Seen) -> None:
         [["a", "d*"], True, False],
         [[], False, False],
     ]
+
+
+def test_a_long_table_is_drawn_in_part(page: Seen) -> None:
+    """A hundred rows, and all of them for who asks, also after it is sorted and drawn anew."""
+    code = """
+      const rows = Array.from({ length: 250 }, (_, n) => ({ n }));
+      const columns = [{ name: "n", title: "N", number: true, value: (one) => one.n, cell: (one) => one.n }];
+      const sort = { name: "n", descending: false };
+      const made = () => m.table({ name: "long", caption: "Long", columns, rows, sort, keyOf: (one) => one.n });
+      const told = (table) => [
+        table.querySelectorAll("tbody tr").length,
+        table.querySelector("tbody").textContent.slice(0, 6),
+        [...table.querySelectorAll("button:not([hidden])")].map((one) => one.textContent),
+      ];
+      const table = made();
+      document.getElementById("view").replaceChildren(table);
+      const first = told(table);
+      table.querySelector("th button").click();
+      const turned = told(table);
+      table.querySelector("button[data-key=long-all]").click();
+      return [first, turned, told(table), told(made()), document.activeElement.getAttribute("aria-label")];
+    """
+    first, turned, whole, again, focused = run(page, "parts", code)
+    assert first == [100, "012345", ["N", "Show all 250"]]
+    assert turned == [100, "249248", ["N", "Show all 250"]]
+    assert whole == again == [250, "249248", ["N"]]
+    assert focused == "Long: table"
+
+
+def test_tiers_beyond_the_colours_are_striped(page: Seen) -> None:
+    """A seventh tier is told from the first, and one that is no tier any more from those that are."""
+    code = """
+      const cases = [[0, "a"], [6, "g"], [null, "old"], [null, "old"], [undefined, ""]];
+      return cases.map(([level, name]) => m.fill(level, name));
+    """
+    first, seventh, old, again, none = run(page, "tiers", code)
+    assert (first, seventh, none) == ("fill-0", "fill-0 striped", "fill-none")
+    assert old == again
+    assert old.endswith(" striped")

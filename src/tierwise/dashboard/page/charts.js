@@ -6,7 +6,7 @@
 
 import { clipped, h, replace, short, svg } from "./dom.js";
 import { spanOf, timeTicks } from "./format.js";
-import { shade } from "./tiers.js";
+import { isStriped, shade } from "./tiers.js";
 import uPlot from "./vendor/uplot.js";
 
 const HEIGHT = 230;
@@ -20,6 +20,25 @@ function colour(name) {
   const value = getComputedStyle(probe).color;
   probe.remove();
   return value;
+}
+
+/** What a canvas is filled with: a colour, or stripes of it, as style.css draws them. */
+function brush(name, striped) {
+  if (!striped) return colour(name);
+  const size = Math.round(6 * (devicePixelRatio || 1));
+  const tile = h("canvas", { width: size, height: size });
+  const pen = tile.getContext("2d");
+  pen.fillStyle = colour(name);
+  pen.fillRect(0, 0, size, size);
+  pen.strokeStyle = colour("panel");
+  pen.lineWidth = size / 4;
+  pen.beginPath();
+  for (const x of [-size / 2, size / 2, (3 * size) / 2]) {
+    pen.moveTo(x - size, size * 1.5);
+    pen.lineTo(x + size, -size / 2);
+  }
+  pen.stroke();
+  return pen.createPattern(tile, "repeat");
 }
 
 /**
@@ -45,7 +64,8 @@ export function timeChart({
   if (times.length > 1) times[0] = times[1] - interval_seconds;
   const values = lines.map((line) => line.values.map((value) => (value === null ? null : Number(value))));
   const drawn = kind === "stack" ? sums(values) : values;
-  const shades = lines.map((line, i) => colours?.[i] ?? `tier-${shade(line.level)}`);
+  const shades = lines.map((line, i) => colours?.[i] ?? `tier-${shade(line.level, line.name)}`);
+  const striped = lines.map((line) => !colours && isStriped(line.level, line.name));
   const tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });
   const element = h("div", {
     class: "chart",
@@ -101,7 +121,7 @@ export function timeChart({
                 label: lines[i].name,
                 stroke: ground,
                 width: 0.5,
-                fill: colour(shades[i]),
+                fill: brush(shades[i], striped[i]),
                 paths: uPlot.paths.bars({ size: [1, Infinity], gap: times.length > 80 ? 0 : 1, align: 1 }),
                 points: { show: false },
               }
@@ -147,14 +167,18 @@ export function timeChart({
     const seen = lines
       .map((line, i) => [line.name || "none", values[i][index], i])
       .filter(([, value]) => value !== null && (kind === "line" || value !== 0));
-    const row = (name, value, shadeOf) =>
+    const row = (name, value, i) =>
       h(
         "div",
         { class: "line" },
         h(
           "span",
           { class: "tier" },
-          shadeOf && h("span", { class: "swatch", css: { background: `var(--${shadeOf})` } }),
+          i !== undefined &&
+            h("span", {
+              class: `swatch ${striped[i] ? "striped" : ""}`,
+              css: { "background-color": `var(--${shades[i]})` },
+            }),
           clipped(name),
         ),
         h("span", { class: "nowrap" }, tell(value)),
@@ -163,7 +187,7 @@ export function timeChart({
       tip,
       h("strong", {}, stretch(index)),
       whole && seen.length > 1 && row("together", drawn.at(-1)[index]),
-      seen.reverse().map(([name, value, i]) => row(name, value, shades[i])),
+      seen.reverse().map(([name, value, i]) => row(name, value, i)),
       seen.length === 0 && h("span", { class: "muted" }, "nothing"),
     );
     tip.hidden = false;
@@ -213,7 +237,7 @@ export function timeChart({
       picture(
         title,
         plot?.ctx.canvas,
-        lines.map((line, i) => ({ name: line.name || "none", colour: colour(shades[i]) })),
+        lines.map((line, i) => ({ name: line.name || "none", fill: brush(shades[i], striped[i]) })),
       ),
   };
 }
@@ -254,7 +278,7 @@ async function picture(title, canvas, entries) {
   let x = 12 * ratio;
   for (const entry of entries) {
     const text = short(entry.name, 30);
-    pen.fillStyle = entry.colour;
+    pen.fillStyle = entry.fill;
     pen.fillRect(x, out.height - 20 * ratio, 10 * ratio, 10 * ratio);
     pen.fillStyle = colour("ink");
     pen.fillText(text, x + 15 * ratio, out.height - 11 * ratio);

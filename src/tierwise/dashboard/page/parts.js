@@ -85,6 +85,8 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+const MOST_ROWS = 100; // that a table draws unless it is asked for all of them
+const unfolded = new Set(); // by name: tables that were
 const sorted = new Map(); // by the name of a table: what the viewer sorted it by, which drawing it anew must not undo
 
 /**
@@ -92,14 +94,14 @@ const sorted = new Map(); // by the name of a table: what the viewer sorted it b
  * something: the first cell holds a button for it, and the whole row takes a click.
  */
 export function table(options) {
-  return liveTable(options).element;
+  return liveTable({ ...options, most: MOST_ROWS }).element;
 }
 
 /**
  * The same, of rows that come and change while it is shown: `update(rows, fresh)` draws those alone that are new or
  * another object than before, and leaves the others, with the focus and what is selected in them, as they are.
  */
-export function liveTable({ name, caption, columns, rows, open, sort, keyOf }) {
+export function liveTable({ name, caption, columns, rows, open, sort, keyOf, most = Infinity }) {
   const order = sort ? (sorted.get(name) ?? { ...sort }) : null;
   const drawn = new Map(); // by key: the row, and its element
   const body = h("tbody");
@@ -139,10 +141,12 @@ export function liveTable({ name, caption, columns, rows, open, sort, keyOf }) {
       if (by && column === by) heads[i].setAttribute("aria-sort", order.descending ? "descending" : "ascending");
       else heads[i].removeAttribute("aria-sort");
     });
+    const folded = inOrder.length > most && !unfolded.has(name);
     replace(
       body,
-      inOrder.map((row) => line(row)),
+      (folded ? inOrder.slice(0, most) : inOrder).map((row) => line(row)),
     );
+    all.hidden = !folded;
   }
 
   function update(next, fresh) {
@@ -203,8 +207,23 @@ export function liveTable({ name, caption, columns, rows, open, sort, keyOf }) {
     return element;
   }
 
+  const all = h(
+    "button",
+    {
+      type: "button",
+      data: { key: `${name}-all` },
+      on: {
+        click: () => {
+          unfolded.add(name);
+          fill();
+          element.firstElementChild.focus({ preventScroll: true }); // the button is gone
+        },
+      },
+    },
+    `Show all ${rows.length}`,
+  );
   fill();
-  const element = h(
+  const scroll = h(
     "div",
     {
       class: "scroll",
@@ -215,6 +234,7 @@ export function liveTable({ name, caption, columns, rows, open, sort, keyOf }) {
     },
     h("table", {}, h("caption", { class: "sr-only" }, caption), h("thead", {}, h("tr", {}, heads)), body),
   );
+  const element = most < rows.length ? h("div", { class: "rows folds" }, scroll, all) : scroll;
   return { element, update };
 }
 

@@ -20,7 +20,7 @@ import {
   words,
 } from "./format.js";
 import { announce, facts, panel, problem, table } from "./parts.js";
-import { legend, outcomeTag, shade, stack, tierChip } from "./tiers.js";
+import { fill, legend, outcomeTag, stack, tierChip } from "./tiers.js";
 
 let dialog = null;
 let reading = null;
@@ -256,7 +256,7 @@ function waterfall(call) {
               css: { left: at(attempt.offset_ms - attempt.wait_ms), width: at(attempt.wait_ms) },
             }),
           h("span", {
-            class: `fill-${shade(attempt.level)}`,
+            class: fill(attempt.level, attempt.tier),
             css: { left: at(attempt.offset_ms), width: at(attempt.latency_ms ?? end - attempt.offset_ms) },
           }),
           attempt.ttft_ms !== null &&

@@ -5,10 +5,22 @@ import { percent, words } from "./format.js";
 
 const COLOURS = 6;
 
-/** The part of a class or of a custom property that names the colour of a level. */
-export function shade(level) {
-  return level === null || level === undefined ? "none" : String(level % COLOURS);
+/**
+ * The part of a class or of a custom property that names the colour of a tier. From the seventh on colours come again,
+ * striped; so are those of names that are no tier of this configuration (any more), whose colour is of their letters.
+ */
+export function shade(level, name = "") {
+  if (isTier(level)) return String(level % COLOURS);
+  if (!name) return "none";
+  return String([...name.slice(0, 100)].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 9973, 7) % COLOURS);
 }
+
+export const isStriped = (level, name = "") => (isTier(level) ? level >= COLOURS : Boolean(name));
+
+/** The classes of what is filled with the colour of a tier. */
+export const fill = (level, name) => `fill-${shade(level, name)}${isStriped(level, name) ? " striped" : ""}`;
+
+const isTier = (level) => level !== null && level !== undefined;
 
 /** Tiers in their order, the cheapest first; then what is no tier (any more), by name. */
 export const byLevel = (a, b) => (a.level ?? Infinity) - (b.level ?? Infinity) || (a.name < b.name ? -1 : 1);
@@ -17,7 +29,7 @@ export function tierChip(name, level) {
   return h(
     "span",
     { class: "tier" },
-    h("span", { class: `swatch fill-${shade(level)}`, "aria-hidden": "true" }),
+    h("span", { class: `swatch ${fill(level, name)}`, "aria-hidden": "true" }),
     clipped(name || "none"),
   );
 }
@@ -46,7 +58,7 @@ export function stack(parts, of, label) {
       .filter((part) => part.value > 0)
       .map((part) =>
         h("span", {
-          class: `fill-${shade(part.level)}`,
+          class: fill(part.level, part.tier),
           css: { width: `${whole > 0 ? (100 * part.value) / whole : 0}%` },
         }),
       ),
