@@ -17,6 +17,7 @@ const MOST_SHOWN = 100; // rows of a page that is left open all day: the newest,
 const MOST_READ = 500; // where the viewer read on to older calls
 const TYPING_MS = 350;
 const FRESH_MS = 2_500; // so long a new call is marked: without an animation, which would draw the page all the time
+const SAID_MS = 10_000; // at most so often a screen reader is told of new calls
 const COLUMNS = [
   "call_id",
   "started_at",
@@ -65,6 +66,8 @@ export async function show(context, signal) {
   let reached = false; // the viewer read on to older calls
   let cut = false; // what came pushed others out: those older than `items` are no longer those after `next`
   let fading = null;
+  let unsaid = 0; // new calls that a screen reader was not told of yet
+  let said_at = -Infinity;
   let log = null;
   const live = isLive(state) && !narrowed;
   const body = h("div", {});
@@ -97,7 +100,11 @@ export async function show(context, signal) {
       cut = true;
       drawFoot();
     }
-    if (fresh.size) announce(`${fresh.size} new ${fresh.size === 1 ? "call" : "calls"}`);
+    unsaid += fresh.size;
+    if (unsaid && performance.now() - said_at > SAID_MS) {
+      announce(`${unsaid} new ${unsaid === 1 ? "call" : "calls"}`);
+      [unsaid, said_at] = [0, performance.now()];
+    }
     draw(fresh);
     clearTimeout(fading);
     fading = setTimeout(() => log.update(items, new Set()), FRESH_MS);

@@ -290,10 +290,19 @@ function typesPanel(context, items) {
   const seen = new Map(ranked.flatMap((item) => item.tiers.map((tier) => [tier.tier, tier.level])));
   const lines = [...seen].map(([name, level]) => ({ name, level })).sort(byLevel);
   const rows = () => [
-    ["task_type", "calls", "cost_usd", "baseline_usd", "saved_usd", ...lines.map((line) => `${line.name}_usd`)],
+    [
+      "task_type",
+      "calls",
+      "unpriced_calls",
+      "cost_usd",
+      "baseline_usd",
+      "saved_usd",
+      ...lines.map((line) => `${line.name}_usd`),
+    ],
     ...items.map((item) => [
       item.task_type,
       item.calls,
+      item.unpriced_calls,
       item.cost_usd,
       item.baseline_usd,
       item.saved_usd,

@@ -33,7 +33,7 @@ export async function show(context, signal) {
         png: () =>
           tablePicture(
             title,
-            rows().map((row) => row.slice(0, 9)),
+            rows().map((row) => row.slice(0, 10)),
           ),
         body: [
           legend(lines),
@@ -155,6 +155,7 @@ function csv(items, lines) {
   const head = [
     "task_type",
     "calls",
+    "unpriced_calls",
     "cost_usd",
     "baseline_usd",
     "saved_usd",
@@ -174,6 +175,7 @@ function csv(items, lines) {
     ...items.map((item) => [
       item.task_type,
       item.calls,
+      item.unpriced_calls,
       item.cost_usd,
       item.baseline_usd,
       item.saved_usd,
