@@ -233,6 +233,15 @@ class MessageAccumulator:
             case _:
                 self.unknown_events += 1
 
+    def told(self, key: str) -> Json:
+        """What the message so far says beside its content and usage; None where it says nothing of that."""
+        return None if self._message is None else self._message.get(key)
+
+    @property
+    def raw_usage(self) -> JsonObject:
+        """The counts as last told, with what is none."""
+        return dict(self._usage)
+
     @property
     def usage(self) -> Usage:
         """Usage as last told. `estimated` where nothing, or nothing readable, was told."""

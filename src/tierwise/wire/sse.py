@@ -72,6 +72,8 @@ class SseParser:
         """The events that `chunk` completes, in order."""
         if not chunk:
             return []
+        if self._first_line and not self._fragments and not _BOM.startswith(chunk[: len(_BOM)]):
+            self._first_line = False  # there is no mark to be dropped
         if self.between_events and chunk.endswith(_BLANK) and b"\r" not in chunk:
             return self._whole(chunk)
         return self._lines(chunk)

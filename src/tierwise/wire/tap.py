@@ -138,7 +138,7 @@ class StreamTap:
     @property
     def raw_usage(self) -> Json:
         """The `usage` object as last told, with what is no count: geography, speed, service tier."""
-        return self._folded.message().get("usage") if self.started else None
+        return self._folded.raw_usage if self.started else None
 
     def usage_so_far(self, body: JsonObject) -> Usage | None:
         """What a stream has used, estimated where it did not say; None if it had not begun.
@@ -161,7 +161,7 @@ class StreamTap:
         return replace(usage, input_tokens=prompt, output_tokens=output, estimated=True)
 
     def _told(self, key: str) -> str | None:
-        value = self._folded.message().get(key) if self.started else None
+        value = self._folded.told(key)
         return value if isinstance(value, str) else None
 
     def _read(self, event: ServerSentEvent) -> None:
