@@ -24,6 +24,7 @@ _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _TOKEN = re.compile(_STRING + rb"|[{}\[\],:]|[^\s\"{}\[\],:]+", re.DOTALL)
 # The next bracket that is not in a string: one match a bracket, however much stands between.
 _BRACKET = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+([{}\[\]])", re.DOTALL)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `json.dumps` makes one a call
 
 
 class SpliceError(ValueError):
@@ -41,7 +42,7 @@ class Member(NamedTuple):  # not a dataclass: one is made for every key of every
 
 def compact(value: Json) -> bytes:
     """A value as the JSON that is put in: UTF-8, without blanks."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return _encode(value).encode("utf-8")
 
 
 def members(document: bytes) -> Iterator[Member]:
@@ -179,9 +180,9 @@ def splice_changes(document: bytes, before: JsonObject, after: JsonObject) -> by
     changes: dict[str, bytes | None] = {key: None for key in before if key not in after}
     arrays: dict[str, tuple[list[Json], list[Json]]] = {}
     for key, value in after.items():
-        if key in before and (before[key] is value or _same(before[key], value)):
-            continue
         old = before.get(key)
+        if (old is value or _same(old, value)) and key in before:
+            continue
         if isinstance(old, list) and isinstance(value, list) and old:
             arrays[key] = (old, value)
         else:
