@@ -558,7 +558,7 @@ def _entry(batch: Batch, custom_id: str, planned: _Planned, baseline: Model) -> 
         tags=tuple(sorted({"kind": plan.kind.value, **dict(planned.incoming.directions.tags)}.items())),
         reasons=planned.reasons,
         key_id=batch.key_id,
-        ladder=None if plan.decision is None else plan.decision.planned,
+        ladder=plan.ladder,
         batch_id=batch.batch_id,
         custom_id=custom_id,
     )

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from tierwise.classifier.features import shown
 from tierwise.core.calls import CallKind
 from tierwise.core.catalog import Model, Tier
-from tierwise.core.decisions import Decision, Reason, Rung
+from tierwise.core.decisions import Decision, PlannedRung, Reason, Rung
 from tierwise.core.errors import NoRouteError, TierwiseError, UnpricedModel
 from tierwise.core.json import JsonObject
 from tierwise.core.money import Price, Usage, format_usd, usd_to_nanousd
@@ -106,6 +106,7 @@ class Plan:
     target: Target  # the first
     reasons: tuple[Reason, ...]
     decision: Decision | None = None
+    ladder: tuple[PlannedRung, ...] | None = None  # of the decision, as it is kept with the call
     observed: bool = False  # passes through, and what would have been done is recorded
     project: str | None = None
 
@@ -195,7 +196,9 @@ class Planning:
         }
         self._second = -1.0
         self._decided: dict[tuple[object, ...], tuple[Classification, Decision]] = {}  # in this second
-        self._stays: dict[int, tuple[Decision, Decision]] = {}  # by identity, in this second too
+        # Both by identity of the decision, in this second too.
+        self._stays: dict[int, tuple[Decision, Decision]] = {}
+        self._told_of: dict[int, tuple[Decision, Target, tuple[PlannedRung, ...]]] = {}
         factor = settings.catalog.baseline.tokenizer_factor
         self._tokens = lru_cache(4096)(lambda body_bytes: _tokens(body_bytes, factor))
         # By id and, as in the configuration, with the provider before it.
@@ -254,7 +257,8 @@ class Planning:
                 _UNTHREADED, details={"error_code": "thread_unsupported_request", "unsupported": ["model"]}
             )
         decision = await self._decide(incoming, kind, key, ask, now)
-        return Plan(kind, key, ask, Target.of(decision.first), decision.reasons, decision, project=project)
+        target, ladder = self._told(decision)
+        return Plan(kind, key, ask, target, decision.reasons, decision, ladder, project=project)
 
     async def plan_batched(self, incoming: Incoming) -> Plan:
         """Where a request of a batch goes: to a model of the upstream that the batch goes to, at a batch's price.
@@ -288,7 +292,7 @@ class Planning:
             _going_on(decision, request, None), *within.reasons, Reason("batch", "in a batch, which has no second try")
         )
         target = self._batched(Target.of(decision.first), body)
-        return Plan(kind, key, ask, target, decision.reasons, decision, project=project)
+        return Plan(kind, key, ask, target, decision.reasons, decision, decision.planned, project=project)
 
     def batch_price(self, model: Model, day: date, body: JsonObject, usage: JsonObject | None = None) -> Price | None:
         """What a model costs in a batch; None where no price is known."""
@@ -411,6 +415,13 @@ class Planning:
             found = self._stays[id(decision)] = (decision, _with(decision, Reason("conversation", why)))
         return found[1]
 
+    def _told(self, decision: Decision) -> tuple[Target, tuple[PlannedRung, ...]]:
+        """Its first rung and its ladder with their costs in whole numbers: made once for all calls that share it."""
+        found = self._told_of.get(id(decision))
+        if found is None or found[0] is not decision:
+            found = self._told_of[id(decision)] = (decision, Target.of(decision.first), decision.planned)
+        return found[1], found[2]
+
     async def _staying(self, request: _Request, classification: Classification, tier: Tier) -> Decision:
         """The decision for this tier, or for the nearest one that the bounds of the request allow."""
         decision = await self._planned(request, classification, tier=tier.name)
@@ -436,6 +447,7 @@ class Planning:
             self._second = second
             self._decided.clear()
             self._stays.clear()
+            self._told_of.clear()
         overrides, said = self.settings.overrides, request.incoming.directions
         key = (
             id(classification),  # kept beside the decision, so that it stays this one's

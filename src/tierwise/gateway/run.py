@@ -175,7 +175,7 @@ class Run:
                 tags=_tags(plan.kind, incoming.directions.tags),
                 reasons=plan.reasons,
                 key_id=None if incoming.key is None else incoming.key.key_id,
-                ladder=None if decision is None else decision.planned,
+                ladder=plan.ladder,
             ),
         )
         self._reply = Reply(send, incoming, self.log, plan.target)
