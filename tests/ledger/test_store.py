@@ -145,6 +145,17 @@ def test_attempt_without_its_call_still_counts(ledger: Ledger) -> None:
     assert (total(ledger).calls, total(ledger).cost_nanousd) == (1, 2000)
 
 
+def test_an_attempt_that_came_before_its_call(ledger: Ledger) -> None:
+    """What is only known of the call when it comes stands in its row then, and in the indexes on it."""
+    ledger.attempt_finished(attempt())
+    whole = call(batch_id="batch", custom_id="one")
+    ledger.finish(whole)
+    stored = ledger.get("call-1")
+    assert stored is not None and stored.call == whole
+    assert [found.call.call_id for found in ledger.calls(Filter(session="s"))] == ["call-1"]
+    assert ledger.check() == []
+
+
 def test_unpriced_is_counted_never_zero(ledger: Ledger) -> None:
     """A call with an attempt of unknown price is in no comparison, and said to be so."""
     ledger.record(call("a"), [attempt("a", price=None, cost_nanousd=None), attempt("a", 2)])

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, recorded_kind
@@ -38,8 +39,13 @@ _PUT_ATTEMPT = (
     f"INSERT OR REPLACE INTO attempts ({', '.join(ATTEMPT_COLUMNS)}) "  # noqa: S608 column names only
     f"VALUES ({', '.join('?' for _ in ATTEMPT_COLUMNS)})"
 )
-# For a row that is there: leaves the indexes on what did not change alone, which REPLACE would not.
+# For a row that is there: leaves the indexes on what is not named alone, which REPLACE would not.
 _CHANGE_CALL = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in CALL_COLUMNS[2:])} WHERE call_id = ?"  # noqa: S608 column names only
+_INDEXED = ("session", "batch_id", "custom_id")  # of a call, which its end does not change
+_OTHERS = tuple(name for name in CALL_COLUMNS[2:] if name not in _INDEXED)
+_CHANGE_OTHERS = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in _OTHERS)} WHERE call_id = ?"  # noqa: S608 column names only
+_indexed_of = itemgetter(*map(CALL_COLUMNS.index, _INDEXED))
+_others_of = itemgetter(*map(CALL_COLUMNS.index, _OTHERS))
 _CHANGE_ATTEMPT = (
     f"UPDATE attempts SET {', '.join(f'{name} = ?' for name in ATTEMPT_COLUMNS[2:])} "  # noqa: S608 column names only
     "WHERE call_id = ? AND number = ?"
@@ -205,7 +211,7 @@ class Merging:
                     self._take_over(connection, attempt.request_id, call_id, gathered)
         if old_call is not None and new_call[1] == old_call[1]:
             if new_call != old_call:
-                execute(_CHANGE_CALL, (*new_call[2:], call_id))
+                _change_call(execute, old_call, new_call)
         elif not is_new:
             execute(_PUT_CALL, new_call)
         if call is not None and call.captured_text is not None:
@@ -302,6 +308,14 @@ def _contributions(call: _Row, attempts: Mapping[int, _Row]) -> dict[Key, Sums]:
     if call[2] == "open":
         return {}  # what is open is few, and read from its rows
     return contributions(codec.call_facts(call), [codec.attempt_facts(row) for row in attempts.values()])
+
+
+def _change_call(execute: Callable[..., sqlite3.Cursor], old: _Row, new: _Row) -> None:
+    """Changes the row of a call that began when it did."""
+    if _indexed_of(new) == _indexed_of(old):
+        execute(_CHANGE_OTHERS, (*_others_of(new), new[0]))
+    else:
+        execute(_CHANGE_CALL, (*new[2:], new[0]))
 
 
 def _placeholder(attempt: AttemptRecord) -> CallRecord:
