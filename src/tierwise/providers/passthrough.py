@@ -105,7 +105,10 @@ class Answer:
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of that name (lower case)."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
 
     async def read(self, most_bytes: int | None = None) -> bytes:
         """All of it.

@@ -162,7 +162,7 @@ def _replace(document: bytes, changes: Mapping[str, bytes | None]) -> bytes | No
             pieces += (document[position : member.start], value)
             position = member.end
             if not wanted:
-                return b"".join((*pieces, document[position:]))
+                return b"".join((*pieces, memoryview(document)[position:]))
     return None
 
 
@@ -205,7 +205,7 @@ def splice_changes(document: bytes, before: JsonObject, after: JsonObject) -> by
         if not unseen:
             break
     if pieces and only_replaced and not unseen:  # nearly always only the model: it has been found already
-        return b"".join((*pieces, document[position:]))
+        return b"".join((*pieces, memoryview(document)[position:]))  # a long end is copied once
     return splice(document, changes)
 
 
