@@ -224,7 +224,7 @@ def test_the_digest_tells_whether_a_session_has_changed(tmp_path: Path, readings
         return {found.id: found.digest for found in ClaudeCode().sessions([root], run)}
 
     first = digests()
-    readings.put_result(SESSION, first[SESSION], b"worked out")
+    readings.put_results([(SESSION, first[SESSION], b"worked out")])
     os.utime(path, ns=(1, 1))
     assert digests() == first
     assert readings.result(SESSION, digests()[SESSION]) == b"worked out"

@@ -67,7 +67,7 @@ def test_results(path: Path) -> None:
         readings.put_results([("s", "d", b"1"), ("t", "d", b"2"), ("s", "d", b"3")])
         assert (readings.result("s", "d"), readings.result("t", "d")) == (b"3", b"2")
         for number in range(20):
-            readings.put_result("s", f"d{number}", b"%d" % number)
+            readings.put_results([("s", f"d{number}", b"%d" % number)])
             assert readings.result("s", f"d{number}") == b"%d" % number
         assert sum(readings.result("s", f"d{number}") is not None for number in range(20)) <= 4
         assert readings.result("t", "d") == b"2"

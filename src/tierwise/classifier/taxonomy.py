@@ -55,10 +55,6 @@ class Taxonomy(Mapping[str, TaskType]):
         """The families' names, in the order in which they first occur."""
         return tuple(dict.fromkeys(t.family for t in self._types.values()))
 
-    def in_family(self, family: str) -> tuple[TaskType, ...]:
-        """The types of one family, in order; empty where there is no such family."""
-        return tuple(t for t in self._types.values() if t.family == family)
-
     def with_user_types(self, types: Iterable[TaskType]) -> Taxonomy:
         """A taxonomy with the user's own types after these. Raises `ConfigError` where a name is taken."""
         return Taxonomy((*self._types.values(), *types))

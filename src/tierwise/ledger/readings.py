@@ -194,10 +194,6 @@ class Readings:
                     found[session, digest] = result
         return found
 
-    def put_result(self, session: str, digest: str, result: bytes) -> None:
-        """Remember one result; see `put_results`, which is faster for many."""
-        self.put_results([(session, digest, result)])
-
     def put_results(self, results: Iterable[tuple[str, str, bytes]]) -> None:
         """Remember results (session, digest, bytes), in one transaction. Of a session a few are kept."""
         with self._writing():
