@@ -1,8 +1,10 @@
-"""Real TLS and a real proxy on loopback, for tests of what lies between tierwise and an API."""
+"""Real TLS, a real proxy and ports on loopback, for tests of what lies between tierwise and an API."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -87,6 +89,14 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port
         target.close()
 
     await asyncio.gather(one_way(reader, back), one_way(there, writer))
+
+
+def unused_port() -> int:
+    """A port for a program that a test starts; below those that the system gives away to others meanwhile."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("every port that was tried is taken")
 
 
 def port_of(url: str) -> int:

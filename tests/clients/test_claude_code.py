@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ import pytest
 from tests.clients.conftest import RETRIES, ClaudeCode, Said
 from tests.clients.tiers import AUTO, IDS, on
 from tests.gateway.conftest import Serve, Served, settings_for
+from tests.network import unused_port
 from tierwise.config import load_settings
 from tierwise.core.decisions import CallStatus, OutcomeKind
 from tierwise.core.money import nanousd_to_usd
@@ -409,8 +409,7 @@ def _written(directory: Path, toml: str) -> Path:
 @on(AUTO)
 def test_tierwise_claude(upstream: StandInUpstream, claude: ClaudeCode, tmp_path: Path, model: str) -> None:
     """`tierwise claude -p …` starts a gateway, runs the real CLI through it, and leaves nothing running."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     settings_for(upstream, tmp_path, f"[gateway]\nport = {port}\n")
     config, asked = str(tmp_path / "tierwise.toml"), ("-p", SUMMARY, "--model", model, "--output-format", "json")
     said = claude.run(

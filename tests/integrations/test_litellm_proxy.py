@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.network import unused_port
 from tierwise.core.decisions import CallStatus
 from tierwise.ledger import Ledger
 from tierwise.ledger.store import StoredCall
@@ -71,9 +71,8 @@ class Proxy:
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
     """LiteLLM's proxy, before a stand-in."""
-    with StandInUpstream() as upstream, socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        taken.close()
+    with StandInUpstream() as upstream:
+        port = unused_port()
         there = {"api_base": upstream.url, "api_key": "sk-ant-of-litellm"}
         models = [{"model_name": "smart", "litellm_params": {"model": "tierwise/auto"}}]
         for model in (HAIKU, SONNET, OPUS):
