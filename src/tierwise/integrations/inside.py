@@ -5,8 +5,8 @@ come and go. So it has a thread with a loop of its own, as the synchronous route
 the request goes in whole, the pieces of the answer come out through a function that the caller gives and that is called
 in the gateway's thread. There is no socket between the two, so nobody else can reach it and no key of ours is needed.
 
-It starts with the first call. What waits to be recorded is written when the process ends. A forked process starts its
-own.
+It starts with the first call. When the process ends, calls that still run are broken off and recorded as that, and what
+waits to be recorded is written. A forked process starts its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tierwise.core.errors import TierwiseError
 from tierwise.core.settings import Settings
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tierwise.integrations.records import ForeignAttempt, Records
     from tierwise.ledger import Ledger
 
-__all__ = ["Ended", "Exchange", "Head", "InsideGateway", "Piece", "Request"]
+__all__ = ["Ended", "Exchange", "Head", "InsideGateway", "Passing", "Piece", "Request"]
 
 Header = tuple[bytes, bytes]
 _LARGEST_BATCH_BYTES = 256 * 1024 * 1024
@@ -87,16 +87,21 @@ class Exchange:
         self._told = told
         self._given = False
         self._left = asyncio.Event()
+        self._closing = False
         self._whole = False
         self._trailers: Sequence[Header] = ()
         self._done: concurrent.futures.Future[None] | None = None
 
-    def begin(self, app: Gateway) -> None:
-        """Hands the request in."""
+    def begin(self, app: Gateway) -> concurrent.futures.Future[None]:
+        """Hands the request in. What comes back is done once the call's record is written."""
         self._done = asyncio.run_coroutine_threadsafe(self._run(app), self._loop)
+        return self._done
 
     def close(self) -> None:
         """The caller wants no more: what runs is cancelled, and recorded as that. From any thread, more than once."""
+        if self._closing:
+            return
+        self._closing = True
         with suppress(RuntimeError):  # the loop is closed: nothing runs any more
             self._loop.call_soon_threadsafe(self._left.set)
 
@@ -142,6 +147,13 @@ class Exchange:
         self._whole = not message.get("more_body")
 
 
+class Passing(Protocol):
+    """An answer that a client reads without the gateway, and that is recorded when it ends."""
+
+    def break_off(self) -> concurrent.futures.Future[None] | None:
+        """Nobody reads on: what is known by now is recorded."""
+
+
 class InsideGateway:
     """A gateway in a thread of its own. Safe to use from any thread and event loop.
 
@@ -160,11 +172,14 @@ class InsideGateway:
             settings, gateway=replace(settings.gateway, host="127.0.0.1", workers=1, max_body_bytes=largest)
         )
         self._ledger = ledger
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what garbage collection ends while it is held may ask for it
         self._process = os.getpid()
         self._running: tuple[asyncio.AbstractEventLoop, Gateway] | None = None
+        self._exchanges: dict[concurrent.futures.Future[None], Exchange] = {}  # that run
         self._records: Records | None = None
         self._closed = False
+        self.passing: weakref.WeakSet[Passing] = weakref.WeakSet()  # answers that others still read
+        _all.add(self)
 
     def is_known(self, model: str) -> bool:
         """Whether a model's name is routed, or one of those configured."""
@@ -179,7 +194,9 @@ class InsideGateway:
         """Begins a call."""
         loop, app = self.start()
         exchange = Exchange(loop, request, told)
-        exchange.begin(app)
+        done = exchange.begin(app)
+        self._exchanges[done] = exchange
+        done.add_done_callback(self._exchanges.pop)
         return exchange
 
     def record(self, attempt: ForeignAttempt, incoming: Incoming) -> concurrent.futures.Future[None]:
@@ -190,12 +207,19 @@ class InsideGateway:
         return asyncio.run_coroutine_threadsafe(records.record(attempt, incoming), loop)
 
     def close(self) -> None:
-        """Ends it; what was to be recorded is written."""
+        """Ends it. Calls that run are broken off; what was to be recorded is written."""
+        if self.started:
+            told = [one.break_off() for one in list(self.passing)]
+            concurrent.futures.wait([one for one in told if one is not None], _LAST_SECONDS)
         with self._lock:
             running, self._running, self._closed = self._running, None, True
         if running is None or self._process != os.getpid():
             return
         loop, app = running
+        exchanges = self._exchanges.copy()
+        for exchange in exchanges.values():
+            exchange.close()
+        concurrent.futures.wait(exchanges, _LAST_SECONDS)
         with suppress(concurrent.futures.TimeoutError):
             asyncio.run_coroutine_threadsafe(app.aclose(), loop).result(_LAST_SECONDS)
         loop.call_soon_threadsafe(loop.stop)
@@ -212,14 +236,22 @@ class InsideGateway:
 
     def start(self) -> tuple[asyncio.AbstractEventLoop, Gateway]:
         """Starts it, where it does not run. Raises `TierwiseError` where it was closed."""
+        running = self._running
+        if running is not None and self._process == os.getpid():
+            return running
         with self._lock:
             if self._closed:
                 raise TierwiseError("this client was closed; wrap a new one")
             if self._running is None or self._process != os.getpid():
                 self._running = self._start()
                 self._process = os.getpid()
-                _open.add(self)
             return self._running
+
+    def forget_parent(self) -> None:
+        """In a forked process: what ran in the parent is its own, and no thread is there to let the lock go."""
+        self._lock = threading.RLock()
+        self._exchanges = {}
+        self.passing = weakref.WeakSet()
 
     def _start(self) -> tuple[asyncio.AbstractEventLoop, Gateway]:
         from tierwise.gateway.app import Gateway  # noqa: PLC0415
@@ -258,10 +290,20 @@ async def _begin_life(app: Gateway) -> None:
     life.cancel()  # `close` ends the application, not a message
 
 
-_open: weakref.WeakSet[InsideGateway] = weakref.WeakSet()
+_all: weakref.WeakSet[InsideGateway] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    for gateway in list(_open):
-        gateway.close()
+    for gateway in list(_all):
+        if gateway.started:
+            gateway.close()
+
+
+def _forget_parent() -> None:
+    for gateway in list(_all):
+        gateway.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import queue
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -124,6 +125,8 @@ class Transport(httpx2.BaseTransport):
         return httpx2.Response(head.status, headers=head.headers, stream=stream, extensions={TRAILERS: stream.trailers})
 
     def _watch(self, watched: Watched, request: httpx2.Request, beside: httpx2.Client) -> httpx2.Response:
+        with suppress(TierwiseError):  # it was closed: the client's answer is worth more than its record
+            self._gateway.start()
         witness = Witness(watched.request)
         try:
             passed = beside.send(request, stream=True, follow_redirects=False)
@@ -171,6 +174,9 @@ class _Stream(httpx2.SyncByteStream):
                     assert_never(other)
 
     def close(self) -> None:
+        self._exchange.close()
+
+    def __del__(self) -> None:  # of an answer that was neither read nor closed, nobody would
         self._exchange.close()
 
 
@@ -267,6 +273,9 @@ class _AsyncStream(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         self._exchange.close()
 
+    def __del__(self) -> None:  # of an answer that was neither read nor closed, nobody would
+        self._exchange.close()
+
 
 def hearing_client(
     gateway: InsideGateway, rewrite: Rewrite, hear: Callable[[httpx2.Response], Awaitable[None]]
@@ -281,65 +290,67 @@ def hearing_client(
 # ------------------------------------------------------------------ what passes by
 
 
-class _Watching(httpx2.SyncByteStream):
-    """The body of an answer that is looked at."""
+_Recorded = concurrent.futures.Future[None] | None
+
+
+class _Witnessed:
+    """An answer that is looked at, until it ends or nobody reads on."""
 
     def __init__(self, gateway: InsideGateway, watched: Watched, witness: Witness, passed: httpx2.Response) -> None:
         self._about = (gateway, watched, witness)
+        self._witness = witness
         self._passed = passed
         self._ended = False
+        self._process = os.getpid()
+        gateway.passing.add(self)
+
+    def end(self, *, whole: bool, broken: OutcomeKind = OutcomeKind.CANCELLED) -> _Recorded:
+        if self._ended or self._process != os.getpid():
+            return None
+        self._ended = True
+        return _told(*self._about, whole=whole, broken=broken)
+
+    def break_off(self) -> _Recorded:
+        return self.end(whole=False)
+
+    def __del__(self) -> None:  # of an answer that was neither read nor closed, nobody would tell
+        self.break_off()
+
+
+class _Watching(_Witnessed, httpx2.SyncByteStream):
+    """The body of such an answer."""
 
     def __iter__(self) -> Iterator[bytes]:
-        witness = self._about[2]
         try:
             for piece in self._passed.iter_bytes():
-                witness.feed(piece)
+                self._witness.feed(piece)
                 yield piece
         except httpx2.TransportError as error:
-            self._end(whole=False, broken=_broken(error))
+            _wait(self.end(whole=False, broken=_broken(error)))
             raise
-        self._end(whole=True)
+        _wait(self.end(whole=True))
 
     def close(self) -> None:
         self._passed.close()
-        self._end(whole=False)
-
-    def _end(self, *, whole: bool, broken: OutcomeKind = OutcomeKind.CANCELLED) -> None:
-        if not self._ended:
-            self._ended = True
-            _wait(_told(*self._about, whole=whole, broken=broken))
+        _wait(self.break_off())
 
 
-class _AsyncWatching(httpx2.AsyncByteStream):
+class _AsyncWatching(_Witnessed, httpx2.AsyncByteStream):
     """The same, awaited."""
 
-    def __init__(self, gateway: InsideGateway, watched: Watched, witness: Witness, passed: httpx2.Response) -> None:
-        self._about = (gateway, watched, witness)
-        self._passed = passed
-        self._ended = False
-
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        witness = self._about[2]
         try:
             async for piece in self._passed.aiter_bytes():
-                witness.feed(piece)
+                self._witness.feed(piece)
                 yield piece
         except httpx2.TransportError as error:
-            await self._end(whole=False, broken=_broken(error))
+            await _waited(self.end(whole=False, broken=_broken(error)))
             raise
-        await self._end(whole=True)
+        await _waited(self.end(whole=True))
 
     async def aclose(self) -> None:
         await self._passed.aclose()
-        await self._end(whole=False)
-
-    async def _end(self, *, whole: bool, broken: OutcomeKind = OutcomeKind.CANCELLED) -> None:
-        if not self._ended:
-            self._ended = True
-            await _waited(_told(*self._about, whole=whole, broken=broken))
-
-
-_Recorded = concurrent.futures.Future[None] | None
+        await _waited(self.break_off())
 
 
 def _told(gateway: InsideGateway, watched: Watched, witness: Witness, *, whole: bool, broken: OutcomeKind) -> _Recorded:
