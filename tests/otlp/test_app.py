@@ -121,6 +121,32 @@ def test_some_that_cannot_be(app: Receiving, received: Received) -> None:
     assert len(received.calls()) == 1
 
 
+def collected(*groups: tuple[dict[str, str], list[Any]]) -> bytes:
+    """What a collector's `otlphttp` exporter sends: records of many sources in one request, packed."""
+    logs = [
+        {**group, "schemaUrl": "https://opentelemetry.io/schemas/1.38.0"}
+        for resource, records in groups
+        for group in json.loads(body(*records, **resource))["resourceLogs"]
+    ]
+    told = json.dumps({"resourceLogs": logs})
+    return gzip.compress(Parse(told, ExportLogsServiceRequest()).SerializeToString())
+
+
+def test_what_a_collector_sends_on(app: Receiving, received: Received) -> None:
+    """In batches with the logs of others, of sources that it renamed, sent again and cut otherwise: each once."""
+    renamed = {"service__name": "agents", "k8s__pod__name": "agents-7", "project": "shop"}
+    other = {"timeUnixNano": "1", "body": {"stringValue": "GET / 200"}, "severityText": "INFO"}
+    seen = [{**request(number), "observedTimeUnixNano": "1795853219999000000", "flags": 1} for number in range(1, 5)]
+    first = collected(({"service__name": "nginx"}, [other]), (renamed, seen[:3]))
+    again = collected((renamed, seen[1:]), ({"service__name": "nginx"}, [other, other]), (renamed, seen[:1]))
+    for content in (first, first, again):
+        answer = heard(send(app, content, PROTOBUF, content_encoding="gzip", user_agent="OpenTelemetry Collector"))
+        assert (answer.status, answer.body) == (200, b"")
+    found = received.calls()
+    assert [stored.call.project for stored in found] == ["shop"] * 4
+    assert [[attempt.cost_nanousd for attempt in stored.attempts] for stored in found] == [[50_000_000]] * 4
+
+
 @pytest.mark.parametrize("path", ["/v1/metrics", "/v1/traces"])
 @pytest.mark.parametrize("kind", [JSON, PROTOBUF])
 def test_metrics_and_traces(app: Receiving, received: Received, path: str, kind: str) -> None:
