@@ -145,8 +145,10 @@ def test_settings_that_cannot_be_kept_are_left_alone(settings: Path, text: bytes
         st.text(),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+            max_leaves=12,
         ),
+        max_size=6,
     )
 )
 def test_any_settings_survive(tmp_path_factory: pytest.TempPathFactory, anything: dict[str, object]) -> None:
