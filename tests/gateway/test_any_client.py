@@ -75,8 +75,8 @@ def run(command: str, gateway: Served, folder: Path) -> str:
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="curl is not here")
 WITH_CURL: dict[str, Callable[[str], bool]] = {
-    "Ask, as Anthropic's API is asked": lambda said: json.loads(said)["model"] == HAIKU,
-    "Or as OpenAI's": lambda said: json.loads(said)["choices"][0]["finish_reason"] == "stop",
+    "A request in Anthropic's dialect": lambda said: json.loads(said)["model"] == HAIKU,
+    "A request in OpenAI's dialect": lambda said: json.loads(said)["choices"][0]["finish_reason"] == "stop",
     "Say what you know": lambda said: json.loads(json.loads(said)["content"][0]["text"]) == {"topic": "printer"},
     "Stream": lambda said: (
         said.startswith("event: message_start") and said.rstrip().endswith('{"type": "message_stop"}')
