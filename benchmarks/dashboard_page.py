@@ -1,6 +1,7 @@
 """The dashboard in a real browser: how soon it shows something, and what it costs who writes while it is open.
 
     python benchmarks/dashboard_page.py [--ledger FILE] [--calls 20000] [--rounds 10] [--ingest 6] [--seconds 4]
+                                        [--flow 20]
 
 Opens the overview of `tierwise dashboard`, a process of its own, in the Chromium of this machine, in a fresh profile
 each time: until the first paint, and until the overview's figures stand there. The ledger is made here, or is FILE (one
@@ -11,7 +12,10 @@ what an open page asks, and with the page itself, open on its live log: `--inges
 are calls a second against the turn without that was beside it, and where the time of a call went, in microseconds:
 the writer's own work, queueing for a core, and waiting (for the disk or a lock); and what share of a core the
 dashboard's process took. Where there is no core to spare, dashboard and browser make the writer queue; what they do to
-its work and to the ledger's lock shows in the other two. Linux only.
+its work and to the ledger's lock shows in the other two.
+
+Last, calls come at an even pace while a view is in front, or in a tab that nobody sees, for `--flow` seconds each: told
+are the seconds of a minute that the browser's processes and the dashboard's use. Linux only.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +43,8 @@ from ledger import make
 from tierwise.ledger import Ledger
 
 DAY_MS = 86_400_000
+PACES = (1, 20, 200)  # calls a second
+TICK_SECONDS = 0.05
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RANGES = ("24h", "7d", "30d", "365d")
 PATIENCE_MS = 120_000
@@ -48,6 +54,7 @@ ASKED: tuple[tuple[str, dict[str, str]], ...] = (  # by the overview, each time 
     ("series", {"by": "tier", "measure": "calls"}),
     ("task-types", {}),
 )
+HIDDEN = "Object.defineProperty(document, 'hidden', { get: () => true });"  # as a tab is that lies behind another
 # The moment at which the figures stand, by the page's own clock, without asking it again and again.
 STANDS = """
 new MutationObserver(() => {
@@ -233,6 +240,85 @@ def ingest(browser: Browser, path: Path, home: Path, turns: int, seconds: float)
         row(name, [one for one, _, _ in rows], f"{median(ratios):8.3f}{min(ratios):8.3f}{share:11.3f}")
 
 
+# ------------------------------------------------------------------ what an open page costs
+
+
+def processes_of(parent: int) -> list[int]:
+    """Those that a process started, and theirs."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            numbers = path.read_text("ascii", "replace").rpartition(")")[2].split()
+        except OSError:  # it ended
+            continue
+        children.setdefault(int(numbers[1]), []).append(int(path.parent.name))
+    found, left = [], [parent]
+    while left:
+        started = children.get(left.pop(), [])
+        found += started
+        left += started
+    return found
+
+
+def browsers() -> list[int]:
+    """The browser's processes."""
+    return [pid for pid in processes_of(os.getpid()) if b"chrom" in Path(f"/proc/{pid}/cmdline").read_bytes()[:100]]
+
+
+def used_by(pids: list[int]) -> float:
+    """Seconds that processes have used, as far as they have not ended."""
+    used = 0.0
+    for pid in pids:
+        with suppress(OSError):
+            used += cpu_seconds(pid)
+    return used
+
+
+@contextmanager
+def flowing(path: Path, pace: int) -> Iterator[None]:
+    """Calls are recorded at an even pace meanwhile, in a thread of this process."""
+    ends = threading.Event()
+
+    def writes() -> None:
+        with Ledger(path) as ledger:
+            began, written = time.perf_counter(), 0
+            while not ends.wait(TICK_SECONDS):
+                while written < (time.perf_counter() - began) * pace:
+                    call, attempt = make(written, time.time_ns() // 1_000_000)
+                    ledger.record(call, [attempt])
+                    written += 1
+
+    thread = threading.Thread(target=writes)
+    thread.start()
+    yield
+    ends.set()
+    thread.join()
+
+
+def flow(browser: Browser, path: Path, home: Path, seconds: float) -> None:
+    """Prints what a page uses while calls come."""
+    print(f"\n{'seconds of a minute':20}{'calls/s':>10}{'browser':>10}{'dashboard':>11}")
+    with dashboard(path, home) as (url, pid):
+        for view, hidden in (("overview", False), ("calls", False), ("calls", True)):
+            for pace in PACES:
+                context = browser.new_context(viewport={"width": 1440, "height": 900})
+                one = context.new_page()
+                one.goto(f"{url}?view={view}&range=24h")
+                one.wait_for_selector("main[aria-busy=false]")
+                if hidden:
+                    one.evaluate(f"() => {{ {HIDDEN} document.dispatchEvent(new Event('visibilitychange')); }}")
+                with flowing(path, pace):
+                    one.wait_for_timeout(2_000)
+                    pids = browsers()
+                    began, before, served_before = time.perf_counter(), used_by(pids), cpu_seconds(pid)
+                    one.wait_for_timeout(seconds * 1000)
+                    minutes = (time.perf_counter() - began) / 60
+                    used, served = used_by(pids) - before, cpu_seconds(pid) - served_before
+                name = f"{view}{', hidden' if hidden else ''}"
+                print(f"{name:20}{pace:10}{used / minutes:10.1f}{served / minutes:11.1f}", flush=True)
+                context.close()
+
+
 def main() -> None:
     """As the head of this file says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,6 +327,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--ingest", type=int, default=6, metavar="TURNS")
     parser.add_argument("--seconds", type=float, default=4.0, help="of writing, in each turn")
+    parser.add_argument("--flow", type=float, default=20.0, metavar="SECONDS", help="of each view and pace; 0: not")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.write is not None:
@@ -260,6 +347,8 @@ def main() -> None:
             paint(browser, url, args.rounds)
         if args.ingest:
             ingest(browser, made, home, args.ingest, args.seconds)
+        if args.flow:
+            flow(browser, made, home, args.flow)
         browser.close()
 
 
