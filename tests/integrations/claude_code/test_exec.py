@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,6 +262,28 @@ def test_a_run_that_was_killed_is_not_free(run: Exec) -> None:
     (stored,) = run.calls()
     assert {attempt.outcome for attempt in stored.attempts} == {OutcomeKind.SERVER_ERROR}
     assert all(attempt.usage.estimated and attempt.cost_nanousd for attempt in stored.attempts)
+
+
+@pytest.mark.parametrize(("ending", "estimated"), [("exit 1", False), ("kill -9 $$", True)])
+def test_a_run_that_told_nothing_is_counted_by_its_transcript(
+    run: Exec, upstream: StandInUpstream, ending: str, estimated: bool
+) -> None:
+    """What a CLI used that ended without a report stands in its transcript; each token of it is in the ledger."""
+    usage = {"input_tokens": 40_000, "output_tokens": 1_234, "cache_read_input_tokens": 700}
+    upstream.reply("The printer burns.", usage=usage, times=None)
+    mute = run.claude.cwd / "claude"
+    mute.write_text(
+        f'#!/bin/sh\n"{shutil.which("claude", path=run.claude.environment["PATH"])}" "$@" >/dev/null\n{ending}\n'
+    )
+    mute.chmod(0o755)
+    said = run("--max-tier", "haiku", "--", str(mute), "-p", SUMMARY, *BARE)
+    assert said.status != 0
+    (stored,) = run.calls()
+    (attempt,) = [attempt for attempt in stored.attempts if attempt.tier == "haiku"]
+    counted = attempt.usage
+    assert (counted.input_tokens, counted.output_tokens, counted.cache_read_tokens) == (40_000, 1_234, 700), said
+    assert counted.estimated is estimated
+    assert attempt.cost_nanousd
 
 
 def test_a_program_that_is_not_there(run: Exec) -> None:

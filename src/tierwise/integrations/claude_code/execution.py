@@ -5,10 +5,11 @@ by the same generator as every call's (`tierwise.engine.climb`), with two differ
 asked again: a whole agent's run is no cheap second try. And faults of the API are not waited for: the CLI has done so.
 
 Each attempt is a session of its own, started with `--output-format json`, from whose report come the answer and the
-tokens of every model that it used. The model that was asked for is the attempt of the ledger; others, such as
-subagents', become calls of their own, tagged with the id of the first. What the gateway has recorded of a session is
-not counted again here, hooks of the plugin that run inside of it are told so (`TIERWISE_RECORDS`), and its telemetry is
-left out (`claim_session`): the session's id is given, so that this is known before it begins.
+tokens of every model that it used. A CLI that was ended or crashed reports nothing: then its transcript tells what was
+used, and what it may have been waiting for is estimated. The model that was asked for is the attempt of the ledger;
+others, such as subagents', become calls of their own, tagged with the id of the first. What the gateway has recorded of
+a session is not counted again here, hooks of the plugin that run inside of it are told so (`TIERWISE_RECORDS`), and its
+telemetry is left out (`claim_session`): the session's id is given, so that this is known before it begins.
 
 A failed attempt leaves the working directory as it is: what the next model begins with is for `before_retry` to say.
 """
@@ -50,7 +51,9 @@ from tierwise.engine.recording import Recording
 from tierwise.engine.router import AsyncRouter
 from tierwise.integrations.claude_code.command import ClaudeCommand
 from tierwise.integrations.claude_code.models import claude_rungs
-from tierwise.integrations.claude_code.report import ModelUse, RunReport
+from tierwise.integrations.claude_code.places import Places
+from tierwise.integrations.claude_code.report import ModelUse, RunReport, Used
+from tierwise.integrations.claude_code.transcripts import used_in
 from tierwise.ledger import Filter, new_call_id
 from tierwise.ledger.reported import SOURCE_TAG, Source, claim_session, source_of
 from tierwise.replay.tariff import Tariff
@@ -163,6 +166,7 @@ class Executor:
         self._checks_output = asyncio.subprocess.DEVNULL if checks_output is None else checks_output
         self._jitter = jitter
         self._tariff = Tariff(router.settings.catalog, router.planner.prices)
+        self._transcripts = Places.of(environment).config / "projects"
 
     def decide(self, job: Job) -> tuple[Task, Decision]:
         """Where a job would go. Raises as `AsyncRouter.route`, and `NoRouteError` where no Claude model may be used."""
@@ -241,7 +245,7 @@ class Executor:
         report = run.report = RunReport.read(ran.printed)
         run.printed, run.said = ran.printed, ran.said
         kind, detail = await self._check(run, ran, report)
-        usage, price = Usage(), attempt.rung.price
+        usage, price, used = Usage(), attempt.rung.price, None if report is None else report.used
         if report is not None:
             record = replace(record, ttft_ms=report.ttft_ms, request_id=None)
             if report.session != session:
@@ -249,11 +253,12 @@ class Executor:
         if self._gateway_has(session, record.started_at_ms):
             run.counted_elsewhere = True
             detail = detail or "the gateway recorded what it used"
-        elif report is not None:
-            usage = report.use_of(model)
-            run.beside_nanousd += self._record_beside(run, report, model, record.started_at_ms)
-        elif ran.status is None or ran.status < 0:
-            usage = attempt.rung.estimated_usage  # nobody will ever say what it used
+        else:
+            used = used or used_in(self._transcripts, session)
+            usage = used.of(model)
+            run.beside_nanousd += self._record_beside(run, used, model, session, record.started_at_ms)
+            if report is None and (ran.status is None or ran.status < 0):
+                usage = _at_least(usage, attempt.rung.estimated_usage)  # nobody will ever say what it waited for
         nanousd = run.recording.attempt_ended(
             record,
             kind=kind,
@@ -261,7 +266,7 @@ class Executor:
             usage=usage,
             price=price,
             seconds=time.monotonic() - began,
-            requests=1 if report is None else report.turns,
+            requests=1 if used is None else used.requests,
         )
         run.answers.append(usage)
         return Outcome(kind, detail, nanousd_to_usd(nanousd), time.monotonic() - run.began)
@@ -359,22 +364,22 @@ class Executor:
         except LedgerError:
             return False  # as above
 
-    def _record_beside(self, run: _Run, report: RunReport, model: str, started_at_ms: int) -> int:
+    def _record_beside(self, run: _Run, used: Used, model: str, session: str, started_at_ms: int) -> int:
         """Records what other models did in the same run, each as a call; nothing was routed, and nothing is saved."""
         total = 0
-        for use in report.beside(model):
-            call, attempt = self._beside(run, report, use, started_at_ms)
+        for use in used.beside(model):
+            call, attempt = self._beside(run, use, session, used.requests, started_at_ms)
             total += attempt.cost_nanousd or 0
             if self.router.ledger is not None:
                 self.router.ledger.record(call, [attempt])
         return total
 
     def _beside(
-        self, run: _Run, report: RunReport, use: ModelUse, started_at_ms: int
+        self, run: _Run, use: ModelUse, session: str, requests: int, started_at_ms: int
     ) -> tuple[CallRecord, AttemptRecord]:
         call_id = new_call_id()
         day = datetime.fromtimestamp(started_at_ms / 1000, UTC).date()
-        cost = self._tariff.nanousd(use.model, use.usage, day, requests=report.turns)
+        cost = self._tariff.nanousd(use.model, use.usage, day, requests=requests)
         tier = self._tariff.tier(use.model)
         tags = {SOURCE_TAG: Source.EXEC.value, "kind": CallKind.SIDE.value, "of": run.recording.call_id}
         attempt = AttemptRecord(
@@ -399,7 +404,7 @@ class Executor:
             planned_tier=tier,
             baseline_model=use.model,
             baseline_nanousd=cost,
-            session=report.session,
+            session=session,
             project=run.task.project or self.router.settings.project,
             tags=tuple(sorted(tags.items())),
         )
@@ -416,7 +421,7 @@ class Executor:
                     run.answers[-1],
                     datetime.now(UTC).date(),
                     instead_of=climbed.rung.model.id,
-                    requests=1 if run.report is None else run.report.turns,
+                    requests=1 if run.report is None else run.report.used.requests,
                 )
             recording.call_ends(CallStatus.ANSWERED, seconds=seconds, baseline_nanousd=baseline)
         else:
@@ -434,6 +439,13 @@ class Executor:
             counted_elsewhere=run.counted_elsewhere,
             said=run.said,
         )
+
+
+def _at_least(told: Usage, estimated: Usage) -> Usage:
+    """Of two counts of a run that was broken off, the larger. What is told lacks the request that it waited for."""
+    if told.prompt_tokens + told.output_tokens > estimated.prompt_tokens + estimated.output_tokens:
+        return replace(told, estimated=True)
+    return estimated
 
 
 def _answer(report: RunReport, command: ClaudeCommand) -> str:

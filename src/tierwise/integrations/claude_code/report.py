@@ -15,7 +15,7 @@ from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Usage
 from tierwise.replay.pricing import canonical_id
 
-__all__ = ["ModelUse", "RunReport"]
+__all__ = ["ModelUse", "RunReport", "Used"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,22 @@ class ModelUse:
 
     model: str
     usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a run used of all its models."""
+
+    models: tuple[ModelUse, ...]
+    requests: int  # about how many that sums up; at least 1
+
+    def of(self, model_id: str) -> Usage:
+        """Of the model that was asked for."""
+        return next((use.usage for use in self.models if use.model == canonical_id(model_id)), Usage())
+
+    def beside(self, model_id: str) -> tuple[ModelUse, ...]:
+        """Of other models: by subagents, for titles, as a fallback."""
+        return tuple(use for use in self.models if use.model != canonical_id(model_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +52,8 @@ class RunReport:
     failed: bool
     kind: str  # `success`, `error_max_turns`, …
     api_status: int | None  # of the API's own error, if that is what it ended with
-    turns: int
     ttft_ms: int | None
-    uses: tuple[ModelUse, ...]
+    used: Used
 
     @classmethod
     def read(cls, printed: bytes) -> Self | None:
@@ -60,18 +75,9 @@ class RunReport:
             failed=found.get("is_error") is not False,
             kind=_text(found, "subtype"),
             api_status=_number(found, "api_error_status") or None,
-            turns=max(1, _number(found, "num_turns")),
             ttft_ms=_number(found, "ttft_ms") or None,
-            uses=_uses(found),
+            used=Used(_uses(found), max(1, _number(found, "num_turns"))),
         )
-
-    def use_of(self, model_id: str) -> Usage:
-        """What was used of the model that was asked for."""
-        return next((use.usage for use in self.uses if use.model == canonical_id(model_id)), Usage())
-
-    def beside(self, model_id: str) -> tuple[ModelUse, ...]:
-        """What was used of other models: by subagents, for titles, as a fallback."""
-        return tuple(use for use in self.uses if use.model != canonical_id(model_id))
 
 
 def _uses(found: JsonObject) -> tuple[ModelUse, ...]:

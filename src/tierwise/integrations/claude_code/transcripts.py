@@ -11,6 +11,7 @@ notes the id of the tool's call, and Claude Code keeps that beside the subagent'
 
 from __future__ import annotations
 
+import glob
 import json
 from bisect import bisect_right
 from collections import Counter
@@ -20,17 +21,18 @@ from pathlib import Path
 
 from tierwise.core.calls import CallKind, ImportedCall
 from tierwise.core.decisions import AttemptRecord, CallRecord, CallStatus, OutcomeKind, Reason, recorded_kind
-from tierwise.core.money import usd_to_nanousd
+from tierwise.core.money import Usage, usd_to_nanousd
 from tierwise.core.tasks import Classification
 from tierwise.importers.claude_code import TranscriptReader
 from tierwise.integrations.claude_code.climbing import Given
+from tierwise.integrations.claude_code.report import ModelUse, Used
 from tierwise.ledger import Ledger
 from tierwise.ledger.ids import reported_id
 from tierwise.ledger.reported import SOURCE_TAG, Reported, Source, record_reported
 from tierwise.replay.pricing import canonical_id
 from tierwise.replay.tariff import Tariff
 
-__all__ = ["SessionTotals", "agents_decided", "read_session", "record_session"]
+__all__ = ["SessionTotals", "agents_decided", "read_session", "record_session", "used_in"]
 
 _MOST_META_BYTES = 64 * 1024
 
@@ -78,6 +80,21 @@ def read_session(transcript: Path, session: str, classify: Classify) -> list[Imp
                 call = draft.call(session, said)
                 calls.setdefault(call.id, call)
     return sorted(calls.values(), key=lambda call: (call.at_ms, call.id))
+
+
+def used_in(projects: Path, session: str) -> Used:
+    """What a session that reported nothing used, as its transcript tells it; nothing, where it left none.
+
+    Args:
+        projects: where Claude Code keeps the transcripts, a folder for each working directory.
+    """
+    found = next(projects.glob(f"*/{glob.escape(session)}.jsonl"), None) if session else None
+    calls = [] if found is None else read_session(found, session, lambda _: None)
+    models: dict[str, Usage] = {}
+    for call in calls:
+        model = canonical_id(call.model)
+        models[model] = models.get(model, Usage()) + call.usage
+    return Used(tuple(ModelUse(model, usage) for model, usage in models.items()), max(1, len(calls)))
 
 
 def record_session(

@@ -117,9 +117,9 @@ def of_reports(printed: Iterable[bytes], known_sessions: Collection[str], tariff
             sessions.setdefault(report.session or f"report {number}", []).append(report)
     spending = Spending(unread_reports=unread)
     for reports in sessions.values():
-        last = max(reports, key=lambda report: sum(_tokens(use.usage) for use in report.uses))
-        turns = sum(report.turns for report in reports)
-        costs = [(use.model, tariff.nanousd(use.model, use.usage, day, requests=turns)) for use in last.uses]
+        last = max(reports, key=lambda report: sum(_tokens(use.usage) for use in report.used.models))
+        turns = sum(report.used.requests for report in reports)
+        costs = [(use.model, tariff.nanousd(use.model, use.usage, day, requests=turns)) for use in last.used.models]
         spent = sum(cost or 0 for _, cost in costs)
         sums = Sums(
             calls=turns,
