@@ -28,10 +28,12 @@ IMPATIENT = 0.3
 CONFIG = """
 [providers.anthropic]
 base_url = "{url}"
+connect_timeout_seconds = 60.0
 first_token_timeout_seconds = {patience}
 idle_timeout_seconds = {patience}
 [providers.ollama]
 base_url = "{url}"
+connect_timeout_seconds = 60.0
 first_token_timeout_seconds = {patience}
 [tiers.local]
 models = ["ollama:qwen3:8b"]

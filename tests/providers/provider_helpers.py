@@ -14,15 +14,16 @@ KEY = "sk-ant-test-0123456789abcdef"
 
 
 def settings_for(url: str, **changes: Any) -> ProviderSettings:
-    """Settings of an Anthropic-wire provider at `url`, with limits short enough for tests of stalls."""
+    """Settings of an Anthropic-wire provider at `url`; only a test of a stall has a limit that strikes."""
     values: dict[str, Any] = {
         "name": "anthropic",
         "kind": "anthropic",
         "base_url": url,
         "api_key": KEY,
         "api_key_env": "ANTHROPIC_API_KEY",
-        "first_token_timeout_seconds": 5.0,
-        "idle_timeout_seconds": 5.0,
+        "connect_timeout_seconds": 60.0,
+        "first_token_timeout_seconds": 60.0,
+        "idle_timeout_seconds": 60.0,
         **changes,
     }
     return ProviderSettings(**values)
