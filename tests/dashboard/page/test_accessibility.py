@@ -85,6 +85,23 @@ def test_everything_is_reached_by_keys(look: Look, full: Served) -> None:
     expect(page.locator(".chart [role=status]").first).to_contain_text("sonnet $")
 
 
+@pytest.mark.parametrize("width", [WIDE, 1024, 800, NARROW])
+def test_what_has_the_focus_is_seen(look: Look, full: Served, width: int) -> None:
+    """Whatever Tab leads to is on the screen, and not under the head that stays at its top (WCAG 2.2, 2.4.11)."""
+    page = look(full, width=width, height=700).open(f"?view=quality&{MONTH}")
+    for _ in range(35):
+        page.keyboard.press("Tab")
+        covered = page.evaluate(
+            """() => {
+              const at = document.activeElement;
+              if (at === document.body || at.matches("header *, .skip")) return null;
+              const [box, head] = [at, document.querySelector("header")].map((one) => one.getBoundingClientRect());
+              return box.top < head.bottom || box.top >= innerHeight ? at.outerHTML.slice(0, 100) : null;
+            }"""
+        )
+        assert covered is None
+
+
 def test_filters_are_set_by_keys(look: Look, full: Served) -> None:
     """To the filters, into a picker, a choice by its first letters, another picker, and all of them off again."""
     seen = look(full)
