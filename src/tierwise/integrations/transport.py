@@ -125,7 +125,7 @@ class Transport(httpx2.BaseTransport):
         return httpx2.Response(head.status, headers=head.headers, stream=stream, extensions={TRAILERS: stream.trailers})
 
     def _watch(self, watched: Watched, request: httpx2.Request, beside: httpx2.Client) -> httpx2.Response:
-        with suppress(TierwiseError):  # it was closed: the client's answer is worth more than its record
+        with suppress(TierwiseError, RuntimeError):  # closed, or the process ends: as where a record is handed over
             self._gateway.start()
         witness = Witness(watched.request)
         try:
