@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from urllib.parse import quote
 
 import pytest
 
-from tests.dashboard.conftest import CHANGE, HOSTILE, HOUR_MS, START_MS, Asked, fill
+from tests.dashboard.conftest import CHANGE, HOSTILE, HOUR_MS, NOW_MS, START_MS, Asked, fill
 from tests.ledger.records import attempt, call
 from tierwise.core.decisions import CallStatus, OutcomeKind, PlannedRung
 from tierwise.dashboard.models import moment
@@ -360,6 +361,17 @@ async def test_calls_are_replayed_under_another_policy(asked: Asked) -> None:
     assert found["moved_calls"] == 2
     assert found["saved_percent"] == round(100 * float(found["saved_usd"]) / float(found["real_usd"]), 1)
     assert "no policy" in (await asked.refused("/what-if/replay", 422, policy="nothing"))["what"]
+
+
+async def test_weeks_of_a_replay_begin_on_mondays(asked: Asked) -> None:
+    """As those of every other chart do, however long ago the first call was."""
+    for weeks in (1, 9, 30):
+        at_ms = NOW_MS - weeks * 7 * 86_400_000
+        asked.ledger.record(call(f"w{weeks}", started_at_ms=at_ms), [attempt(f"w{weeks}", started_at_ms=at_ms)])
+    found = await asked.get("/what-if/replay", policy="actual", points=10, since=at(-24 * 365))
+    assert found["interval_seconds"] % (7 * 86_400) == 0
+    assert {datetime.fromisoformat(point["at"]).weekday() for point in found["points"]} == {0}
+    assert sum(Decimal(point["real_usd"]) for point in found["points"]) == Decimal(found["real_usd"])
 
 
 async def test_a_replay_has_the_calls_of_the_overview(asked: Asked) -> None:

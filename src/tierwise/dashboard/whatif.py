@@ -33,7 +33,7 @@ from tierwise.replay import (
     known_models,
     policy_named,
 )
-from tierwise.report.figures import By, Figures, Measure, Scope, saved_percent, stretch_hours
+from tierwise.report.figures import By, Figures, Measure, Scope, saved_percent, stretch_begins, stretch_hours
 
 __all__ = ["MOST_REPLAYED", "decide", "policies", "replayed"]
 
@@ -287,17 +287,18 @@ class _Sums:
         if not self._spent:
             return _HOUR_MS, []
         first, last = min(self._spent)[0], max(self._spent)[0]
-        step = _HOUR_MS * stretch_hours(-(-(last - first) // _HOUR_MS), points)
+        hours = stretch_hours(-(-(last - first) // _HOUR_MS), points)
+        step, begins = _HOUR_MS * hours, _HOUR_MS * stretch_begins(first // _HOUR_MS, hours)
         real: Counter[int] = Counter()
         there: Counter[int] = Counter()
         for at, was, goes in self._spent:
-            real[at // step] += was
-            there[at // step] += goes
+            real[(at - begins) // step] += was
+            there[(at - begins) // step] += goes
         return step, [
             models.ReplayPoint(
-                at=moment(place * step),
+                at=moment(begins + place * step),
                 real_usd=nanousd_to_usd(real[place]),
                 replayed_usd=nanousd_to_usd(there[place]),
             )
-            for place in range(first // step, last // step + 1)
+            for place in range((last - begins) // step + 1)
         ]

@@ -633,7 +633,7 @@ class _Time(NamedTuple):
 
     @property
     def origin(self) -> int:
-        return self.since // self.step * self.step if self.step % WEEK else week_of(self.since)
+        return stretch_begins(self.since, self.step)
 
     @property
     def stretches(self) -> int:
@@ -677,6 +677,11 @@ def stretch_hours(hours: int, points: int) -> int:
     """How long a stretch is where about so many of them make up so many hours: as people cut their time."""
     least = hours / max(1, points)
     return next((step for step in _STEPS if step >= least), _STEPS[-1])
+
+
+def stretch_begins(hour: int, step: int) -> int:
+    """The hour since 1970 at which the first of such stretches begins that has this one in it: weeks on a Monday."""
+    return hour // step * step if step % WEEK else week_of(hour)
 
 
 def _stretch_sums(

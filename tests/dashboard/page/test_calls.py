@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -38,6 +39,27 @@ def test_new_calls_appear_as_they_are_made(look: Look, serve: Serve, upstream: S
     expect(rows).to_have_count(2)
     page.get_by_role("button", name="Go on").click()
     expect(rows).to_have_count(3)
+
+
+def test_what_was_missed_while_held_still_is_read(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
+    """Where more calls came than are told of, a log that was held still is read anew once it goes on."""
+    gateway = serve(upstream)
+    gateway.post(body())
+    seen = look(gateway)
+    seen.page.clock.install()
+    page = seen.open("?view=calls")
+    expect(page.get_by_text("today")).to_be_visible()  # it listens
+    page.get_by_role("button", name="Hold still").click()
+    now = time.time_ns() // 1_000_000
+    with Ledger(gateway.ledger_path) as ledger:
+        ledger.record_many([(call(f"c{n}", started_at_ms=now + n), [attempt(f"c{n}")]) for n in range(250)])
+    going_on = page.get_by_role("button", name=re.compile(r"Go on \(20\d new\)"))
+    expect(going_on).to_be_visible()
+    page.clock.fast_forward(60_000)  # the page has had its time to read again, and did not
+    with page.expect_response(lambda answer: "/api/v1/calls?" in answer.url) as read:
+        going_on.click()
+        page.clock.fast_forward(60_000)
+    assert {item["call_id"] for item in read.value.json()["items"]} <= {f"c{n}" for n in range(200, 250)}
 
 
 @pytest.mark.parametrize("view", ["overview", "calls"])

@@ -79,6 +79,7 @@ const context = {
   zoom: (since_ms, until_ms) => go(between(page.state, since_ms, until_ms)),
   open: (what) => go({ ...page.state, call: undefined, conversation: undefined, type: undefined, ...what }),
   again: () => show({}),
+  goOn: () => missed && settle(), // the view was held still
 };
 
 // Told apart from the rest of the head: it changes every other second, and a picker that is open must not be disturbed.
@@ -288,8 +289,9 @@ function begin(call) {
 function settle() {
   settling ??= setTimeout(() => {
     settling = null;
-    if (goesOn() && (missed || !page.current?.calls)) show({});
+    if (!goesOn() || !(missed || !page.current?.calls)) return; // what was missed stays missed until somebody looks
     missed = false;
+    show({});
   }, SETTLE_MS);
 }
 

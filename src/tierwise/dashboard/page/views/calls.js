@@ -82,6 +82,7 @@ export async function show(context, signal) {
       add(came);
     }
     drawHold();
+    if (!held) context.goOn();
   }
 
   function drawHold() {
