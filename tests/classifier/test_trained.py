@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -10,13 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
 from corpus import FOLDER, Split, assign, load
 from tierwise.classifier import RuleClassifier, TrainedClassifier, choose_classifier, load_taxonomy
-from tierwise.classifier.artifact import load_artifact, open_encoder, shipped_folder
+from tierwise.classifier.artifact import encoder_of, load_artifact, open_encoder, shipped_folder
 from tierwise.classifier.evaluate import Evaluation, Labelled, evaluate
 from tierwise.classifier.wordpiece import WordPiece
 from tierwise.config import shipped_settings
@@ -172,6 +175,23 @@ def test_labels_lean_towards_classification(classifier: TrainedClassifier) -> No
     )
 
 
+def test_a_process_has_the_models_once(copied: Path) -> None:
+    """However many classifiers use them, from however many threads; and no longer than one of them does."""
+    many = [TrainedClassifier(TAXONOMY) for _ in range(4)]
+    with ThreadPoolExecutor(len(many)) as threads:
+        said = list(threads.map(lambda one: one.classify(Task(text="which of those, perhaps, or rather not")), many))
+    assert len(set(said)) == 1
+    assert len({one.artifact for one in many}) == 1
+    assert len({one._opened for one in many}) == 1
+    own = load_artifact(copied)
+    encoder = encoder_of(own)
+    assert encoder_of(own) is encoder is not many[0]._opened
+    gone = ref(own), ref(encoder)
+    del own, encoder
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """A copy of the artifact to damage."""
@@ -193,7 +213,7 @@ def test_a_damaged_file_is_refused(copied: Path) -> None:
 def test_nothing_is_told_to_anybody(tmp_path: Path) -> None:
     """onnxruntime writes no id of this machine below the home directory, and has nothing to send."""
     code = (
-        "from tierwise.classifier.artifact import load_artifact, open_encoder, shipped_folder;"
+        "from tierwise.classifier.artifact import encoder_of, load_artifact, open_encoder, shipped_folder;"
         "import os; open_encoder(load_artifact(shipped_folder())); print('ORT_DISABLE_TELEMETRY' in os.environ)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}

@@ -2,6 +2,9 @@
 
 `manifest.json` names the task types, the weights and thresholds that were fitted, and the SHA-256 of every other file.
 A damaged, incomplete or newer artifact is refused with a message, never half used.
+
+However many routers a process has, it has the models once, for as long as one of them uses them: they take 45 MB and a
+few tenths of a second.
 """
 
 from __future__ import annotations
@@ -9,16 +12,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, WeakValueDictionary, ref
 
 from tierwise.classifier.wordpiece import WordPiece
 from tierwise.core.errors import ConfigError
 
-__all__ = ["Artifact", "NgramModel", "load_artifact", "open_encoder", "shipped_folder"]
+__all__ = [
+    "Artifact",
+    "Encoder",
+    "NgramModel",
+    "encoder_of",
+    "load_artifact",
+    "open_encoder",
+    "shipped_artifact",
+    "shipped_folder",
+]
 
 SCHEMA = 2
 _NUMBERS = (
@@ -42,7 +56,7 @@ class NgramModel:
     biases: Any  # float32, types
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Artifact:
     """What was trained, without the encoder, which is opened when a text first needs it."""
 
@@ -64,12 +78,46 @@ class Artifact:
     digests: Mapping[str, str]  # SHA-256 of every file, by name
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Encoder:
+    """The ONNX session, which several threads may run at once, and the tokenizer of its texts."""
+
+    session: Any
+    tokenizer: WordPiece
+
+
+_sharing = threading.Lock()
+_artifacts: WeakValueDictionary[Path, Artifact] = WeakValueDictionary()
+_encoders: WeakKeyDictionary[Artifact, ReferenceType[Encoder]] = WeakKeyDictionary()
+
+
+def shipped_artifact() -> Artifact:
+    """That of this package, the same for all who have it at a time. Raises as `load_artifact`."""
+    folder = shipped_folder()
+    with _sharing:
+        found = _artifacts.get(folder)
+        if found is None:
+            found = _artifacts[folder] = load_artifact(folder)
+        return found
+
+
+def encoder_of(artifact: Artifact) -> Encoder:
+    """Its encoder, the same for all who have it at a time. Raises as `open_encoder`."""
+    with _sharing:
+        known = _encoders.get(artifact)
+        found = None if known is None else known()
+        if found is None:
+            found = open_encoder(artifact)
+            _encoders[artifact] = ref(found)
+        return found
+
+
 def shipped_folder() -> Path:
     """Where the artifact of this package lies."""
     return Path(str(files("tierwise") / "data" / "classifier"))
 
 
-def load_artifact(folder: Path | None = None) -> Artifact:
+def load_artifact(folder: Path) -> Artifact:
     """Reads and checks an artifact; the encoder is only checked when it is opened.
 
     Raises:
@@ -77,7 +125,6 @@ def load_artifact(folder: Path | None = None) -> Artifact:
     """
     import numpy as np  # noqa: PLC0415  80 ms: not for `--help`
 
-    folder = shipped_folder() if folder is None else folder
     manifest = _manifest(folder)
     digests = manifest.get("files", {})
     weights_path, terms_path = _checked(folder, "ngrams.npz", digests), _checked(folder, "ngrams.txt", digests)
@@ -103,8 +150,8 @@ def load_artifact(folder: Path | None = None) -> Artifact:
         raise ConfigError(f"the classifier in {folder} is damaged ({error}); reinstall tierwise") from None
 
 
-def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
-    """The ONNX session (one thread) and the tokenizer.
+def open_encoder(artifact: Artifact) -> Encoder:
+    """Opens the encoder, which takes one thread for a text.
 
     Raises:
         ConfigError: damaged, or the packages that run it are missing.
@@ -121,7 +168,7 @@ def open_encoder(artifact: Artifact) -> tuple[Any, WordPiece]:
     options.log_severity_level = 3
     # From its path: handed over as bytes, the model would stay in memory twice.
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    return session, WordPiece(_lines(vocabulary))
+    return Encoder(session, WordPiece(_lines(vocabulary)))
 
 
 def _onnxruntime() -> Any:

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
-from tierwise.classifier.artifact import load_artifact, shipped_folder
+from tierwise.classifier.artifact import shipped_artifact, shipped_folder
 from tierwise.classifier.base import Classifier
 from tierwise.classifier.rules import RuleClassifier
 from tierwise.classifier.taxonomy import Taxonomy
@@ -32,7 +32,7 @@ def choose_classifier(taxonomy: Taxonomy, kind: str = "trained", taught: Iterabl
         return TrainedClassifier(taxonomy)  # which reads its artifact when a text needs it
     from tierwise.classifier.taught import load_taught  # noqa: PLC0415  only for whoever taught it something
 
-    artifact = load_artifact()
+    artifact = shipped_artifact()
     return TrainedClassifier(taxonomy, artifact, load_taught(folders, taxonomy, artifact))
 
 

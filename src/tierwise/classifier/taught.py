@@ -29,7 +29,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tierwise.classifier.artifact import Artifact, load_artifact
+from tierwise.classifier.artifact import Artifact, shipped_artifact
 from tierwise.classifier.features import shown
 from tierwise.classifier.learned import BUCKETS, Correction, Lesson, Taught, lesson_features
 from tierwise.classifier.learning import Fit, Quality, fit_type
@@ -322,7 +322,7 @@ def untaught_classifier() -> TrainedClassifier:
     """
     if not importlib.util.find_spec("onnxruntime"):
         raise ConfigError("only the trained classifier can be taught, and it cannot run here: pip install onnxruntime")
-    return TrainedClassifier(load_taxonomy(), load_artifact())
+    return TrainedClassifier(load_taxonomy(), shipped_artifact())
 
 
 @lru_cache(maxsize=1)

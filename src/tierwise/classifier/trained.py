@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
-from tierwise.classifier.artifact import Artifact, load_artifact, open_encoder
+from tierwise.classifier.artifact import Artifact, Encoder, encoder_of, shipped_artifact
 from tierwise.classifier.directions import without_directions
 from tierwise.classifier.features import encoder_windows, ngrams, shown
 from tierwise.classifier.rules import RuleClassifier
@@ -92,7 +92,7 @@ class TrainedClassifier:
         self._learned = learned
         self._rules = RuleClassifier(taxonomy)
         self._opening = threading.Lock()
-        self._opened: tuple[Any, WordPiece] | None = None
+        self._opened: Encoder | None = None
         self._recent = lru_cache(maxsize=_REMEMBERED)(self._score)
 
     @property
@@ -147,21 +147,21 @@ class TrainedClassifier:
 
     @cached_property
     def _loaded(self) -> _Loaded:
-        artifact = load_artifact() if self._given is None else self._given
+        artifact = shipped_artifact() if self._given is None else self._given
         types = tuple(self._taxonomy[name] for name in artifact.types)
         levels = tuple(task_type.level for task_type in types)
         above = _boundaries(levels)
         return _Loaded(artifact=artifact, types=types, levels=levels, above=above)
 
-    def _encoder(self) -> tuple[Any, WordPiece]:
-        """The ONNX session and the tokenizer, opened when a text first needs them."""
+    def _encoder(self) -> Encoder:
+        """Opened when a text first needs it."""
         with self._opening:
             if self._opened is None:
-                self._opened = open_encoder(self.artifact)
+                self._opened = encoder_of(self.artifact)
             return self._opened
 
     def close_encoder(self) -> None:
-        """Gives back the 60 MB of the encoder; the next text that needs it opens it again."""
+        """Gives back the 60 MB of the encoder if nobody else uses it; the next text that needs it opens it again."""
         with self._opening:
             self._opened = None
 
@@ -190,9 +190,9 @@ class TrainedClassifier:
         import numpy as np  # noqa: PLC0415
 
         artifact = self.artifact
-        session, tokenizer = self._encoder()
-        ids, strange = self._tokens(text, tokenizer)
-        encoder, detector, vector = session.run(None, {"ids": np.array([ids], np.int64)})
+        opened = self._encoder()
+        ids, strange = self._tokens(text, opened.tokenizer)
+        encoder, detector, vector = opened.session.run(None, {"ids": np.array([ids], np.int64)})
         scores = log_softmax(
             artifact.encoder_weight * encoder[0]
             + artifact.ngram_weight * fast
