@@ -112,49 +112,39 @@ def test_two_jobs_at_once_leave_one_comment(github: GitHubStandIn, put: Put) -> 
     assert Runs.read(body) == found.runs
 
 
-def test_what_another_job_wrote_over_is_written_again(github: GitHubStandIn, put: Put) -> None:
-    """Where another job's older view replaced this run's sums, they are put back, beside its own."""
-    put("before")
-    theirs = signed(Runs().with_run("before", MINE).with_run("theirs", OTHERS), "theirs")
+def writes_over(github: GitHubStandIn, body: str) -> None:
+    """Another job puts its own view in place of the comment, between this one's first change and its second look."""
     seen = []
 
     def meanwhile(method: str) -> None:
         seen.append(method)
         if seen.count("PATCH") == 1 and method == "GET":
             github.before = lambda _: None
-            github.comments[0]["body"] = theirs
+            github.comments[0]["body"] = body
 
     github.before = meanwhile
+
+
+def test_what_another_job_wrote_over_is_written_again(github: GitHubStandIn, put: Put) -> None:
+    """Where another job's older view replaced this run's sums, they are put back, beside its own."""
+    put("before")
+    theirs = signed(Runs().with_run("before", MINE).with_run("theirs", OTHERS), "theirs")
+    writes_over(github, theirs)
     assert set(put("mine").runs.by_key) == {"before", "theirs", "mine"}
 
 
 def test_what_was_put_there_of_others_stays(github: GitHubStandIn, put: Put) -> None:
     """Where a third job, which read earlier, writes over both, another's run is put back as well: its job has gone."""
     github.add(signed(Runs().with_run("gone", OTHERS), ""))
-    stale, seen = signed(Runs().with_run("third", OTHERS), ""), []
-
-    def meanwhile(method: str) -> None:
-        seen.append(method)
-        if seen.count("PATCH") == 1 and method == "GET":
-            github.before = lambda _: None
-            github.comments[0]["body"] = stale
-
-    github.before = meanwhile
+    stale = signed(Runs().with_run("third", OTHERS), "")
+    writes_over(github, stale)
     assert set(put("mine").runs.by_key) == {"gone", "third", "mine"}
 
 
 def test_an_older_state_of_another_run_is_not_put_back(github: GitHubStandIn, put: Put) -> None:
     """A run that reported again meanwhile stays as it said last."""
     github.add(signed(Runs().with_run("theirs", MINE), ""))
-    seen = []
-
-    def meanwhile(method: str) -> None:
-        seen.append(method)
-        if seen.count("PATCH") == 1 and method == "GET":
-            github.before = lambda _: None
-            github.comments[0]["body"] = signed(Runs().with_run("theirs", OTHERS), "")
-
-    github.before = meanwhile
+    writes_over(github, signed(Runs().with_run("theirs", OTHERS), ""))
     assert put("mine").runs.by_key == {"theirs": OTHERS, "mine": MINE}
 
 
