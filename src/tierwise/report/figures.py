@@ -52,6 +52,7 @@ __all__ = [
     "TierFigures",
     "saved_nanousd",
     "saved_percent",
+    "stretch_begins",
     "stretch_hours",
 ]
 

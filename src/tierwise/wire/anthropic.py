@@ -11,7 +11,7 @@ totals so far. The last count of each class wins; nothing is ever added up.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from tierwise.core.json import Json, JsonObject
@@ -26,6 +26,7 @@ __all__ = [
     "message_text",
     "usage_from_message",
     "usage_of",
+    "with_estimates",
 ]
 
 # A count beyond this is garbage: a thousand times the largest context there is, and safe in any database.
@@ -128,15 +129,30 @@ def usage_of(message: Mapping[str, Json], body: JsonObject | None = None, *, pro
         body: what it answers.
         prompt_tokens: about how many that has, where it is not at hand.
     """
-    usage = usage_from_message(message)
-    if not usage.estimated:
-        return usage
-    prompt = prompt_tokens if body is None else estimate_prompt_tokens(body)
-    return replace(
-        usage,
-        input_tokens=usage.input_tokens if usage.prompt_tokens else prompt,
-        output_tokens=usage.output_tokens or estimate_tokens("".join(_said(message.get("content")))),
+    return with_estimates(
+        usage_from_message(message),
+        is_whole=True,
+        prompt=lambda: prompt_tokens if body is None else estimate_prompt_tokens(body),
+        said=lambda: estimate_tokens("".join(_said(message.get("content")))),
     )
+
+
+def with_estimates(usage: Usage, *, is_whole: bool, prompt: Callable[[], int], said: Callable[[], int]) -> Usage:
+    """What was counted, with estimates where nothing was: marked `estimated`, unless a whole answer told all.
+
+    Args:
+        usage: as last told.
+        is_whole: the answer came to its end. In mid-stream the last count of the output is stale.
+        prompt: about how many tokens the request has.
+        said: about how many tokens of an answer were received.
+    """
+    if is_whole and not usage.estimated:
+        return usage
+    output = usage.output_tokens
+    if not (is_whole and output):
+        output = max(output, said())
+    tokens = usage.input_tokens if usage.prompt_tokens else prompt()
+    return replace(usage, input_tokens=tokens, output_tokens=output, estimated=True)
 
 
 def _said(content: Json) -> Iterable[str]:
@@ -255,14 +271,12 @@ class MessageAccumulator:
         """
         if self._message is None:
             return None
-        usage = self.usage
-        if self.stopped and not usage.estimated:
-            return usage
-        output = usage.output_tokens
-        if not (self.stopped and output):
-            output = max(output, estimate_tokens("".join(self._received())))
-        prompt = usage.input_tokens if usage.prompt_tokens else estimate_prompt_tokens(body)
-        return replace(usage, input_tokens=prompt, output_tokens=output, estimated=True)
+        return with_estimates(
+            self.usage,
+            is_whole=self.stopped,
+            prompt=lambda: estimate_prompt_tokens(body),
+            said=lambda: estimate_tokens("".join(self._received())),
+        )
 
     def message(self) -> JsonObject:
         """The message so far; the whole one once `stopped`.

@@ -14,11 +14,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 from tierwise.core.json import Json, JsonObject
 from tierwise.core.money import Usage
-from tierwise.wire.anthropic import MessageAccumulator, ProtocolError, StreamError, estimate_prompt_tokens
+from tierwise.wire.anthropic import (
+    MessageAccumulator,
+    ProtocolError,
+    StreamError,
+    estimate_prompt_tokens,
+    with_estimates,
+)
 from tierwise.wire.sieve import EventSieve
 from tierwise.wire.sse import MAX_EVENT_BYTES, ServerSentEvent, SseError
 
@@ -150,15 +155,12 @@ class StreamTap:
         """
         if not self.started:
             return None
-        usage = self.usage
-        if self.stopped and not usage.estimated:
-            return usage
-        output = usage.output_tokens
-        if not (self.stopped and output):
-            said = self._said_bytes + _said_bytes(b"".join(self._uncounted))
-            output = max(output, -(-said // _BYTES_PER_TOKEN))
-        prompt = usage.input_tokens if usage.prompt_tokens else estimate_prompt_tokens(body)
-        return replace(usage, input_tokens=prompt, output_tokens=output, estimated=True)
+        return with_estimates(
+            self.usage,
+            is_whole=self.stopped,
+            prompt=lambda: estimate_prompt_tokens(body),
+            said=lambda: -(-(self._said_bytes + _said_bytes(b"".join(self._uncounted))) // _BYTES_PER_TOKEN),
+        )
 
     def _told(self, key: str) -> str | None:
         value = self._folded.told(key)
