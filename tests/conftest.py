@@ -16,6 +16,6 @@ settings.register_profile(
     "tierwise",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    derandomize="DEMAND_CHROMIUM" in os.environ,
+    derandomize="FIXED_EXAMPLES" in os.environ,
 )
 settings.load_profile("tierwise")
