@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, expect, sync_playwright
@@ -26,6 +27,11 @@ WIDE, NARROW = 1280, 360
 VIEWS = ("overview", "task-types", "quality", "calls", "limits", "what-if")
 PATIENCE_MS = 60_000  # what takes so long hangs; Playwright itself expects everything within five seconds
 expect.set_options(timeout=PATIENCE_MS)
+
+
+def queried(address: str) -> dict[str, str]:
+    """The query of an address, by name."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(address).query, keep_blank_values=True).items()}
 
 
 @dataclass
@@ -76,6 +82,12 @@ class Seen:
         """What the API answers to the last question that the page asked it of this kind."""
         url = self.queries(path)[-1]
         return self.page.evaluate("(url) => fetch(url).then((answer) => answer.json())", url)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What the address asks for, as the page has it now: what Playwright knows of it may be a moment older."""
+        address: str = self.page.evaluate("location.search")
+        return queried(address)
 
     def queries(self, path: str) -> list[str]:
         """How a path of the API was asked so far."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import expect
@@ -109,7 +110,7 @@ def test_a_conversation_is_followed_alone(look: Look, serve: Serve, upstream: St
     page = seen.open("?view=calls&conversation=first")
     page.get_by_role("button", name="Show only its calls").click()
     seen.settled()
-    assert "session=first" in page.url
+    expect(page).to_have_url(re.compile("session=first"))
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(1)
     gateway.post(body(), **other)
@@ -173,7 +174,7 @@ def test_a_conversation_is_a_tree(look: Look, full: Served) -> None:
     seen.settled()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", name="Conversation")).to_be_visible()
-    told = seen.api(f"conversations/{page.url.split('conversation=')[1].split('&')[0]}")
+    told = seen.api(f"conversations/{quote(seen.query['conversation'], safe='')}")
     shown = dialog.locator(".tree .node").count()
     assert shown == told["calls"]
     assert dialog.locator(".tree ul .node").count() > 0
