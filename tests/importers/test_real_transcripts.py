@@ -18,6 +18,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tierwise.core.calls import CallKind, ImportedCall, ImportedSession
 from tierwise.core.catalog import Model
 from tierwise.core.errors import UnpricedModel
 from tierwise.core.json import JsonObject
-from tierwise.core.money import usd_to_nanousd
+from tierwise.core.money import Usage, usd_to_nanousd
 from tierwise.importers.base import ImportRun
 from tierwise.importers.registry import importer
 from tierwise.ledger.readings import Readings
@@ -294,7 +295,7 @@ def test_remembered_while_it_goes_on(
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault.status(529), Fault.rate_limited(retry_after=0), Fault.cut(after_events=1)], ids=lambda f: f.kind
+    "fault", [Fault.status(529), Fault.rate_limited(retry_after=0), Fault.cut()], ids=lambda f: f.kind
 )
 def test_tried_again(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook, fault: Fault) -> None:
     """A call that failed once and then went well is one call, which costs what the CLI says."""
@@ -304,6 +305,19 @@ def test_tried_again(claude: ClaudeCode, upstream: StandInUpstream, book: PriceB
     found = session(claude)
     assert len(found.calls) == 1
     assert missing(book, found) == 0
+
+
+def test_begun_and_tried_again(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook) -> None:
+    """What a reply told of its cost before it broke off is in the CLI's own figure, and in no row.
+
+    It ends cleanly: where a connection is reset, it is chance whether the CLI reads what came before.
+    """
+    upstream.fail(Fault.cut(after_events=1, clean=True, reply=text("Once upon a time.", usage(900, 50))))
+    upstream.reply(text("At last.", usage(10, 20, 30, 40, 50)))
+    ask(claude, upstream, ASK, "--model", "sonnet")
+    found = session(claude)
+    (call,) = found.calls
+    assert missing(book, found) == nanousd(book, replace(call, usage=Usage(input_tokens=900, output_tokens=1)))
 
 
 def test_failed(claude: ClaudeCode, upstream: StandInUpstream, book: PriceBook) -> None:
