@@ -187,7 +187,6 @@ def test_a_copy_that_cannot_be_written_leaves_nothing(year: Ledger, tmp_path: Pa
 )
 def test_what_does_not_add_up_is_told(year: Ledger, harm: str, fault: str) -> None:
     """Sums that are not those of their rows, rows without their call, budgets: each is found."""
-    assert verify(year) == []
     with sqlite3.connect(year.path) as db:
         db.execute(harm)
     db.close()

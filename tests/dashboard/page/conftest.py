@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, expect, sync_playwright
 
 from tests.dashboard.page.history import record_history, record_hostile, record_unpriced
 from tests.gateway.conftest import Served, serve, settings_for, started, stopping, upstream
@@ -132,32 +132,39 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def opened(
+    browser: Browser, gateway: Served, *, width: int = WIDE, height: int = 800, dark: bool = False, zone: str = "UTC"
+) -> Seen:
+    """A new window for a gateway's page, which is not gone to yet; errors and refusals of any kind are complaints."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if dark else "light",
+        locale="en-GB",
+        timezone_id=zone,
+        accept_downloads=True,
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    seen = Seen(page, gateway.url)
+    page.on("request", seen.asks)
+    page.on("pageerror", lambda error: seen.complains(str(error)))
+    page.on("console", lambda said: seen.complains(said.text) if said.type in ("error", "warning") else None)
+    page.on("dialog", seen.asks_back)
+    return seen
+
+
 @pytest.fixture
 def look(chromium: Browser) -> Iterator[Look]:
-    """Opens pages of a gateway: `look(gateway, width=…, dark=…)`. Errors and refusals of any kind fail the test."""
-    opened: list[tuple[BrowserContext, Seen]] = []
+    """Opens pages of a gateway: `look(gateway, width=…, dark=…)`. What they complain of fails the test."""
+    pages: list[Seen] = []
 
-    def start(gateway: Served, *, width: int = WIDE, height: int = 800, dark: bool = False, zone: str = "UTC") -> Seen:
-        context = chromium.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if dark else "light",
-            locale="en-GB",
-            timezone_id=zone,
-            accept_downloads=True,
-        )
-        context.set_default_timeout(PATIENCE_MS)
-        page = context.new_page()
-        seen = Seen(page, gateway.url)
-        page.on("request", seen.asks)
-        page.on("pageerror", lambda error: seen.complains(str(error)))
-        page.on("console", lambda said: seen.complains(said.text) if said.type in ("error", "warning") else None)
-        page.on("dialog", seen.asks_back)
-        opened.append((context, seen))
-        return seen
+    def start(gateway: Served, **screen: Any) -> Seen:
+        pages.append(opened(chromium, gateway, **screen))
+        return pages[-1]
 
     yield start
-    for context, seen in opened:
-        context.close()
+    for seen in pages:
+        seen.page.context.close()
         assert seen.complaints == []
 
 

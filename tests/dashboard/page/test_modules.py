@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
-from tests.dashboard.page.conftest import Look, Seen
+from tests.dashboard.page.conftest import Gateways, Look, Seen, opened
 from tests.gateway.conftest import Served
 
 NOW_MS = 1_780_000_000_000
@@ -16,10 +17,26 @@ NOW_MS = 1_780_000_000_000
 
 @pytest.fixture
 def page(look: Look, bare: Served) -> Seen:
-    """A page whose modules can be imported."""
+    """A page of its own, for what draws in it."""
     seen = look(bare)
     seen.open()
     return seen
+
+
+@pytest.fixture(scope="module")
+def shared(chromium: Browser, gateways: Gateways) -> Iterator[Seen]:
+    """A page for what draws nothing."""
+    seen = opened(chromium, gateways.over("bare", lambda ledger: None))
+    seen.open()
+    yield seen
+    seen.page.context.close()
+
+
+@pytest.fixture
+def modules(shared: Seen) -> Iterator[Seen]:
+    """A page whose modules can be imported."""
+    yield shared
+    assert shared.complaints == []
 
 
 def run(seen: Seen, module: str, code: str, given: Any = None) -> Any:
@@ -37,9 +54,9 @@ def run(seen: Seen, module: str, code: str, given: Any = None) -> Any:
         "?project=&key=&tier=haiku",
     ],
 )
-def test_an_address_comes_back_as_it_was(page: Seen, address: str) -> None:
+def test_an_address_comes_back_as_it_was(modules: Seen, address: str) -> None:
     """What the page is looking at can be sent to somebody else."""
-    assert run(page, "state", "return m.serialize(m.parse(given))", address) == address
+    assert run(modules, "state", "return m.serialize(m.parse(given))", address) == address
 
 
 @pytest.mark.parametrize(
@@ -53,12 +70,12 @@ def test_an_address_comes_back_as_it_was(page: Seen, address: str) -> None:
         "?session=&tier=&text=&call=",
     ],
 )
-def test_an_address_that_makes_no_sense_is_the_usual_one(page: Seen, address: str) -> None:
+def test_an_address_that_makes_no_sense_is_the_usual_one(modules: Seen, address: str) -> None:
     """A mangled link opens the page, not an error."""
-    assert run(page, "state", "return m.serialize(m.parse(given))", address) == "?"
+    assert run(modules, "state", "return m.serialize(m.parse(given))", address) == "?"
 
 
-def test_time_can_be_moved_and_zoomed(page: Seen) -> None:
+def test_time_can_be_moved_and_zoomed(modules: Seen) -> None:
     """Half of what is seen earlier; half and twice as much about the same middle; never less than a minute."""
     code = """
       const state = m.between(m.parse("?"), given - 7_200_000, given - 3_600_000);
@@ -66,7 +83,7 @@ def test_time_can_be_moved_and_zoomed(page: Seen) -> None:
       const [earlier, nearer] = [m.shifted(state, -0.5, given), m.zoomed(state, 0.5, given)];
       return [earlier, nearer, m.zoomed(state, 2, given), m.between(state, given, given)].map(hours);
     """
-    earlier, nearer, wider, shortest = run(page, "state", code, NOW_MS)
+    earlier, nearer, wider, shortest = run(modules, "state", code, NOW_MS)
     assert earlier == [-2.5, -1.5]
     assert nearer == [-1.75, -1.25]
     assert wider == [-2.5, -0.5]
@@ -85,9 +102,9 @@ def test_time_can_be_moved_and_zoomed(page: Seen) -> None:
         (None, "—"),
     ],
 )
-def test_money_is_formatted_from_its_digits(page: Seen, usd: str | None, text: str) -> None:
+def test_money_is_formatted_from_its_digits(modules: Seen, usd: str | None, text: str) -> None:
     """Never through a float; little money shows digits that say something; what nobody knows is no zero."""
-    assert run(page, "format", "return m.money(given)", usd) == text
+    assert run(modules, "format", "return m.money(given)", usd) == text
 
 
 @pytest.mark.parametrize(
@@ -102,9 +119,9 @@ def test_money_is_formatted_from_its_digits(page: Seen, usd: str | None, text: s
         ("500", "1", "+500×"),
     ],
 )
-def test_a_change_says_how_much(page: Seen, now: str | None, before: str, text: str | None) -> None:
+def test_a_change_says_how_much(modules: Seen, now: str | None, before: str, text: str | None) -> None:
     """Against the period before, signed, also where that was a loss."""
-    assert run(page, "format", "return m.change(...given)", [now, before]) == text
+    assert run(modules, "format", "return m.change(...given)", [now, before]) == text
 
 
 @pytest.mark.parametrize(
@@ -117,13 +134,13 @@ def test_a_change_says_how_much(page: Seen, now: str | None, before: str, text: 
         ([2_000_000], 2_000_000, ["$2M"]),
     ],
 )
-def test_an_axis_tells_its_ticks_apart(page: Seen, values: list[float], step: float, texts: list[str]) -> None:
+def test_an_axis_tells_its_ticks_apart(modules: Seen, values: list[float], step: float, texts: list[str]) -> None:
     """Ticks of one axis have as many digits as their step needs, all of them the same."""
     code = "return given.values.map((value) => m.moneyTick(value, given.step))"
-    assert run(page, "format", code, {"values": values, "step": step}) == texts
+    assert run(modules, "format", code, {"values": values, "step": step}) == texts
 
 
-def test_a_moment_of_another_year_tells_the_year(page: Seen) -> None:
+def test_a_moment_of_another_year_tells_the_year(modules: Seen) -> None:
     """The last year does not begin and end on the same day."""
     code = """
       const [now, before] = [new Date(), new Date()];
@@ -131,7 +148,7 @@ def test_a_moment_of_another_year_tells_the_year(page: Seen) -> None:
       const ticks = m.timeTicks([before / 1000, now / 1000], 604_800);
       return [m.spanOf(before, now), ...ticks, String(now.getFullYear()), String(now.getFullYear() - 1)];
     """
-    span, first, last, this_year, that_year = run(page, "format", code)
+    span, first, last, this_year, that_year = run(modules, "format", code)
     assert that_year in span
     assert this_year not in span
     assert first.endswith(that_year)
@@ -141,9 +158,9 @@ def test_a_moment_of_another_year_tells_the_year(page: Seen) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(3_600, "1 hour"), (10_800, "3 hours"), (86_400, "1 day (UTC)"), (1_209_600, "2 weeks (UTC)")]
 )
-def test_a_chart_says_how_long_its_bars_are(page: Seen, seconds: int, text: str) -> None:
+def test_a_chart_says_how_long_its_bars_are(modules: Seen, seconds: int, text: str) -> None:
     """In hours, days and weeks."""
-    assert run(page, "format", "return m.stretchOf(given)", seconds) == text
+    assert run(modules, "format", "return m.stretchOf(given)", seconds) == text
 
 
 def test_a_chart_tells_of_the_bar_under_the_mouse(page: Seen) -> None:
@@ -164,15 +181,15 @@ def test_a_chart_tells_of_the_bar_under_the_mouse(page: Seen) -> None:
     expect(tip).to_contain_text(re.compile(r"1 Nov 2020.*2 Nov 2020"))
 
 
-def test_csv_cannot_become_a_formula(page: Seen) -> None:
+def test_csv_cannot_become_a_formula(modules: Seen) -> None:
     """A spreadsheet shows what stood there; numbers stay numbers."""
     rows = [["a", "b"], ["=1+1", "-2.5"], ["@x", '"q", r'], ["line\nbreak", None]]
-    assert run(page, "parts", "return m.csvText(given)", rows) == (
+    assert run(modules, "parts", "return m.csvText(given)", rows) == (
         'a,b\r\n\'=1+1,-2.5\r\n\'@x,"""q"", r"\r\n"line\nbreak",\r\n'
     )
 
 
-def test_events_are_read_however_they_are_cut(page: Seen) -> None:
+def test_events_are_read_however_they_are_cut(modules: Seen) -> None:
     """A stream split at every byte, in the middle of a character too, brings the same events."""
     code = """
       const bytes = new TextEncoder().encode(given);
@@ -189,18 +206,18 @@ def test_events_are_read_however_they_are_cut(page: Seen) -> None:
       return [...new Set(found)];
     """
     sent = ': hello\n\nevent: calls\ndata: {"é":1}\n\ndata: two\ndata: lines\n\n'
-    assert run(page, "api", code, sent) == ['[["calls","{\\"é\\":1}"],["message","two\\nlines"]]']
+    assert run(modules, "api", code, sent) == ['[["calls","{\\"é\\":1}"],["message","two\\nlines"]]']
 
 
-def test_layers_and_shares_add_up(page: Seen) -> None:
+def test_layers_and_shares_add_up(modules: Seen) -> None:
     """A stacked chart's top is the whole; shares are of that, and nothing of nothing is no share."""
     code = "return [m.sums(given), m.shares(given)]"
-    sums, shares = run(page, "charts", code, [[1, 0, None], [3, 0, 2]])
+    sums, shares = run(modules, "charts", code, [[1, 0, None], [3, 0, 2]])
     assert sums == [[1, 0, 0], [4, 0, 2]]
     assert shares == [[0.25, None, 0], [0.75, None, 1]]
 
 
-def test_an_element_takes_no_script(page: Seen) -> None:
+def test_an_element_takes_no_script(modules: Seen) -> None:
     """Listeners and styles cannot be set as attributes, where data could get into them."""
     code = """
       const refused = (name) => {
@@ -208,13 +225,13 @@ def test_an_element_takes_no_script(page: Seen) -> None:
       };
       return ["onclick", "style", "srcdoc"].map(refused);
     """
-    assert run(page, "dom", code) == [True, True, True]
+    assert run(modules, "dom", code) == [True, True, True]
 
 
-def test_text_is_cut_between_characters(page: Seen) -> None:
+def test_text_is_cut_between_characters(modules: Seen) -> None:
     """Never in the middle of one that takes two units."""
     code = 'return [m.short("😀😀😀", 2), m.short("abc", 3), m.short("x".repeat(10_000), 5)]'
-    assert run(page, "dom", code) == ["😀…", "abc", "xxxx…"]
+    assert run(modules, "dom", code) == ["😀…", "abc", "xxxx…"]
 
 
 def test_drawing_anew_keeps_the_place(page: Seen) -> None:
@@ -235,7 +252,7 @@ def test_drawing_anew_keeps_the_place(page: Seen) -> None:
     assert run(page, "dom", code) == ["a", 2, 3, True]
 
 
-def test_a_live_table_draws_what_changed(page: Seen) -> None:
+def test_a_live_table_draws_what_changed(modules: Seen) -> None:
     """New rows, changed ones, others in another order, none left: it shows just those, and what is the same stays."""
     code = """
       const row = (key, text = key) => ({ key, text });
@@ -258,7 +275,7 @@ def test_a_live_table_draws_what_changed(page: Seen) -> None:
       }
       return told;
     """
-    assert run(page, "parts", code) == [
+    assert run(modules, "parts", code) == [
         [["c*", "a", "b"], True, True],
         [["c", "a", "B"], True, False],
         [["b", "c", "a"], True, False],
@@ -294,13 +311,13 @@ def test_a_long_table_is_drawn_in_part(page: Seen) -> None:
     assert focused == "Long: table"
 
 
-def test_tiers_beyond_the_colours_are_striped(page: Seen) -> None:
+def test_tiers_beyond_the_colours_are_striped(modules: Seen) -> None:
     """A seventh tier is told from the first, and one that is no tier any more from those that are."""
     code = """
       const cases = [[0, "a"], [6, "g"], [null, "old"], [null, "old"], [undefined, ""]];
       return cases.map(([level, name]) => m.fill(level, name));
     """
-    first, seventh, old, again, none = run(page, "tiers", code)
+    first, seventh, old, again, none = run(modules, "tiers", code)
     assert (first, seventh, none) == ("fill-0", "fill-0 striped", "fill-none")
     assert old == again
     assert old.endswith(" striped")
