@@ -54,6 +54,23 @@ def test_whole_answer(usage: Json) -> None:
     assert (untold.outcome, untold.usage, untold.detail) == (OutcomeKind.ACCEPTED, None, "it told no usage")
 
 
+@pytest.mark.parametrize("body", [b"<html>busy</html>", b"[]", b'{"choices": [{"mess', b""])
+def test_whole_answer_that_is_none(body: bytes) -> None:
+    """A 200 whose body is no JSON object is a failure, and what it used is not known."""
+    found = seen(body, kind="application/json")
+    assert (found.outcome, found.usage) == (OutcomeKind.SERVER_ERROR, None)
+
+
+@pytest.mark.parametrize(
+    ("broken", "usage"),
+    [(OutcomeKind.CANCELLED, None), (OutcomeKind.TIMEOUT, None), (OutcomeKind.CONNECTION, Usage())],
+)
+def test_no_answer(broken: OutcomeKind, usage: Usage | None) -> None:
+    """What nobody waited for may have been worked on, so what it used is not known; what found nobody used nothing."""
+    found = Witness(REQUEST).end(3_000, whole=False, broken=broken)
+    assert (found.outcome, found.usage) == (broken, usage)
+
+
 @pytest.mark.parametrize("stream", [CHAT_STREAM, NEW_STREAM])
 def test_stream_that_does_not_end(stream: bytes) -> None:
     """A stream that lacks its end is no answer: cut by its server, or left by its client; what it used is not known."""
@@ -70,7 +87,6 @@ def test_errors() -> None:
     assert "slow down" not in limited.detail  # which may quote what was asked
     broken = seen(b'data: {"error": {"type": "overloaded_error", "message": "x"}}\n\ndata: [DONE]\n\n')
     assert (broken.outcome, broken.usage) == (OutcomeKind.OVERLOADED, None)
-    assert Witness(REQUEST).end(3_000, whole=False, broken=OutcomeKind.TIMEOUT).outcome is OutcomeKind.TIMEOUT
 
 
 def test_what_is_asked_in_responses() -> None:

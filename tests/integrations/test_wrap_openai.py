@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
@@ -200,6 +201,33 @@ async def test_asynchronous_calls_of_other_models_are_recorded(host: Host, elsew
         assert [chunk async for chunk in stream]
     assert [found.attempts[0].usage.output_tokens for found in host.calls()] == [10, 10]
     assert {found.call.status for found in host.calls()} == {CallStatus.ANSWERED}
+
+
+async def test_cancelled_task_is_recorded(host: Host, elsewhere: StandInUpstream) -> None:
+    """A task that is cancelled before OpenAI has said anything is in the ledger, and what it cost is not known."""
+    elsewhere.fail(Fault.stall())
+    client = openai.AsyncOpenAI(base_url=f"{elsewhere.url}/v1", api_key="sk-of-openai", max_retries=0)
+    async with tierwise.wrap(client, settings=host.settings) as gpt:
+        task = asyncio.ensure_future(gpt.chat.completions.create(model="gpt-stand-in", **ASKED))
+        while not elsewhere.requests:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (host.call().call.status, host.call().attempts[0].cost_nanousd) == (CallStatus.CANCELLED, None)
+
+
+def test_interrupted_wait_is_recorded(host: Host) -> None:
+    """Ctrl-C while OpenAI has said nothing yet goes on, and the call is in the ledger."""
+
+    def interrupted(request: httpx2.Request) -> httpx2.Response:
+        raise KeyboardInterrupt
+
+    with httpx2.Client(transport=httpx2.MockTransport(interrupted)) as beside:
+        gpt = tierwise.wrap(openai.OpenAI(api_key="sk-of-openai"), settings=host.settings, http_client=beside)
+        with pytest.raises(KeyboardInterrupt):
+            gpt.chat.completions.create(model="gpt-5", **ASKED)
+    assert (host.call().call.status, host.call().attempts[0].cost_nanousd) == (CallStatus.CANCELLED, None)
 
 
 def test_responses_with_a_routed_name_are_refused(gpt: Any, elsewhere: StandInUpstream) -> None:

@@ -33,6 +33,7 @@ _FOREVER = 10 * 365 * 86_400.0
 _NOBODY = "tierwise: no one is here for that request"
 _CUT = "the answer was cut before its end"
 _RECORD_SECONDS = 10.0  # for a record to be handed over, with which a client's answer ends
+_NO_ANSWER = (httpx2.TransportError, asyncio.CancelledError, KeyboardInterrupt, SystemExit)  # ends a wait for one
 _ENCODED = frozenset({"content-encoding", "content-length"})  # of what is looked at, and so decoded
 
 
@@ -130,7 +131,7 @@ class Transport(httpx2.BaseTransport):
         witness = Witness(watched.request)
         try:
             passed = beside.send(request, stream=True, follow_redirects=False)
-        except httpx2.TransportError as error:
+        except _NO_ANSWER as error:
             _wait(_told(self._gateway, watched, witness, whole=False, broken=_broken(error)))
             raise
         _begin(witness, passed)
@@ -228,7 +229,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         witness = Witness(watched.request)
         try:
             passed = await beside.send(request, stream=True, follow_redirects=False)
-        except httpx2.TransportError as error:
+        except _NO_ANSWER as error:
             await _waited(_told(self._gateway, watched, witness, whole=False, broken=_broken(error)))
             raise
         _begin(witness, passed)
@@ -381,5 +382,13 @@ def _passing(passed: httpx2.Response, stream: httpx2.SyncByteStream | httpx2.Asy
     return httpx2.Response(passed.status_code, headers=headers, stream=stream, extensions=passed.extensions)
 
 
-def _broken(error: httpx2.TransportError) -> OutcomeKind:
-    return OutcomeKind.TIMEOUT if isinstance(error, httpx2.TimeoutException) else OutcomeKind.CONNECTION
+def _broken(error: BaseException) -> OutcomeKind:
+    match error:
+        case httpx2.ConnectTimeout() | httpx2.PoolTimeout():
+            return OutcomeKind.CONNECTION  # nothing was sent
+        case httpx2.TimeoutException():
+            return OutcomeKind.TIMEOUT
+        case httpx2.TransportError():
+            return OutcomeKind.CONNECTION
+        case _:  # a task that is cancelled, or Ctrl-C
+            return OutcomeKind.CANCELLED

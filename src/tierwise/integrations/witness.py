@@ -24,6 +24,7 @@ __all__ = ["PassingBy", "Witness", "asked_in_responses", "chat_usage"]
 _MOST_BYTES = 64 * 1024 * 1024  # of a whole answer that is looked at
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 _NOT_TOLD = "it told no usage"
+_MAY_HAVE_WORKED = (OutcomeKind.CANCELLED, OutcomeKind.TIMEOUT)  # a model, though nobody waited for its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Witness:
         usage: Usage | None = Usage()  # an error in place of an answer used nothing
         if self._status == 200:
             usage = self._told()
+        elif not self._status and outcome in _MAY_HAVE_WORKED:
+            usage = None
         if usage is None and not detail:
             detail = _NOT_TOLD
         return ForeignAttempt(
@@ -104,8 +107,8 @@ class Witness:
 
     def _outcome(self, *, whole: bool, broken: OutcomeKind) -> tuple[OutcomeKind, str]:
         provider = self._request.provider
+        value: Json = None
         if self._events is None:
-            value: Json = None
             with suppress(ValueError, RecursionError):
                 value = json.loads(bytes(self._content))
             self._look(value)
@@ -115,7 +118,11 @@ class Witness:
             return failure_kind(self._status), f"{provider} answered {self._status}"
         if self._error is not None:
             return self._error, f"{provider} broke off"
-        if self._over or (whole and self._events is None):
+        if whole and self._events is None:
+            if isinstance(value, dict) or len(self._content) >= _MOST_BYTES:  # there is more than was looked at
+                return OutcomeKind.ACCEPTED, ""
+            return OutcomeKind.SERVER_ERROR, f"{provider}: an answer that is no JSON object"
+        if self._over:
             return OutcomeKind.ACCEPTED, ""
         return (OutcomeKind.CONNECTION if whole else broken), f"{provider}: the answer did not come to its end"
 
