@@ -61,8 +61,9 @@ def model(host: Host) -> ChatTierwise:
 
 def test_call_is_routed_and_recorded(host: Host, model: ChatTierwise) -> None:
     """A call goes to its tier; the message tells model, usage with cached tokens, cost and the ledger's call."""
-    usage = {"input_tokens": 100, "output_tokens": 10, "cache_read_input_tokens": 50}
-    host.upstream.reply("It burns.", usage=usage)
+    written = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}
+    cached = {"cache_read_input_tokens": 50, "cache_creation_input_tokens": 30, "cache_creation": written}
+    host.upstream.reply("It burns.", usage={"input_tokens": 100, "output_tokens": 10, **cached})
     message = model.invoke(SUMMARY)
     assert message.content == "It burns."
     found = host.call()
@@ -71,8 +72,8 @@ def test_call_is_routed_and_recorded(host: Host, model: ChatTierwise) -> None:
     assert float(told["cost_usd"]) * 1e9 == found.attempts[0].cost_nanousd
     assert message.response_metadata["model_name"] == HAIKU
     assert message.usage_metadata is not None
-    assert message.usage_metadata["input_tokens"] == 150
-    assert message.usage_metadata["input_token_details"]["cache_read"] == 50
+    assert message.usage_metadata["input_tokens"] == 180
+    assert message.usage_metadata["input_token_details"] == {"cache_read": 50, "cache_creation": 0, **written}
 
 
 def test_stream_adds_up_to_the_message(host: Host, model: ChatTierwise) -> None:

@@ -250,8 +250,8 @@ def _usage(reply: JsonObject) -> UsageMetadata:
     prompt = usage.input_tokens + usage.cache_read_tokens + written
     details: dict[str, int] = {
         "cache_read": usage.cache_read_tokens,
-        "cache_creation": written,
-        "ephemeral_5m_input_tokens": usage.cache_write_5m_tokens,  # these two as LangChain's own of Anthropic
+        "cache_creation": 0,  # as in LangChain's own of Anthropic: its parts are below, and who adds up counts once
+        "ephemeral_5m_input_tokens": usage.cache_write_5m_tokens,
         "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens,
     }
     found = UsageMetadata(
