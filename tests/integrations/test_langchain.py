@@ -148,6 +148,22 @@ def test_errors_are_ours(host: Host, model: ChatTierwise) -> None:
     assert host.calls()[-1].call.status is CallStatus.FAILED
 
 
+@pytest.mark.parametrize("events", [0, 5])
+async def test_waiting_too_long_is_ours(host: Host, events: int) -> None:
+    """A model that is silent for longer than `timeout` raises DeadlineExceeded, whole or streamed, awaited or not."""
+    model = ChatTierwise(settings=host.settings, model=OPUS, timeout=0.1)
+    host.upstream.fail(Fault.stall(after_events=events), times=None)
+    with pytest.raises(tierwise.DeadlineExceeded, match="timeout"):
+        model.invoke(SUMMARY)
+    with pytest.raises(tierwise.DeadlineExceeded, match="timeout"):
+        list(model.stream(SUMMARY))
+    with pytest.raises(tierwise.DeadlineExceeded, match="timeout"):
+        await model.ainvoke(SUMMARY)
+    with pytest.raises(tierwise.DeadlineExceeded, match="timeout"):
+        [chunk async for chunk in model.astream(SUMMARY)]
+    host.upstream.clear()
+
+
 def test_own_key_and_address(host: Host) -> None:
     """A key and an address given to the model go over the configured ones."""
     ChatTierwise(settings=host.settings, api_key="sk-ant-own", base_url=host.upstream.url).invoke(SUMMARY)  # type: ignore[arg-type]

@@ -119,7 +119,7 @@ class Told:
 class Events:
     """The events of a streamed reply, as they come. Once they were read to their end, `told` has what the call cost.
 
-    Iterating raises `RunError` where the gateway breaks the stream off.
+    Iterating raises `RunError` where the stream breaks off, or nothing more comes in time.
     """
 
     def __init__(self, response: httpx2.Response) -> None:
@@ -128,8 +128,9 @@ class Events:
         self._parser = SseParser()
 
     def __iter__(self) -> Iterator[JsonObject]:
-        for piece in self._response.iter_bytes():
-            yield from _read(self._parser, piece, self.told)
+        with _failing(self.told):
+            for piece in self._response.iter_bytes():
+                yield from _read(self._parser, piece, self.told)
         self.told = Told.at_end(self._response) or self.told
 
 
@@ -142,9 +143,10 @@ class AsyncEvents:
         self._parser = SseParser()
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
-        async for piece in self._response.aiter_bytes():
-            for event in _read(self._parser, piece, self.told):
-                yield event
+        with _failing(self.told):
+            async for piece in self._response.aiter_bytes():
+                for event in _read(self._parser, piece, self.told):
+                    yield event
         self.told = Told.at_end(self._response) or self.told
 
 
@@ -193,17 +195,22 @@ class Messages:
 
     def create(self, body: JsonObject) -> tuple[JsonObject, Told]:
         """The reply. Raises `RunError` where there is none."""
-        return _reply(self._client.send(self._request(self._client, body)))
+        with _failing():
+            response = self._client.send(self._request(self._client, body))
+        return _reply(response)
 
     async def acreate(self, body: JsonObject) -> tuple[JsonObject, Told]:
         """The reply. Raises `RunError` where there is none."""
         client = self._new_async_client()
-        return _reply(await client.send(self._request(client, body)))
+        with _failing():
+            response = await client.send(self._request(client, body))
+        return _reply(response)
 
     @contextmanager
     def stream(self, body: JsonObject) -> Iterator[Events]:
         """The reply as it comes. Who leaves before its end cancels the call."""
-        response = self._client.send(self._request(self._client, {**body, "stream": True}), stream=True)
+        with _failing():
+            response = self._client.send(self._request(self._client, {**body, "stream": True}), stream=True)
         try:
             if response.status_code != 200:
                 response.read()
@@ -216,7 +223,8 @@ class Messages:
     async def astream(self, body: JsonObject) -> AsyncIterator[AsyncEvents]:
         """The reply as it comes. Who leaves before its end cancels the call."""
         client = self._new_async_client()
-        response = await client.send(self._request(client, {**body, "stream": True}), stream=True)
+        with _failing():
+            response = await client.send(self._request(client, {**body, "stream": True}), stream=True)
         try:
             if response.status_code != 200:
                 await response.aread()
@@ -235,6 +243,18 @@ class Messages:
     def _new_async_client(self) -> httpx2.AsyncClient:
         """One a call: they belong to an event loop, and hold nothing but the way to the gateway."""
         return httpx2.AsyncClient(transport=AsyncTransport(self._gateway, everything, None), timeout=self._timeout)
+
+
+@contextmanager
+def _failing(told: Told | None = None) -> Iterator[None]:
+    """What keeps an answer from coming goes on as an exception of ours, not as one of the connection that is none."""
+    call_id = "" if told is None else told.call_id
+    try:
+        yield
+    except httpx2.TimeoutException as error:
+        raise DeadlineExceeded(f"{error}; `timeout` says how long to wait", call_id=call_id) from error
+    except httpx2.TransportError as error:
+        raise RunError(str(error), call_id=call_id) from error
 
 
 def _read(parser: SseParser, piece: bytes, told: Told) -> Iterator[JsonObject]:
