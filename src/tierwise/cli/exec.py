@@ -94,6 +94,8 @@ def command(
             raise click.UsageError("the tasks are in the file; leave --task and the command's prompt out")
         if resume and out_file is None:
             raise click.UsageError("--resume needs --out, the file with the earlier results")
+        if claude.session is not None:
+            raise click.UsageError("each task is a session of its own; leave the command's --session-id out")
         piped = None
     job = Job(command=claude, task=task, given=piped, check=check, before_retry=before_retry, options=wanted)
     settings = settings_of(ctx)

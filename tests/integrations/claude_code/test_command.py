@@ -20,6 +20,7 @@ __all__ = ["home", "tierwise"]  # fixtures of the command line's own tests
         (["-p", "--allowedTools", "Bash", "Read", "--", "-v"], "-v", ("--allowedTools", "Bash", "Read")),
         (["--max-turns", "3", "-p", "hi"], "hi", ("--max-turns", "3")),
         (["--max-turns=3", "-p", "hi", "--bare"], "hi", ("--max-turns", "3", "--bare")),
+        (["-p", "--system-prompt-snapshot", "off", "hi"], "hi", ("--system-prompt-snapshot", "off")),
         (["-p", "--append-system-prompt", "-x", "hi"], "hi", ("--append-system-prompt", "-x")),
         (["-p", "--fresh-switch", "hi"], "hi", ("--fresh-switch",)),
         (["-p"], None, ()),
@@ -39,6 +40,15 @@ def test_a_run_names_model_and_form() -> None:
     assert words[-6:] == ["--model", "claude-haiku-5-5", "--output-format", "json", "--", "--hi"]
     assert words[words.index("--json-schema") + 1] == '{"type": "object"}'
     assert ClaudeCommand.parse(words[:-6] + words[-4:]).output is OutputFormat.JSON
+
+
+def test_a_named_session_is_that_of_one_attempt() -> None:
+    """The id of a session that the command names is given where a run asks for it, and else another in its place."""
+    command = ClaudeCommand.parse(["claude", "-p", "hi", "--session-id", "first"])
+    assert command.session == "first"
+    for session in ("first", "second"):
+        words = command.words("claude-haiku-5-5", session=session)
+        assert [words[at + 1] for at, word in enumerate(words) if word == "--session-id"] == [session]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +76,7 @@ def test_commands_that_cannot_be_climbed(words: list[str], says: str) -> None:
         (("--max-tier", "local", "--", "claude", "-p", "Summarise this ticket"), "Raise the maximum tier"),
         (("--resume", "--tasks", "x", "--", "claude", "-p"), "--out"),
         (("--tasks", "x", "--", "claude", "-p", "hi"), "the tasks are in the file"),
+        (("--tasks", "x", "--", "claude", "-p", "--session-id", "y"), "leave the command's --session-id out"),
         (("--tasks", "nowhere.jsonl", "--", "claude", "-p"), "cannot read nowhere.jsonl"),
         (("--task", "x", "--", "claude", "-p", "hi"), "leave --task out"),
     ],

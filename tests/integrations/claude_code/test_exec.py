@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,12 @@ def test_a_failed_check_climbs(run: Exec, upstream: StandInUpstream) -> None:
 
 
 def test_when_no_model_passes(run: Exec, upstream: StandInUpstream) -> None:
-    """A check that nobody passes ends with 1; every attempt is told of and recorded, and stdout stays empty."""
-    said = run("--check", "false", "--", "claude", "-p", SUMMARY, *BARE)
+    """A check that nobody passes ends with 1; every attempt is told of and recorded, and stdout stays empty.
+
+    A session that the command names is the first attempt's: Claude Code has each but once.
+    """
+    named = ("--session-id", str(uuid.uuid4()))
+    said = run("--check", "false", "--", "claude", "-p", SUMMARY, *named, *BARE)
     assert (said.status, said.out) == (1, "")
     assert run.models() == [HAIKU, SONNET, OPUS]
     assert said.err.count("the check ended with 1") >= 3

@@ -26,8 +26,8 @@ _ONE_VALUE = _words(
     "--agent --agents --append-system-prompt --append-system-prompt-file --autocompact --debug-file --effort "
     "--environment --fallback-model --input-format --json-schema --max-budget-usd --max-turns --model -n "
     "--name --output-format --permission-mode --permission-prompt-tool --permission-prompts --plugin-dir "
-    "--plugin-url --session-id --setting-sources --settings --system-prompt --system-prompt-file --system- "
-    "prompt-snapshot"
+    "--plugin-url --remote-control-session-name-prefix --session-id --setting-sources --settings --system-prompt "
+    "--system-prompt-file --system-prompt-snapshot"
 )
 _MAY_HAVE_VALUE = frozenset(["-d", "--debug", "--prompt-suggestions", "-w", "--worktree"])
 # They take every word up to the next option.
@@ -50,10 +50,11 @@ class ClaudeCommand:
     """`claude -p …` without what is different, or read by us, in each run of it."""
 
     program: str
-    options: tuple[str, ...]  # as given, without prompt, --model, --output-format and --json-schema
+    options: tuple[str, ...]  # as given, without prompt, --model, --output-format, --json-schema and --session-id
     prompt: str | None
     output: OutputFormat = OutputFormat.TEXT
     json_schema: JsonObject | None = None
+    session: str | None = None  # the id that it names: a session has it once, so it is the first attempt's
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:
@@ -67,7 +68,7 @@ class ClaudeCommand:
         program, *rest = words
         options: list[str] = []
         prompts: list[str] = []
-        output, schema, prints = OutputFormat.TEXT, None, False
+        output, schema, session, prints = OutputFormat.TEXT, None, None, False
         for name, values in _parts(rest):
             match name:
                 case None:
@@ -83,6 +84,8 @@ class ClaudeCommand:
                     output = _format(name, values, output)
                 case "--json-schema":
                     schema = _schema(values)
+                case "--session-id" if values:
+                    session = values[0]
                 case _ if name in _GO_ON or name in _NOT_HERE:
                     raise InvalidTask(
                         f"{name} cannot be climbed: each attempt is a session of its own, from its beginning to its "
@@ -94,19 +97,13 @@ class ClaudeCommand:
             raise InvalidTask("the command has no -p: only a session that ends by itself can be checked")
         if len(prompts) > 1:
             raise InvalidTask(f"there are {len(prompts)} prompts; put quotes around one, or name it with --task")
-        return cls(program, tuple(options), prompts[0] if prompts else None, output, schema)
-
-    @property
-    def session(self) -> str | None:
-        """The session's id that it names itself."""
-        given = [self.options[at + 1] for at, name in enumerate(self.options[:-1]) if name == "--session-id"]
-        return given[-1] if given else None
+        return cls(program, tuple(options), prompts[0] if prompts else None, output, schema, session)
 
     def words(self, model_id: str, prompt: str | None = None, *, session: str | None = None) -> list[str]:
-        """The command line that runs it on this model, with this prompt and in this session if it names none."""
+        """The command line that runs it on this model, in this session, and with this prompt if it has none."""
         said = self.prompt if self.prompt is not None else prompt
         schema = [] if self.json_schema is None else ["--json-schema", json.dumps(self.json_schema)]
-        named = [] if session is None or self.session is not None else ["--session-id", session]
+        named = [] if session is None else ["--session-id", session]
         words = [self.program, "-p", *self.options, *named, *schema, "--model", model_id, "--output-format", "json"]
         return words if said is None else [*words, "--", said]  # behind the dashes no prompt is an option
 

@@ -234,7 +234,8 @@ class Executor:
 
     async def _attempt(self, run: _Run, attempt: Attempt) -> Outcome:
         model = attempt.rung.model.id
-        session = run.job.command.session or str(uuid.uuid4())
+        named = run.job.command.session if attempt.number == 1 else None  # no other session can have its id again
+        session = named or str(uuid.uuid4())
         words = run.job.command.words(model, run.job.task, session=session)
         record = run.recording.attempt_starts(attempt, datetime.now(UTC))
         began = time.monotonic()
