@@ -214,6 +214,7 @@ async def _batch(
     tasks = read_tasks(tasks_file, job)
     results = Results(None if out_file is None else Path(out_file))
     before = results.done() if resume else frozenset()
+    results.ready()
     waiting = [task for task in tasks if (task.id, task.digest) not in before]
     failed = 0
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from tests.cli.conftest import Tierwise, home, tierwise
+from tests.cli.conftest import Tierwise, home, ledger_path, tierwise
+from tierwise.core.decisions import OutcomeKind
 from tierwise.core.errors import InvalidTask
 from tierwise.integrations.claude_code.command import ClaudeCommand, OutputFormat
+from tierwise.ledger import Ledger
 
-__all__ = ["home", "tierwise"]  # fixtures of the command line's own tests
+__all__ = ["home", "ledger_path", "tierwise"]  # fixtures of the command line's own tests
 
 
 @pytest.mark.parametrize(
@@ -95,14 +100,52 @@ def test_what_cannot_be_used_ends_with_two(tierwise: Tierwise, words: tuple[str,
         ('{"txt": "x"}', "line 1: no text"),
         ('{"text": "x", "chek": "true"}', "unknown key 'chek'"),
         ('{"text": "x", "cwd": 7}', "cwd is not a string"),
+        ('{"text": "x\\u0000"}', "text holds a NUL"),
+        ('{"text": "x", "check": "\\ud800"}', "check holds a NUL or half a character"),
+        ('{"text": "a\u2028b\x85c"}\n{}', "line 2: no text"),  # neither ends a line
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}', "line 2: the id 'a' is that of line 1 too"),
     ],
 )
 def test_lines_that_are_no_tasks(tierwise: Tierwise, home: object, line: str, says: str) -> None:
     """A line that cannot be used is named before anything is run."""
-    from pathlib import Path
-
-    Path("tasks.jsonl").write_text(line)
+    Path("tasks.jsonl").write_text(line, encoding="utf-8")
     done = tierwise("exec", "--tasks", "tasks.jsonl", "--", "claude", "-p")
     assert (done.code, done.out) == (2, "")
     assert says in done.err
+
+
+def test_what_cannot_be_started_ends_no_other_task_and_costs_nothing(tierwise: Tierwise, ledger_path: Path) -> None:
+    """A directory that is not there, a text too long for a command line: each task is told why, none is paid for."""
+    Path("file").write_text("#!/bin/sh\n")
+    Path("file").chmod(0o755)
+    tasks = [
+        {"text": "Summarise this", "cwd": "nowhere"},
+        {"text": "Summarise this", "cwd": "file"},
+        {"text": "Summarise this: " + "word " * 50_000},
+    ]
+    Path("tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    done = tierwise("exec", "--tasks", "tasks.jsonl", "--concurrency", "1", "--", str(Path("file").resolve()), "-p")
+    says = ("no directory nowhere", "no directory file", "`input`")
+    assert done.code == 1
+    assert [text in line["why"] for text, line in zip(says, done.lines, strict=True)] == [True] * 3, done
+    with Ledger(ledger_path) as ledger:
+        attempts = [attempt for stored in ledger.calls() for attempt in stored.attempts]
+    assert {(attempt.outcome, attempt.cost_nanousd) for attempt in attempts} == {(OutcomeKind.NOT_RUN, 0)}
+
+
+@pytest.mark.parametrize("out", ["nowhere/results.jsonl", "."])
+def test_results_that_cannot_be_written(tierwise: Tierwise, home: Path, out: str) -> None:
+    """Where results cannot be appended, that is said before anything is run."""
+    Path("tasks.jsonl").write_text('{"text": "Summarise this"}')
+    done = tierwise("exec", "--tasks", "tasks.jsonl", "--out", out, "--", "claude", "-p")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"tierwise: cannot write {out}: ")
+
+
+def test_a_check_does_not_go_on_past_the_deadline(tierwise: Tierwise, home: Path) -> None:
+    """A check that hangs is ended when the time is up that the whole may take, and the answer does not pass."""
+    report = {"type": "result", "subtype": "success", "is_error": False, "result": "It burns.", "session_id": "s"}
+    Path("claude").write_text(f"#!/bin/sh\necho '{json.dumps(report)}'\n")
+    Path("claude").chmod(0o755)
+    done = tierwise("exec", "--max-latency", "0.3s", "--check", "sleep 600", "--", "./claude", "-p", "Summarise this")
+    assert (done.code, done.out) == (4, ""), done

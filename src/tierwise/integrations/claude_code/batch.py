@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -24,6 +25,7 @@ __all__ = ["BatchTask", "Finished", "Results", "read_tasks", "run_all"]
 _TEXTS = ("id", "text", "input", "check", "cwd", "type", "tier", "min_tier", "max_tier", "stakes", "max_cost_usd")
 _OPTIONS = {"type": "task_type"}  # of these keys, those that the router has other names for
 _MOST_BYTES = 256 * 1024 * 1024
+_UNSAYABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def read_tasks(path: Path, like: Job) -> list[BatchTask]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InvalidTask(f"{path} is larger than {_MOST_BYTES // 2**20} MB; divide it")
-        lines = path.read_bytes().decode("utf-8-sig", "replace").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig", "replace").split("\n")  # others that Unicode knows are text
     except OSError as error:
         raise InvalidTask(f"cannot read {path}: {error.strerror}") from None
     tasks: list[BatchTask] = []
@@ -92,6 +94,8 @@ def _task(line: str, number: int, like: Job, beside: Path) -> BatchTask:
             raise InvalidTask(f"unknown key {name!r}; use {', '.join((*_TEXTS, 'json_schema'))}")
         elif not isinstance(value, str):
             raise InvalidTask(f"{name} is not a string")
+        elif name != "input" and _UNSAYABLE.search(value):
+            raise InvalidTask(f"{name} holds a NUL or half a character, which no command line can; leave it out")
     options = {_OPTIONS.get(name, name): given[name] for name in _TEXTS[5:] if name in given}
     schema = given.get("json_schema")
     job = replace(
@@ -130,19 +134,32 @@ class Results:
             if found is not None and found.get("ok") is True
         )
 
+    def ready(self) -> None:
+        """Makes sure that results can be appended, before anything is paid for. Raises as `append`."""
+        self._append(b"")
+
     def append(self, result: JsonObject) -> None:
-        """Writes one result through."""
+        """Writes one result through.
+
+        Raises:
+            InvalidTask: the file cannot be written.
+        """
+        self._append(json.dumps(result, allow_nan=False).encode("ascii") + b"\n")
+
+    def _append(self, line: bytes) -> None:
         if self._path is None:
             return
-        line = json.dumps(result, allow_nan=False).encode("ascii") + b"\n"
-        with self._path.open("ab+") as out:
-            if out.tell():
-                out.seek(-1, os.SEEK_END)
-                if out.read(1) != b"\n":  # torn where the last batch was killed
-                    line = b"\n" + line
-            out.write(line)
-            out.flush()
-            os.fsync(out.fileno())
+        try:
+            with self._path.open("ab+") as out:
+                if line and out.tell():
+                    out.seek(-1, os.SEEK_END)
+                    if out.read(1) != b"\n":  # torn where the last batch was killed
+                        line = b"\n" + line
+                out.write(line)
+                out.flush()
+                os.fsync(out.fileno())
+        except OSError as error:
+            raise InvalidTask(f"cannot write {self._path}: {error.strerror or error}") from None
 
 
 def _result(line: bytes) -> Mapping[str, Json] | None:
@@ -156,11 +173,17 @@ def _result(line: bytes) -> Mapping[str, Json] | None:
 async def run_all(
     executor: Executor, tasks: Sequence[BatchTask], concurrency: int, done: Callable[[Finished], None]
 ) -> None:
-    """Runs tasks, so many at once, and hands each over as it ends. What is wrong with one of them ends no other."""
+    """Runs tasks, so many at once, and hands each over as it ends. What is wrong with one of them ends no other.
+
+    What `done` raises ends them all, and is raised.
+    """
     waiting = iter(tasks)
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(concurrency, len(tasks))):
-            group.create_task(_work(executor, waiting, done))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(tasks))):
+                group.create_task(_work(executor, waiting, done))
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
 async def _work(executor: Executor, waiting: Iterator[BatchTask], done: Callable[[Finished], None]) -> None:

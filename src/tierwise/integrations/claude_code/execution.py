@@ -17,6 +17,7 @@ A failed attempt leaves the working directory as it is: what the next model begi
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -41,7 +42,7 @@ from tierwise.core.decisions import (
     OutcomeKind,
     recorded_kind,
 )
-from tierwise.core.errors import ConfigError, CostCeilingExceeded, InvalidTask, LedgerError
+from tierwise.core.errors import ConfigError, CostCeilingExceeded, InvalidTask, LedgerError, TierwiseError
 from tierwise.core.money import Usage, nanousd_to_usd
 from tierwise.core.tasks import Task
 from tierwise.engine.checks import check_reply, check_schema
@@ -222,7 +223,9 @@ class Executor:
         attempt = next(steps)
         while True:
             if attempt.number > 1 and run.job.before_retry is not None:
-                status = await self._shell(run.job.before_retry, run.job, b"")
+                status = await self._shell(run.job.before_retry, run, b"")
+                if status is None:
+                    return Climbed(Ending.DEADLINE, attempt.rung, "the command before a retry took too long")
                 if status != 0:
                     return Climbed(Ending.EXHAUSTED, attempt.rung, f"the command before a retry ended with {status}")
             outcome = await self._attempt(run, attempt)
@@ -239,10 +242,19 @@ class Executor:
         words = run.job.command.words(model, run.job.task, session=session)
         record = run.recording.attempt_starts(attempt, datetime.now(UTC))
         began = time.monotonic()
-        deadline = run.decision.deadline_seconds
-        left = None if deadline is None else max(0.001, deadline - (began - run.began))
         self._claim(session)
-        ran = await self._claude(words, run.job, left)
+        try:
+            ran = await self._claude(words, run.job, _left(run))
+        except TierwiseError:  # it never began
+            run.recording.attempt_ended(
+                record,
+                kind=OutcomeKind.NOT_RUN,
+                detail="the CLI could not be started",
+                usage=Usage(),
+                price=attempt.rung.price,
+                seconds=time.monotonic() - began,
+            )
+            raise
         report = run.report = RunReport.read(ran.printed)
         run.printed, run.said = ran.printed, ran.said
         kind, detail = await self._check(run, ran, report)
@@ -296,7 +308,9 @@ class Executor:
             if checked.kind is not OutcomeKind.ACCEPTED:
                 return checked.kind, checked.note
         if run.job.check is not None:
-            status = await self._shell(run.job.check, run.job, answer.encode("utf-8", "replace"))
+            status = await self._shell(run.job.check, run, answer.encode("utf-8", "replace"))
+            if status is None:
+                return OutcomeKind.TIMEOUT, "the check took too long"
             if status:
                 return OutcomeKind.REJECTED, f"the check ended with {status}"
         return OutcomeKind.ACCEPTED, ""
@@ -312,11 +326,8 @@ class Executor:
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
-        except FileNotFoundError as error:
-            missing = error.filename or words[0]
-            raise ConfigError(
-                f"there is no {missing}; Claude Code is installed with: npm install -g @anthropic-ai/claude-code"
-            ) from None
+        except OSError as error:
+            raise _not_started(error, words[0], job.cwd) from None
         given = None if job.given is None else job.given.encode("utf-8", "replace")
         try:
             printed, said = await asyncio.wait_for(process.communicate(given), seconds)
@@ -329,10 +340,11 @@ class Executor:
         lines = said.decode("utf-8", "replace").strip().splitlines()
         return _Ran(process.returncode, printed, lines[-1][:200] if lines else "")
 
-    async def _shell(self, command: str, job: Job, given: bytes) -> int:
+    async def _shell(self, command: str, run: _Run, given: bytes) -> int | None:
+        """The exit code of a command of the shell; None: it went on past the deadline, and was ended."""
         process = await asyncio.create_subprocess_shell(
             command,
-            cwd=job.cwd,
+            cwd=run.job.cwd,
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=self._checks_output,
@@ -340,7 +352,10 @@ class Executor:
             start_new_session=True,
         )
         try:
-            await process.communicate(given)
+            await asyncio.wait_for(process.communicate(given), _left(run))
+        except TimeoutError:
+            await _end(process)
+            return None
         except BaseException:
             await _end(process)
             raise
@@ -440,6 +455,25 @@ class Executor:
             counted_elsewhere=run.counted_elsewhere,
             said=run.said,
         )
+
+
+def _left(run: _Run) -> float | None:
+    """The seconds that are left of those that it may take; None: there is no limit."""
+    deadline = run.decision.deadline_seconds
+    return None if deadline is None else max(0.001, deadline - (time.monotonic() - run.began))
+
+
+def _not_started(error: OSError, program: str, cwd: Path | None) -> TierwiseError:
+    """Why the CLI could not be run, and what to do."""
+    if cwd is not None and not cwd.is_dir():
+        return InvalidTask(f"there is no directory {cwd}")
+    if error.errno == errno.E2BIG:
+        return InvalidTask("the prompt is too long for a command line; give its bulk on standard input (`input`)")
+    if error.errno == errno.ENOENT:
+        return ConfigError(
+            f"there is no {program}; Claude Code is installed with: npm install -g @anthropic-ai/claude-code"
+        )
+    return ConfigError(f"{program} cannot be run: {error.strerror}")
 
 
 def _at_least(told: Usage, estimated: Usage) -> Usage:
