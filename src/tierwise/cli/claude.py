@@ -97,9 +97,13 @@ def install(*, yes: bool, dry_run: bool, no_status_line: bool, as_json: bool) ->
 
 
 @command.command("uninstall")
+@click.option("--yes", is_flag=True, help="As of install; nothing is asked here.")
 @json_option
-def uninstall(*, as_json: bool) -> None:
-    """Remove the plugin, and restore the settings."""
+def uninstall(*, yes: bool, as_json: bool) -> None:
+    """Remove the plugin, and restore the settings.
+
+    Nothing is asked: what somebody has changed or added since stays, and is named.
+    """
     from tierwise.integrations.claude_code import installing
     from tierwise.integrations.claude_code.places import Places
 

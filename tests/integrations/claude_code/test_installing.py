@@ -71,7 +71,7 @@ def test_installing_again_replaces(tierwise: Tierwise, config: Path) -> None:
     assert tierwise("claude", "install", "--yes").code == 0
     again = tierwise("claude", "install", "--yes")
     assert (again.code, "in the settings already" in again.out) == (0, True)
-    assert tierwise("claude", "uninstall").code == 0
+    assert tierwise("claude", "uninstall", "--yes").code == 0
     assert everything(config) == before
 
 
@@ -115,10 +115,13 @@ def test_what_stands_in_the_way_is_not_overwritten(tierwise: Tierwise, config: P
     done = tierwise("claude", "install", "--yes")
     assert (done.code, "move it away first" in done.err) == (2, True)
     (config / "skills" / "tierwise" / "SKILL.md").unlink()
-    (config / "settings.json").write_text("{oops")
-    done = tierwise("claude", "install", "--yes")
-    assert (done.code, "left alone" in done.err) == (2, True)
+    for broken in ("[" * 100_000, "{oops"):
+        (config / "settings.json").write_text(broken)
+        done = tierwise("claude", "install", "--yes")
+        assert (done.code, "left alone" in done.err, "--no-status-line" in done.err) == (2, True, True)
     assert everything(config) == {**{k: v for k, v in before.items() if "SKILL" not in k}, "settings.json": b"{oops"}
+    assert tierwise("claude", "install", "--yes", "--no-status-line").code == 0
+    assert (config / "settings.json").read_bytes() == b"{oops"
 
 
 def test_uninstalling_what_is_not_there(tierwise: Tierwise, config: Path) -> None:

@@ -75,16 +75,19 @@ def plan(places: Places, *, status_line: bool = True) -> Plan:
     command = f"sh {shlex.quote(str(folder / 'hooks' / 'run.sh'))} statusline.py"
     try:
         before = json.loads(places.settings.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         before = {}  # if it is broken, the change says so
     there = before.get("statusLine") if isinstance(before, dict) else None
     if there == {"type": "command", "command": command}:
         return Plan(folder, files, None, "the status line is in the settings already")
     if there is not None:
         return Plan(folder, files, None, f"the settings have a status line; it stays. Ours would be: {command}")
-    change = claude_code_change(
-        places.settings, {("statusLine", "type"): "command", ("statusLine", "command"): command}
-    )
+    try:
+        change = claude_code_change(
+            places.settings, {("statusLine", "type"): "command", ("statusLine", "command"): command}
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{error}; mend it, or install without a status line: --no-status-line") from None
     return Plan(folder, files, change)
 
 
