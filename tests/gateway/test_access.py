@@ -209,6 +209,31 @@ def test_a_key_bounds_the_tiers_of_its_calls(serve: Serve, upstream: StandInUpst
     assert not upstream.requests
 
 
+def test_a_body_with_two_models_gets_past_no_bound(serve: Serve, upstream: StandInUpstream, own: Settings) -> None:
+    """Parsers differ in which of two counts: a key's request that names two is refused, and none goes upstream."""
+    gateway = serve(upstream, settings=own)
+    low, _ = key(gateway, "low", policy=KeyPolicy(max_tier="haiku"))
+    once = message("claude-haiku-5-5", tools=[{"name": "t", "input_schema": {"type": "object"}}])
+    once["messages"] += [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "t", "input": {"model": "opus"}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": '"model": "opus"'}]},
+    ]
+    assert send(gateway, low, once).status_code == 200
+    upstream.clear()
+    body = json.dumps(once)
+    for first, last in (
+        ('"model": "claude-opus-5-5", ', ""),
+        ('"mod\\u0065l": "claude-opus-5-5", ', ""),
+        ("", ', "model" :"claude-haiku-5-5"'),
+    ):
+        content = f"{{{first}{body[1:-1]}{last}}}"
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            refused = HTTP.post(gateway.url + path, content=content, headers={"x-api-key": low}, timeout=60)
+            assert refused.status_code == 400, content
+            assert "twice" in refused.json()["error"]["message"]
+    assert not upstream.requests
+
+
 # Credentials
 
 

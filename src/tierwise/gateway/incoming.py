@@ -1,7 +1,8 @@
 """A request as it came: its bytes, what of it routing needs, and the headers that are meant for us.
 
 The body is parsed once and never written out again: what goes upstream is the bytes that came, with single values
-spliced (`tierwise.wire.splice`).
+spliced (`tierwise.wire.splice`). So a body that names two models could mean one to us and the other to the upstream,
+which whoever has a key of ours could use to get more than that allows: such a body is refused.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from tierwise.core.json import Json, JsonObject
 from tierwise.engine.checks import UserCheck
 from tierwise.ledger.keys import ApiKey
 from tierwise.wire.endings import Dialect
+from tierwise.wire.splice import members
 
 __all__ = ["BadRequest", "Directions", "Incoming", "directions", "forwarded", "parsed_json", "read_incoming"]
 
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}=[^,=\x00-\x1f]{0,128}")
 _LONGEST_MODEL = 256
 _LONGEST_TASK = 4_000
+# A name of a model, wherever it stands, or an escape that may hide one: letters are escaped by nobody.
+_MODEL = re.compile(rb'"model"\s*+:\s*+"|\\u006')
 _NAME = re.compile(r"[A-Za-z0-9_.:@/ -]{1,128}")
 # Of this connection and not of the request, or set anew by whoever sends it on.
 _HOP_BY_HOP = frozenset(
@@ -126,6 +130,8 @@ def read_incoming(
     model = value.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("model: a model's name is required")
+    if key is not None and dialect is Dialect.ANTHROPIC and _names_two_models(body):
+        raise BadRequest("model: stands in the request twice; leave one out")
     if len(model) > _LONGEST_MODEL or not model.isprintable():
         raise BadRequest(f"model: a name has at most {_LONGEST_MODEL} printable characters")
     headers = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in raw_headers}
@@ -141,6 +147,13 @@ def read_incoming(
         directions=directions(headers),
         key=key,
     )
+
+
+def _names_two_models(body: bytes) -> bool:
+    """Whether `model` stands in this JSON object twice. The object is read only where it stands twice anywhere."""
+    if len(_MODEL.findall(body)) < 2:
+        return False
+    return sum(member.key == "model" for member in members(body.removeprefix(b"\xef\xbb\xbf"))) > 1
 
 
 def parsed_json(body: bytes) -> Json:
