@@ -363,6 +363,24 @@ def test_a_head_that_could_be_read_in_two_ways_is_refused(serve: Serve, upstream
     assert not upstream.requests
 
 
+def test_a_wish_for_another_protocol_is_not_heard(serve: Serve, upstream: StandInUpstream) -> None:
+    """A request that would upgrade to HTTP/2, as Java's client sends each, is answered as any; a tunnel is refused."""
+    gateway = serve(upstream)
+    content = json.dumps(message()).encode()
+    lines = ("POST /v1/messages HTTP/1.1", "host: x", f"x-api-key: {KEY}", f"content-length: {len(content)}")
+    wish = ("upgrade: h2c", "http2-settings: AAEAAEAAAAIAAAAB")
+    first = "\r\n".join((*lines, "connection: upgrade, http2-settings", *wish, "", "")).encode() + content
+    last = "\r\n".join((*lines, "connection: upgrade, http2-settings, close", *wish, "", "")).encode() + content
+    with connected(gateway) as client:
+        client.sendall(first + last)
+        assert all_of(client).count(b"HTTP/1.1 200 ") == 2
+    assert [request.body for request in upstream.requests] == [content, content]
+    assert not {"upgrade", "http2-settings"} & upstream.requests[0].headers.keys()
+    with connected(gateway) as client:
+        client.sendall(b"CONNECT x:443 HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert all_of(client).startswith(b"HTTP/1.1 400")
+
+
 @pytest.mark.parametrize("model", ["a\r\nset-cookie: x", "m" * 300, "\ud800", "a\u2028b"])
 def test_a_models_name_is_a_name(serve: Serve, upstream: StandInUpstream, model: str) -> None:
     """One that would break a header or fill a ledger is refused; one that is only foreign is not."""

@@ -8,6 +8,10 @@ each would cost every request) closes those that are late: with a head that is n
 an answer of which they have taken nothing for `unread_seconds`. A body has its own limits (`asgi.read_body`), and an
 idle connection uvicorn's.
 
+Clients that would like another protocol ask for it with a request of this one (`Upgrade: h2c`, as Java's own client
+does). A server may go on as if it had not been asked (RFC 9110, 7.8), which is all that is done here. But the parser
+takes such a request to be over with its head: it is read once more, without the wish.
+
 The application finds its connection in the scope. ASGI has a message for a client that hangs up and a body that comes
 in pieces; a task and a timer for each call, to wait for what hardly ever happens, cost more than routing it.
 """
@@ -25,6 +29,7 @@ __all__ = ["CONNECTION", "ConnectionLimits", "protocol_class", "sweep"]
 CONNECTION = "tierwise.connection"  # in a scope's extensions: what the application may ask of its connection
 
 _SWEEP_SECONDS = 1.0
+_WISHES = frozenset({b"upgrade", b"http2-settings"})
 _REFUSED = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b"
@@ -49,7 +54,8 @@ class ConnectionLimits:
 @lru_cache(8)
 def protocol_class(limits: ConnectionLimits) -> type[Any]:
     """The class of a connection that holds to these limits, for `uvicorn.Config(http=…)`."""
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415  the gateway's extra
+    import httptools  # noqa: PLC0415  the gateway's extra
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415  the same
 
     class Connection(HttpToolsProtocol):
         """One client."""
@@ -69,11 +75,37 @@ def protocol_class(limits: ConnectionLimits) -> type[Any]:
         def data_received(self, data: bytes) -> None:
             if self.refused:
                 return
-            super().data_received(data)
+            self._unset_keepalive_if_required()
+            try:
+                self._parse(data)
+            except httptools.HttpParserError:
+                self.logger.warning("Invalid HTTP request received.")
+                self.send_400_response("Invalid HTTP request received.")
+                return
             if self.head_since is not None:
                 self.head_left -= len(data)
                 if self.head_left < 0 or len(self.headers or ()) > limits.headers:
                     self._refuse()
+
+        def _parse(self, data: bytes | memoryview) -> None:
+            while True:
+                try:
+                    self.parser.feed_data(data)
+                except httptools.HttpParserUpgrade as wished:
+                    data = memoryview(data)[wished.args[0] :]
+                    head = self._head_without_wish()
+                    self.parser = httptools.HttpRequestParser(self)  # for the other one, this may have been the last
+                    self.parser.feed_data(head)
+                else:
+                    return
+
+        def _head_without_wish(self) -> bytes:
+            method = self.parser.get_method()
+            if method == b"CONNECT":  # a wish by itself
+                raise httptools.HttpParserError("a tunnel")
+            lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode("ascii"))]
+            lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in _WISHES]
+            return b"\r\n".join((*lines, b"", b""))
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -87,7 +119,7 @@ def protocol_class(limits: ConnectionLimits) -> type[Any]:
             self.head_since = None
             if len(self.headers) > limits.headers:
                 self._refuse()
-            if not self.refused:
+            if not self.refused and not self.parser.should_upgrade():
                 super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
@@ -95,6 +127,8 @@ def protocol_class(limits: ConnectionLimits) -> type[Any]:
                 super().on_body(body)
 
         def on_message_complete(self) -> None:
+            if self.parser.should_upgrade():
+                return  # it comes again
             self.whole = True
             if not self.refused:
                 super().on_message_complete()
