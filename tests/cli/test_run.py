@@ -124,6 +124,7 @@ def test_deadline_ends_with_four(tierwise: Tierwise, upstream: StandInUpstream) 
         (("x", "--json-schema", "tierwise.toml"), "is not JSON"),
         (("x", "--json-schema", "list.json"), "a JSON schema is an object"),
         (("x", "--json-schema", "broken.json"), "schema"),
+        (("x", "--json-schema", "deep.json"), "is not JSON"),
         (("x", "--input", "nothing.txt"), "nothing.txt"),
         (("x", "--input", "."), "directory"),
         (("x", "--tag", "novalue"), "KEY=VALUE"),
@@ -138,6 +139,7 @@ def test_what_cannot_be_used_ends_with_two(
     """Unusable input ends with code 2 and a message; nothing is sent."""
     (home / "list.json").write_text("[1]")
     (home / "broken.json").write_text('{"type": "nonsense"}')
+    (home / "deep.json").write_text("[" * 100_000)
     done = tierwise("run", *args)
     assert done.code == 2
     assert says in done.err

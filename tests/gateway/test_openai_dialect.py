@@ -88,6 +88,15 @@ def test_a_stream(gateway: Served, client: Any, upstream: StandInUpstream, model
     assert b'"usage"' not in unasked.content
 
 
+def test_what_is_nested_as_deep_as_can_be_read_is_no_fault(gateway: Served) -> None:
+    """A stream is answered as any, whatever stands in fields that nobody knows."""
+    ask = json.dumps({"model": HAIKU, "messages": ASK, "stream": True})
+    content = f'{ask[:-1]}, "unknown": {"[" * 1_020}{"]" * 1_020}}}'
+    answer = HTTP.post(f"{gateway.url}/v1/chat/completions", content=content, headers={"x-api-key": KEY}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_round_trip_with_a_tool(client: Any, upstream: StandInUpstream, stream: bool) -> None:
     """The call comes with its arguments as JSON text, and its result goes back under the same id."""

@@ -189,7 +189,7 @@ def schema_of(name: str) -> JsonObject:
     """
     try:
         schema = json.loads(Path(name).read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidTask(f"{name} is not JSON: {error}") from None
     if not isinstance(schema, dict):
         raise InvalidTask(f"{name} holds a {type(schema).__name__}; a JSON schema is an object")

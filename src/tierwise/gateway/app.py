@@ -493,7 +493,7 @@ class Gateway:
             answer = await self._ask("GET", f"/v1/models{f'?{query}' if query else ''}", scope["headers"], b"")
             content = await answer.read(4 * 1024 * 1024)
             page = json.loads(content) if answer.status == 200 else None
-        except (BadRequest, UpstreamFailed, ValueError) as error:
+        except (BadRequest, UpstreamFailed, ValueError, RecursionError) as error:
             _log.warning("the upstream's models cannot be listed: %s", type(error).__name__)
             answer, page, content = None, {"data": [], "has_more": False}, b""
         if not isinstance(page, dict) or not isinstance(page.get("data"), list):

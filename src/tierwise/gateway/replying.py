@@ -11,7 +11,7 @@ from tierwise.core.decisions import CallStatus
 from tierwise.core.json import JsonObject
 from tierwise.core.money import nanousd_to_usd
 from tierwise.gateway.asgi import NOT_PASSED_ON, Send, send_error, send_whole
-from tierwise.gateway.incoming import Incoming
+from tierwise.gateway.incoming import Incoming, parsed_json
 from tierwise.gateway.planning import Target
 from tierwise.gateway.records import CallLog
 from tierwise.providers._http import error_body as read_error
@@ -150,7 +150,9 @@ class Reply:
 
     def _as_chat(self, chat: ChatChunks, out: bytes) -> bytes:
         pieces: list[bytes] = []
-        with suppress(SseError, ValueError):  # what is no event says nothing in the other dialect either
+        with suppress(
+            SseError, ValueError, RecursionError
+        ):  # what is no event says nothing in the other dialect either
             pieces.extend(chat.feed(json.loads(event.data)) for event in self._chat_parser.feed(out))
         return b"".join(pieces)
 
@@ -173,7 +175,8 @@ class Reply:
 
 def _wants_usage(body: bytes) -> bool:
     try:
-        options = json.loads(body).get("stream_options")
-    except ValueError:
+        asked = parsed_json(body)
+    except (ValueError, RecursionError):
         return False
+    options = asked.get("stream_options") if isinstance(asked, dict) else None
     return isinstance(options, dict) and options.get("include_usage") is True

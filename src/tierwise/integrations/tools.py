@@ -259,7 +259,7 @@ class Toolbox:
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments or "{}")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InvalidTask(f"the arguments of {name} are not JSON: {error}") from None
         if not isinstance(arguments, Mapping):
             raise InvalidTask(f"the arguments of {name} are not a JSON object")

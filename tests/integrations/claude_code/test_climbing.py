@@ -12,9 +12,10 @@ import pytest
 
 from tierwise.config import load_settings
 from tierwise.engine.router import AsyncRouter
-from tierwise.integrations.claude_code.climbing import Climbing, Ending, ending_of
+from tierwise.integrations.claude_code.climbing import Climbing, Ending, Given, ending_of
 from tierwise.integrations.claude_code.companion import Companion
 from tierwise.integrations.claude_code.subagents import SubagentCall, decide
+from tierwise.integrations.claude_code.transcripts import agents_decided
 
 SUMMARY = "Summarise this ticket in one line: the printer burns"
 DONE = {"type": "assistant", "message": {"stop_reason": "end_turn", "content": []}}
@@ -199,9 +200,10 @@ def test_hostile_files_say_nothing(tmp_path: Path) -> None:
     assert ending_of(tmp_path / "t.jsonl", "1") is Ending.UNKNOWN
     (folder / "agent-1.jsonl").unlink()
     assert ending_of(tmp_path / "t.jsonl", "1") is Ending.UNKNOWN
-    for text in ("[]", "{", "7", "[" * 100_000):
+    for text in ("[]", "{", "7", "[" * 50_000):
         (folder / "agent-1.meta.json").write_text(text)
         assert ending_of(tmp_path / "t.jsonl", "1") is Ending.UNKNOWN
+        assert agents_decided(tmp_path / "t.jsonl", {"1": Given("haiku")}) == {}
 
 
 def test_hooks_at_the_same_time(tmp_path: Path) -> None:

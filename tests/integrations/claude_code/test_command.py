@@ -65,6 +65,7 @@ def test_a_named_session_is_that_of_one_attempt() -> None:
         (["claude", "-p", "hi", "--continue"], "cannot be climbed"),
         (["claude", "-p", "hi", "there"], "2 prompts"),
         (["claude", "-p", "hi", "--json-schema", "{"], "not JSON"),
+        (["claude", "-p", "hi", "--json-schema", "[" * 100_000], "not JSON"),
         ([], "behind two dashes"),
     ],
 )

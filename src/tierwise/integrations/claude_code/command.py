@@ -149,7 +149,7 @@ def _format(name: str, values: Sequence[str], before: OutputFormat) -> OutputFor
 def _schema(values: Sequence[str]) -> JsonObject:
     try:
         schema = json.loads(values[0] if values else "")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidTask(f"the command's --json-schema is not JSON: {error}") from None
     if not isinstance(schema, dict):
         raise InvalidTask("the command's --json-schema is not an object")

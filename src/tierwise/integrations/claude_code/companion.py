@@ -164,7 +164,7 @@ class Companion:
             try:
                 time.sleep(_FLUSH_SECONDS)
                 self.record(session, transcript, cwd)
-            except (OSError, TierwiseError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  the thread is the only one, and other sessions wait
                 _complain(error)
             finally:
                 self._working = False

@@ -135,7 +135,7 @@ def agents_decided(transcript: Path, tool_calls: Mapping[str, Given]) -> dict[st
             if path.stat().st_size > _MOST_META_BYTES:
                 continue
             told = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         given = tool_calls.get(str(told.get("toolUseId"))) if isinstance(told, dict) else None
         if given is not None:
