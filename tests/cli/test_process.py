@@ -6,14 +6,17 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import EXAMPLE, LABELLED, PROGRAM, Tierwise
+from tests.network import unused_port
 from tierwise import __version__, cli
 from tierwise.testing import StandInUpstream
 
@@ -243,6 +246,36 @@ def test_interrupted_while_reading_ends_with_130(home: Path) -> None:
         assert running.stderr is not None
         assert running.stderr.read().split() == ["interrupted"]
     assert running.returncode == 130
+
+
+def test_signals_are_claude_codes_while_it_runs(home: Path) -> None:
+    """Ctrl-C is left to the CLI; what is to end `tierwise claude` ends the CLI, and then the gateway it started."""
+    port, heard, folder = unused_port(), home / "heard", home / "bin"
+    Path("tierwise.toml").write_text(f"[gateway]\nport = {port}\n")
+    folder.mkdir()
+    (folder / "claude").write_text(
+        f"#!/bin/sh\ntrap 'echo int >>{heard}' INT\ntrap 'echo term >>{heard}; exit 4' TERM\n"
+        f"echo up >>{heard}\nwhile :; do sleep 0.05; done\n"
+    )
+    (folder / "claude").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    running = subprocess.Popen([PROGRAM, "claude"], env=environment, start_new_session=True)
+
+    def until(words: list[str]) -> None:
+        ends = time.monotonic() + 60
+        while not heard.exists() or heard.read_text().split() != words:
+            assert time.monotonic() < ends, words
+            assert running.poll() is None, words
+            time.sleep(0.02)
+
+    until(["up"])
+    os.killpg(running.pid, signal.SIGINT)
+    until(["up", "int"])
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) == 4
+    assert heard.read_text().split() == ["up", "int", "term"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 60)
 
 
 def test_memory_does_not_grow_with_the_stream(home: Path) -> None:

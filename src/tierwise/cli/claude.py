@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,15 +168,41 @@ def _run(ctx: click.Context, arguments: tuple[str, ...]) -> None:
         raise ConfigError("there is no `claude` on the PATH; install it with: npm install -g @anthropic-ai/claude-code")
     gateway = settings_of(ctx).gateway
     url = f"http://{gateway.host}:{gateway.port}"
+    _when_told_to_end(lambda number: sys.exit(128 + number))
     started = None if _answers(url) else _start(ctx.obj, gateway, url)
     try:
-        environment = {**os.environ, "ANTHROPIC_BASE_URL": url}
-        finished = subprocess.run([program, *arguments], env=environment, check=False)  # noqa: S603  the user's own command
+        code = _until_it_ends([program, *arguments], {**os.environ, "ANTHROPIC_BASE_URL": url})
     finally:
         if started is not None:
             started.terminate()
             started.wait()
-    sys.exit(finished.returncode)
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+def _when_told_to_end(then: Callable[[int], object]) -> None:
+    """What happens at a SIGTERM, or where the terminal is closed; by default a gateway would be left behind.
+
+    Who had us started so that we do not hear that (nohup) means it.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda told, _: then(told))
+
+
+def _until_it_ends(command: list[str], environment: dict[str, str]) -> int:
+    """Runs the CLI; its exit code. Ctrl-C is for it alone, which hears of it from the terminal as we do."""
+    told: list[int] = []
+    _when_told_to_end(told.append)
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: that, it would inherit
+    try:
+        cli = subprocess.Popen(command, env=environment)  # noqa: S603  the user's own command
+        _when_told_to_end(cli.send_signal)
+        for number in told:  # while it was started
+            cli.send_signal(number)
+        return cli.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _answers(url: str) -> bool:
@@ -194,15 +222,21 @@ def _start(config: str | None, gateway: GatewaySettings, url: str) -> subprocess
     environment = {name: value for name, value in os.environ.items() if name != "ANTHROPIC_BASE_URL" or value != url}
     # Into a file: a pipe that nobody reads is full at some time, and then the gateway stands still.
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment)  # noqa: S603  as above
-        ends = time.monotonic() + _START_SECONDS
-        while time.monotonic() < ends:
-            if _answers(url):
-                return process
-            if process.poll() is not None:
-                log.seek(0)
-                said = log.read().decode("utf-8", "replace").strip()
-                raise ConfigError(f"the gateway did not start: {said.rsplit(chr(10), 1)[-1]}")
-            time.sleep(0.05)
-    process.terminate()
-    raise ConfigError(f"the gateway did not answer at {url} within {_START_SECONDS:g} s; try `tierwise serve`")
+        # A session of its own, since its Ctrl-C would be the CLI's, whose interrupted calls it is to hear of.
+        process = subprocess.Popen(  # noqa: S603  as above
+            command, stdout=subprocess.DEVNULL, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            ends = time.monotonic() + _START_SECONDS
+            while time.monotonic() < ends:
+                if _answers(url):
+                    return process
+                if process.poll() is not None:
+                    log.seek(0)
+                    said = log.read().decode("utf-8", "replace").strip()
+                    raise ConfigError(f"the gateway did not start: {said.rsplit(chr(10), 1)[-1]}")
+                time.sleep(0.05)
+            raise ConfigError(f"the gateway did not answer at {url} within {_START_SECONDS:g} s; try `tierwise serve`")
+        except BaseException:
+            process.terminate()
+            raise
