@@ -18,6 +18,8 @@ import pytest
 from tests.cli.conftest import EXAMPLE, LABELLED, PROGRAM, Tierwise
 from tests.network import unused_port
 from tierwise import __version__, cli
+from tierwise.core.decisions import CallStatus
+from tierwise.ledger import Ledger
 from tierwise.testing import StandInUpstream
 
 HEAVY = {"pydantic", "rich", "httpx2", "genai_prices", "jsonschema", "sqlite3", "asyncio", "xllamacpp", "litellm"}
@@ -248,34 +250,61 @@ def test_interrupted_while_reading_ends_with_130(home: Path) -> None:
     assert running.returncode == 130
 
 
-def test_signals_are_claude_codes_while_it_runs(home: Path) -> None:
-    """Ctrl-C is left to the CLI; what is to end `tierwise claude` ends the CLI, and then the gateway it started."""
-    port, heard, folder = unused_port(), home / "heard", home / "bin"
-    Path("tierwise.toml").write_text(f"[gateway]\nport = {port}\n")
-    folder.mkdir()
-    (folder / "claude").write_text(
-        f"#!/bin/sh\ntrap 'echo int >>{heard}' INT\ntrap 'echo term >>{heard}; exit 4' TERM\n"
-        f"echo up >>{heard}\nwhile :; do sleep 0.05; done\n"
-    )
-    (folder / "claude").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    running = subprocess.Popen([PROGRAM, "claude"], env=environment, start_new_session=True)
+class Listener:
+    """A program in the place of Claude Code that writes down which signals it hears, and the verb that runs it."""
 
-    def until(words: list[str]) -> None:
+    def __init__(self, home: Path, *words: str) -> None:
+        self._heard = home / "heard"
+        program = home / "bin" / "claude"
+        program.parent.mkdir()
+        program.write_text(
+            f"#!/bin/sh\ntrap 'echo int >>{self._heard}' INT\ntrap 'echo term >>{self._heard}; exit 4' TERM\n"
+            f"echo up >>{self._heard}\nwhile :; do sleep 0.05; done\n"
+        )
+        program.chmod(0o755)
+        environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+        self.verb = subprocess.Popen(
+            [PROGRAM, *words], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+    @property
+    def heard(self) -> list[str]:
+        """That it runs, and what it has heard."""
+        return self._heard.read_text().split() if self._heard.exists() else []
+
+    def until(self, *heard: str) -> None:
+        """Waits for that."""
         ends = time.monotonic() + 60
-        while not heard.exists() or heard.read_text().split() != words:
-            assert time.monotonic() < ends, words
-            assert running.poll() is None, words
+        while self.heard != [*heard]:
+            assert time.monotonic() < ends, self.heard
+            assert self.verb.poll() is None, self.heard
             time.sleep(0.02)
 
-    until(["up"])
-    os.killpg(running.pid, signal.SIGINT)
-    until(["up", "int"])
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(60) == 4
-    assert heard.read_text().split() == ["up", "int", "term"]
+
+def test_signals_are_claude_codes_while_it_runs(home: Path) -> None:
+    """Ctrl-C is left to the CLI; what is to end `tierwise claude` ends the CLI, and then the gateway it started."""
+    port = unused_port()
+    Path("tierwise.toml").write_text(f"[gateway]\nport = {port}\n")
+    cli = Listener(home, "claude")
+    cli.until("up")
+    os.killpg(cli.verb.pid, signal.SIGINT)
+    cli.until("up", "int")
+    cli.verb.send_signal(signal.SIGTERM)
+    assert cli.verb.wait(60) == 4
+    assert cli.heard == ["up", "int", "term"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 60)
+
+
+def test_what_exec_runs_ends_with_it(home: Path, ledger_path: Path) -> None:
+    """Told to end (`timeout`, a job that is cancelled), it ends the CLI first, which would go on and cost money."""
+    cli = Listener(home, "exec", "--", "claude", "-p", "Summarise this")
+    cli.until("up")
+    cli.verb.send_signal(signal.SIGTERM)
+    assert cli.verb.wait(60) == 128 + signal.SIGTERM
+    assert cli.heard == ["up", "term"]
+    with Ledger(ledger_path) as ledger:
+        assert [stored.call.status for stored in ledger.calls()] == [CallStatus.CANCELLED]
 
 
 def test_memory_does_not_grow_with_the_stream(home: Path) -> None:

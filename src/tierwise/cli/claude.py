@@ -19,6 +19,7 @@ import click
 
 from tierwise.cli.options import settings_of
 from tierwise.cli.output import echo_json, json_option
+from tierwise.cli.signals import ending_signals
 
 if TYPE_CHECKING:
     from tierwise.core.settings import GatewaySettings
@@ -180,14 +181,9 @@ def _run(ctx: click.Context, arguments: tuple[str, ...]) -> None:
 
 
 def _when_told_to_end(then: Callable[[int], object]) -> None:
-    """What happens at a SIGTERM, or where the terminal is closed; by default a gateway would be left behind.
-
-    Who had us started so that we do not hear that (nohup) means it.
-    """
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda told, _: then(told))
+    """What happens at a signal that would end us, and leave the gateway behind."""
+    for number in ending_signals():
+        signal.signal(number, lambda told, _: then(told))
 
 
 def _until_it_ends(command: list[str], environment: dict[str, str]) -> int:

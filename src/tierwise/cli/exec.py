@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import click
 
 from tierwise.cli.options import given, read_stdin, schema_of, settings_of, task_options
 from tierwise.cli.output import echo_json, json_option
+from tierwise.cli.signals import ending_signals
 from tierwise.core.money import format_usd, nanousd_to_usd
 
 if TYPE_CHECKING:
@@ -108,7 +111,32 @@ def command(
                 return await _batch(router, job, Path(tasks_file), out_file, concurrency, resume=resume)
             return await _single(router, job, as_json=as_json)
 
-    sys.exit(asyncio.run(run()))
+    sys.exit(_to_its_end(run))
+
+
+def _to_its_end(run: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """The exit code of what is run; told to end, it ends what it runs first, as at Ctrl-C."""
+    told: list[int] = []
+
+    async def until_told() -> int:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None  # noqa: S101  it is this one
+
+        def ends(number: int) -> None:
+            told.append(number)
+            task.cancel()
+
+        for number in ending_signals():
+            with suppress(NotImplementedError):  # Windows has no such handlers
+                loop.add_signal_handler(number, ends, number)
+        return await run()
+
+    try:
+        return asyncio.run(until_told())
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        return 128 + told[0]
 
 
 # ------------------------------------------------------------------ one task
