@@ -114,6 +114,29 @@ def test_a_task_type_opens_its_history(look: Look, full: Served) -> None:
     expect(page).not_to_have_url(re.compile("type="))  # a moment later: a dialog tells of its closing when it is closed
 
 
+def test_what_is_opened_next_stays_open(look: Look, full: Served) -> None:
+    """Closed and another one opened at once: the first one's end does not close the second."""
+    seen = look(full)
+    page = seen.open(f"?view=calls&{MONTH}")
+    rows = page.locator("tbody tr.opens")
+    rows.first.click()
+    seen.settled()
+    next_id = str(rows.nth(3).locator("button").first.get_attribute("data-key")).removeprefix("calls-")
+    quick = """() => new Promise((resolve) => {
+      const dialog = document.querySelector("dialog");
+      dialog.addEventListener("close", () => setTimeout(resolve), { once: true });
+      document.getElementById("close").click();
+      document.querySelectorAll("tbody tr.opens")[3].click();
+    })"""
+    page.evaluate(quick)
+    seen.settled()
+    expect(page.get_by_role("dialog")).to_contain_text(next_id)
+    assert seen.query["call"] == next_id
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page).not_to_have_url(re.compile("call="))
+
+
 def test_quality_shows_rates_with_their_intervals(look: Look, full: Served) -> None:
     """Acceptance by type and tier, reliability on feedback, and why rungs were left."""
     seen = look(full)

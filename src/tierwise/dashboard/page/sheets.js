@@ -24,36 +24,50 @@ import { fill, legend, outcomeTag, stack, tierChip } from "./tiers.js";
 
 let dialog = null;
 let reading = null;
-let closed = () => {};
+let back = null; // what follows when the viewer closes what is open
 
 export const sheet = {
   isOpen: () => Boolean(dialog?.open),
   close() {
-    closed = () => {};
+    back = null;
     reading?.abort();
     if (dialog?.open) dialog.close();
   },
 };
 
-/** Show what `read(signal)` brings: elements. `back()` is called when the viewer closes it. */
-async function open(title, read, back) {
+/**
+ * The viewer closes it. What follows is done at once: the dialog's `close` event comes a moment after it is gone, when
+ * another may be open already, which is not the one to close.
+ */
+function shut() {
+  const next = back;
+  sheet.close();
+  next?.();
+}
+
+/** Show what `read(signal)` brings: elements. `then()` is called when the viewer closes it. */
+async function open(title, read, then) {
   reading?.abort();
   reading = new AbortController();
   const { signal } = reading;
   if (!dialog) {
     dialog = h("dialog", {
       "aria-labelledby": "sheet-title",
-      on: { close: () => closed(), click: (event) => event.target === dialog && dialog.close() },
+      on: {
+        cancel: shut, // Escape
+        click: (event) => event.target === dialog && shut(),
+        close: () => !dialog.open && shut(), // by a browser that did not ask
+      },
     });
     document.body.append(dialog);
   }
-  closed = back;
+  back = then;
   const body = h("div", { class: "sheet", "aria-busy": "true" }, h("p", { class: "waiting" }, "Reading …"));
   const top = h(
     "div",
     { class: "sheet-top" },
     h("h1", { id: "sheet-title" }, title),
-    h("button", { type: "button", id: "close", on: { click: () => dialog.close() } }, "Close"),
+    h("button", { type: "button", id: "close", on: { click: shut } }, "Close"),
   );
   replace(dialog, h("div", { class: "sheet" }, top), body);
   if (!dialog.open) dialog.showModal();
