@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from playwright.sync_api import expect
 
 from tests.dashboard.page.conftest import NARROW, VIEWS, Look, queried
@@ -83,6 +85,24 @@ def test_time_moves_by_keys_and_buttons(look: Look, full: Served) -> None:
     page.get_by_role("combobox", name="Time", exact=True).select_option("24h")
     seen.settled()
     assert seen.query == {"range": "24h"}
+
+
+def test_filters_follow_from_what_is_shown_then(look: Look, full: Served) -> None:
+    """Long after the page was opened, earlier is earlier than now, and what was closed since stays closed."""
+    seen = look(full)
+    seen.page.clock.install()
+    page = seen.open("?view=limits&range=1h&call=call-01000")
+    opened = datetime.now(UTC)
+    page.get_by_role("button", name="Close").click()
+    shown = page.locator(".shown").inner_text()
+    page.clock.fast_forward("03:00:00")
+    expect(page.locator(".shown")).not_to_have_text(shown)
+    page.get_by_role("button", name="Earlier").click()
+    seen.settled()
+    asked = seen.query
+    assert set(asked) == {"view", "since", "until"}
+    assert datetime.fromisoformat(asked["until"]) > opened + timedelta(hours=2)
+    expect(page.get_by_role("dialog")).to_be_hidden()
 
 
 def test_calls_without_a_project_can_be_chosen(look: Look, full: Served) -> None:

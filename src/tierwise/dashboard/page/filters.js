@@ -1,8 +1,8 @@
 // The row of filters. It applies to every view, and lives in the address.
 
 import { h, short } from "./dom.js";
-import { spanOf, words, zone } from "./format.js";
-import { cleared, FILTERS, isSet, RANGES, shifted, span, zoomed } from "./state.js";
+import { words } from "./format.js";
+import { cleared, FILTERS, isSet, RANGES, shifted, zoomed } from "./state.js";
 
 const TITLES = {
   project: "Project",
@@ -35,7 +35,7 @@ function options(name, choices) {
   }
 }
 
-function picker(name, state, choices, go) {
+function picker(name, state, choices, change) {
   const set = isSet(state, name);
   const offered = choices ? options(name, choices) : [];
   // What the address asks for is shown even if it is not offered (any more).
@@ -43,7 +43,7 @@ function picker(name, state, choices, go) {
   offered.sort(([a], [b]) => Boolean(a) - Boolean(b)); // calls without one come first
   const pick = ({ selectedOptions }) => {
     const [{ dataset, value }] = selectedOptions;
-    go({ ...state, [name]: value || "without" in dataset ? value : undefined });
+    change((now) => ({ ...now, [name]: value || "without" in dataset ? value : undefined }));
   };
   const select = h(
     "select",
@@ -90,14 +90,16 @@ function picked(choose) {
   };
 }
 
-/** The filters of `state`; `go(state)` is called with the next. */
-export function filters(state, choices, now_ms, go) {
-  const { since_ms, until_ms } = span(state, now_ms);
+/**
+ * The filters of `state`. It and the time have gone on when one is changed: `change` is given a function from the state
+ * and the time of then to the next state. `period` stands last.
+ */
+export function filters(state, choices, change, period) {
   const ranges = h(
     "select",
     {
       id: "filter-range",
-      on: picked(({ value }) => go({ ...state, range: value, since: undefined, until: undefined })),
+      on: picked(({ value }) => change((now) => ({ ...now, range: value, since: undefined, until: undefined }))),
     },
     Object.entries(RANGES).map(([value, range]) =>
       h("option", { value, selected: value === state.range }, range.label),
@@ -107,7 +109,7 @@ export function filters(state, choices, now_ms, go) {
   const step = (text, label, next) =>
     h(
       "button",
-      { type: "button", "aria-label": label, title: label, data: { key: label }, on: { click: () => go(next) } },
+      { type: "button", "aria-label": label, title: label, data: { key: label }, on: { click: () => change(next) } },
       text,
     );
   const set = FILTERS.filter((name) => isSet(state, name)).length;
@@ -128,21 +130,14 @@ export function filters(state, choices, now_ms, go) {
     h(
       "div",
       { class: "steps", role: "group", "aria-label": "Move in time" },
-      step("‹", "Earlier ([)", shifted(state, -0.5, now_ms)),
-      step("+", "Zoom in (+)", zoomed(state, 0.5, now_ms)),
-      step("−", "Zoom out (-)", zoomed(state, 2, now_ms)),
-      step("›", "Later (])", shifted(state, 0.5, now_ms)),
+      step("‹", "Earlier ([)", (now, now_ms) => shifted(now, -0.5, now_ms)),
+      step("+", "Zoom in (+)", (now, now_ms) => zoomed(now, 0.5, now_ms)),
+      step("−", "Zoom out (-)", (now, now_ms) => zoomed(now, 2, now_ms)),
+      step("›", "Later (])", (now, now_ms) => shifted(now, 0.5, now_ms)),
     ),
     more,
-    FILTERS.map((name) => picker(name, state, choices, go)),
-    set > 0 && h("button", { type: "button", id: "clear", on: { click: () => go(cleared(state)) } }, "Clear filters"),
-    h(
-      "p",
-      { class: "shown" },
-      spanOf(since_ms, until_ms),
-      h("br"),
-      " ",
-      zone,
-    ),
+    FILTERS.map((name) => picker(name, state, choices, change)),
+    set > 0 && h("button", { type: "button", id: "clear", on: { click: () => change(cleared) } }, "Clear filters"),
+    period,
   );
 }

@@ -7,9 +7,9 @@
 import { ApiError, get, listen, rememberKey } from "./api.js";
 import { h, replace } from "./dom.js";
 import { filters } from "./filters.js";
-import { isUnpriced, signedMoney, spent } from "./format.js";
+import { isUnpriced, signedMoney, spanOf, spent, zone } from "./format.js";
 import { announce, problem } from "./parts.js";
-import { between, chosen, isLive, parse, scope, serialize, shifted, toView, VIEWS, zoomed } from "./state.js";
+import { between, chosen, isLive, parse, scope, serialize, shifted, span, toView, VIEWS, zoomed } from "./state.js";
 import { openCall, openConversation, openKeys, openType, sheet } from "./sheets.js";
 import * as calls from "./views/calls.js";
 import * as limits from "./views/limits.js";
@@ -82,10 +82,11 @@ const context = {
   goOn: () => missed && settle(), // the view was held still
 };
 
-// Told apart from the rest of the head: it changes every other second, and a picker that is open must not be disturbed.
+// Told apart from the rest of the head: they change while it stands, and a picker that is open must not be disturbed.
 const pulse = h("span", { class: "pulse", "aria-hidden": "true" });
 const logo = h("img", { src: "icon.svg", alt: "" });
 const today = h("span", { title: "All calls since midnight UTC" });
+const period = h("p", { class: "shown" });
 
 function drawStatus() {
   const totals = page.live?.totals?.now;
@@ -96,9 +97,16 @@ function drawStatus() {
   else today.textContent = `today ${spent(totals)} spent, ${signedMoney(totals.saved_usd)} saved`;
 }
 
+/** From when to when what is shown is. */
+function drawPeriod() {
+  const { since_ms, until_ms } = span(page.state, Date.now());
+  replace(period, spanOf(since_ms, until_ms), h("br"), " ", zone);
+}
+
 function drawHead() {
   const { state } = page;
   drawStatus();
+  drawPeriod();
   replace(
     header,
     h(
@@ -167,7 +175,7 @@ function drawHead() {
         ),
       ),
     ),
-    filters(state, page.choices, Date.now(), go),
+    filters(state, page.choices, (change) => go(change(page.state, Date.now())), period),
   );
   document.title = `${TITLES[state.view]} – tierwise`;
   // On a narrow screen not all views fit: the one that is shown is seen. (`scrollIntoView` would move where Tab begins.)
@@ -188,6 +196,7 @@ async function show({ fresh = false }) {
   const reading = new AbortController();
   page.reading = reading;
   main.setAttribute("aria-busy", "true");
+  drawPeriod();
   try {
     if (fresh) page.current = null;
     const shown = await SHOWN[page.state.view].show(context, reading.signal);
