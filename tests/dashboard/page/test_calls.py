@@ -8,7 +8,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.dashboard.page.conftest import PATIENCE_MS, Look
 from tests.gateway.conftest import HEADERS, HTTP, Serve, Served
@@ -23,7 +23,8 @@ MONTH = "range=30d"
 
 
 def test_new_calls_appear_as_they_are_made(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
-    """A call through the gateway is in the log without anybody asking, held back while the log is held still."""
+    """A call through the gateway is in the log without anybody asking, held back while the log is held still, and not
+    lost where the log was being read meanwhile."""
     gateway = serve(upstream)
     gateway.post(body())
     seen = look(gateway)
@@ -40,6 +41,17 @@ def test_new_calls_appear_as_they_are_made(look: Look, serve: Serve, upstream: S
     expect(rows).to_have_count(2)
     page.get_by_role("button", name="Go on").click()
     expect(rows).to_have_count(3)
+
+    def meanwhile(route: Route) -> None:
+        before = route.fetch()
+        gateway.post(body())
+        expect(rows).to_have_count(4)
+        route.fulfill(response=before)
+
+    page.route("**/api/v1/calls?*", meanwhile, times=1)
+    page.keyboard.press("r")
+    seen.settled()
+    expect(rows).to_have_count(4)
 
 
 def test_what_was_missed_while_held_still_is_read(look: Look, serve: Serve, upstream: StandInUpstream) -> None:

@@ -284,6 +284,35 @@ def test_a_live_table_draws_what_changed(modules: Seen) -> None:
     ]
 
 
+def test_a_log_that_is_held_still_keeps_the_last_of_a_call(page: Seen) -> None:
+    """A call that began and ended meanwhile has ended when the log goes on; one that was shown already is not new."""
+    code = """
+      const state = { view: "calls", range: "7d" };
+      const context = { state, query: () => new URLSearchParams(), goOn: () => {} };
+      const log = await m.show(context, new AbortController().signal);
+      document.getElementById("view").replaceChildren(...log.elements);
+      const hold = document.getElementById("hold");
+      const tell = (call_id, status) => log.calls([{ call_id, status, started_at: "2026-11-01T00:00:00Z" }]);
+      const told = () => [hold.textContent, ...[...document.querySelectorAll("td .tag")].map((one) => one.textContent)];
+      tell("a", "open");
+      const states = [told()];
+      hold.click();
+      tell("a", "answered");
+      states.push(told());
+      tell("b", "open");
+      tell("b", "failed");
+      states.push(told());
+      hold.click();
+      return [...states, told().sort()];
+    """
+    assert run(page, "views/calls", code) == [
+        ["Hold still", "open"],
+        ["Go on", "open"],
+        ["Go on (1 new)", "open"],
+        ["Hold still", "answered", "failed"],
+    ]
+
+
 def test_a_long_table_is_drawn_in_part(page: Seen) -> None:
     """A hundred rows, and all of them for who asks, also after it is sorted and drawn anew."""
     code = """

@@ -186,14 +186,15 @@ def test_drawing_a_view_anew_undoes_nothing(look: Look, full: Served) -> None:
 
 
 def test_a_server_that_went_away_is_told_of(look: Look, full: Served) -> None:
-    """What went wrong and what to do, not a blank page; and it goes on once the server is back."""
+    """What went wrong and what to do, not a blank page; and it goes on by itself once the server is back."""
     seen = look(full)
-    page = seen.open(f"?{MONTH}")
+    seen.page.clock.install()
+    page = seen.open("?since=2026-11-01T00%3A00%3A00.000Z&until=2026-11-02T00%3A00%3A00.000Z")
     page.context.set_offline(True)
     page.keyboard.press("r")
     expect(page.get_by_role("alert")).to_contain_text("the server does not answer")
     page.context.set_offline(False)
-    page.keyboard.press("r")
+    page.clock.fast_forward("01:00")
     expect(page.get_by_role("alert")).to_have_count(0)
     seen.complaints = [one for one in seen.complaints if "ERR_INTERNET_DISCONNECTED" not in one]
 

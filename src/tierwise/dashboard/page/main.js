@@ -27,6 +27,7 @@ const TITLES = {
   limits: "Limits and budgets",
   "what-if": "What if",
 };
+const OPENED = ["call", "conversation", "type"]; // over the view
 const REFRESH_MS = 30_000; // of a view whose time goes on, beside what live events bring
 const SETTLE_MS = 5_000; // at most so often because of live events, as are the pickers
 
@@ -34,9 +35,10 @@ const page = {
   state: parse(location.search),
   choices: null,
   live: null, // {connected, totals}
-  reading: null, // what aborts the reading of the view
+  reading: null, // while the view is read: what aborts that
+  came: [], // calls that were told of meanwhile
   listening: null,
-  current: null, // the view's handle: {update?, calls?(items)}
+  current: null, // the view's handle: {calls?(items), still?}, or {failed}
 };
 const main = document.getElementById("view");
 const header = document.getElementById("header");
@@ -52,9 +54,8 @@ function go(next, { replace: instead = false } = {}) {
 
 /** Draw what changed between two states. What is opened lies over the view, which need not be read again. */
 function arrived(before) {
-  const opened = ["call", "conversation", "type"];
   const under = (state) =>
-    serialize(Object.fromEntries(Object.entries(state).filter(([name]) => !opened.includes(name))));
+    serialize(Object.fromEntries(Object.entries(state).filter(([name]) => !OPENED.includes(name))));
   if (under(before) !== under(page.state)) {
     drawHead();
     const moved = before.view !== page.state.view;
@@ -195,6 +196,8 @@ async function show({ fresh = false }) {
   page.reading?.abort();
   const reading = new AbortController();
   page.reading = reading;
+  page.came = [];
+  missed = false;
   main.setAttribute("aria-busy", "true");
   drawPeriod();
   try {
@@ -205,16 +208,21 @@ async function show({ fresh = false }) {
       page.choices && page.choices.first_call_at === null && !["what-if", "limits"].includes(page.state.view);
     page.current = shown;
     replace(main, h("h1", { class: "sr-only" }, TITLES[page.state.view]), isEmpty ? firstSteps() : shown.elements);
+    if (page.came.length) shown.calls?.(page.came);
   } catch (error) {
     if (error.name === "AbortError" || reading.signal.aborted) return;
     if (!(error instanceof ApiError)) console.error(error);
+    page.current = { failed: !(error.status >= 400 && error.status < 500) }; // by no fault of what was asked
     replace(
       main,
       h("h1", { class: "sr-only" }, TITLES[page.state.view]),
       error.status === 401 || error.status === 403 ? askKey(error) : problem(error),
     );
   } finally {
-    if (page.reading === reading) main.setAttribute("aria-busy", "false");
+    if (page.reading === reading) {
+      page.reading = null;
+      main.setAttribute("aria-busy", "false");
+    }
   }
 }
 
@@ -298,16 +306,18 @@ function begin(call) {
 function settle() {
   settling ??= setTimeout(() => {
     settling = null;
-    if (!goesOn() || !(missed || !page.current?.calls)) return; // what was missed stays missed until somebody looks
-    missed = false;
-    show({});
+    if (isDue()) show({}); // else what was missed stays missed until somebody looks
   }, SETTLE_MS);
 }
 
 /** Whether the view may be read again by itself: its time goes on, somebody looks, and nothing would be disturbed. */
 function goesOn() {
-  return isLive(page.state) && !document.hidden && !page.current?.still && !busy();
+  const mayChange = isLive(page.state) || page.current?.failed;
+  return mayChange && !document.hidden && !page.current?.still && !busy();
 }
+
+/** Whether it has to be, too: it does not follow by itself, or missed something. */
+const isDue = () => goesOn() && (missed || !page.current?.calls);
 
 /** Whether the viewer is in the middle of something that drawing anew would disturb. */
 function busy() {
@@ -329,6 +339,7 @@ function listenAgain() {
   listen(
     chosen(page.state),
     (event, data) => {
+      if (listening.signal.aborted) return;
       if (event === "totals") {
         page.live = { connected: true, totals: data };
         drawStatus();
@@ -337,6 +348,7 @@ function listenAgain() {
       }
       const came = event === "calls" ? data.items : [];
       if (came.length && page.choices?.first_call_at === null) begin(came[0]);
+      if (page.reading) page.came.push(...came);
       if (came.length && isLive(page.state)) page.current?.calls?.(came);
       if (event === "missed") missed = true;
       if (came.length || missed) settle();
@@ -356,9 +368,13 @@ function listenAgain() {
 
 document.addEventListener("visibilitychange", () => {
   listenAgain();
-  if (goesOn()) show({});
+  if (document.hidden) missed = true; // from now on
+  else if (goesOn()) show({});
 });
-setInterval(() => goesOn() && !page.current?.calls && show({}), REFRESH_MS);
+setInterval(() => {
+  if (isDue()) show({});
+  else if (page.current?.calls) drawPeriod(); // it follows
+}, REFRESH_MS);
 
 // ---------------------------------------------------------------- theme, keys
 
@@ -424,7 +440,7 @@ async function start() {
   const shown = show({ fresh: true });
   listenAgain(); // from now on: what is made while the view is read is not lost
   await Promise.all([context.ready, shown]);
-  drawSheet();
+  if (OPENED.some((name) => page.state[name])) drawSheet(); // not the keys, which may be open by now
 }
 
 start();

@@ -87,7 +87,9 @@ export async function show(context, signal) {
 
   function drawHold() {
     hold.setAttribute("aria-pressed", String(held));
-    hold.textContent = held ? (waiting.length ? `Go on (${waiting.length} new)` : "Go on") : "Hold still";
+    const shown = new Set(items.map((item) => item.call_id));
+    const fresh = waiting.filter((item) => !shown.has(item.call_id)).length; // the others have changed
+    hold.textContent = held ? (fresh ? `Go on (${fresh} new)` : "Go on") : "Hold still";
   }
 
   function add(came) {
@@ -260,7 +262,8 @@ export async function show(context, signal) {
     calls: live
       ? (came) => {
           if (!held) return add(came);
-          waiting = [...waiting, ...came.filter((item) => !waiting.some((one) => one.call_id === item.call_id))];
+          const changed = new Set(came.map((item) => item.call_id));
+          waiting = [...waiting.filter((item) => !changed.has(item.call_id)), ...came];
           return drawHold();
         }
       : undefined,
