@@ -196,16 +196,38 @@ def test_a_conversation_is_a_tree(look: Look, full: Served) -> None:
 
 
 def test_the_log_is_searched(look: Look, full: Served) -> None:
-    """By text, by how calls ended and by cost; what is searched for is in the address."""
+    """By text, by how calls ended and by cost; what is searched for is in the address, and no letter of it is lost
+    while the log is drawn anew."""
     seen = look(full)
     page = seen.open(f"?view=calls&{MONTH}")
     page.get_by_role("combobox", name="Outcome").select_option("failed")
     seen.settled()
     assert set(page.locator("tbody .tag").all_inner_texts()) == {"failed"}
-    page.get_by_role("searchbox", name="Search").fill("call-0")
-    page.wait_for_url("**text=call-0**")
+    search = page.get_by_role("searchbox", name="Search")
+
+    def meanwhile(route: Route) -> None:
+        page.keyboard.type("-0")
+        route.continue_()
+
+    page.route("**/api/v1/calls?*", meanwhile, times=1)
+    search.fill("call")
+    page.wait_for_url("**text=call**")
     seen.settled()
-    expect(page.get_by_role("searchbox", name="Search")).to_be_focused()
+    page.keyboard.type("1")
+    page.wait_for_url("**text=call-01**")
+    seen.settled()
+    expect(search).to_be_focused()
+    expect(search).to_have_value("call-01")
+    cost = page.get_by_role("textbox", name="Cost from, $")
+    cost.press_sequentially("0")
+    page.wait_for_url("**min_cost_usd=0")
+    seen.settled()
+    page.keyboard.type(".05")
+    page.wait_for_url("**min_cost_usd=0.05")
+    seen.settled()
+    page.keyboard.type("e9")
+    expect(cost).to_have_value("0.05e9")
+    assert not cost.evaluate("(field) => field.validity.valid")
     page.goto(f"{seen.url}/dashboard/?view=calls&{MONTH}&text=nothing-is-called-so")
     seen.settled()
     expect(page.get_by_text("No such calls")).to_be_visible()

@@ -16,6 +16,7 @@ const PAGE = 50;
 const MOST_SHOWN = 100; // rows of a page that is left open all day: the newest, which are drawn as they come
 const MOST_READ = 500; // where the viewer read on to older calls
 const TYPING_MS = 350;
+const AMOUNT = "[0-9]{1,6}([.][0-9]{0,9})?|[.][0-9]{1,9}"; // also one that is half typed
 const FRESH_MS = 2_500; // so long a new call is marked: without an animation, which would draw the page all the time
 const SAID_MS = 10_000; // at most so often a screen reader is told of new calls
 const COLUMNS = [
@@ -270,26 +271,44 @@ export async function show(context, signal) {
   };
 }
 
+const typed = new Map(); // by name: what stands in a field and not yet in the address, while the log is drawn anew
+
+const takeTyped = debounced((context) => {
+  const next = { ...context.state };
+  for (const [name, text] of typed) next[name] = text || undefined;
+  typed.clear();
+  if (next.view === "calls") context.go(next, { replace: true }); // else the viewer went on before
+}, TYPING_MS);
+
 /** What narrows the log beside the filters. */
 function search(context) {
   const { state, choices } = context;
   const set = (name) => (event) =>
     context.go({ ...context.state, [name]: event.target.value || undefined }, { replace: true });
-  const typed = (name) => debounced((event) => set(name)(event), TYPING_MS);
+  const field = (name, props) =>
+    h("input", {
+      value: typed.get(name) ?? state[name] ?? "",
+      on: {
+        input: ({ target }) => {
+          if (!target.validity.valid) return;
+          typed.set(name, target.value);
+          takeTyped(context);
+        },
+      },
+      ...props,
+    });
   const cost = (name, title) =>
     h(
       "label",
       { class: "field" },
       title,
-      h("input", {
+      field(name, {
         id: `calls-${name}`,
-        type: "number",
-        min: "0",
-        step: "any",
+        type: "text", // of a number the caret could not be kept where it was
         inputmode: "decimal",
+        pattern: AMOUNT,
+        title: "US$, such as 0.05",
         size: "8",
-        value: state[name] ?? "",
-        on: { input: typed(name) },
       }),
     );
   return h(
@@ -299,13 +318,11 @@ function search(context) {
       "label",
       { class: "field" },
       "Search",
-      h("input", {
+      field("text", {
         id: "search",
         type: "search",
         maxlength: "200",
         placeholder: "id, project, session, model, error",
-        value: state.text ?? "",
-        on: { input: typed("text") },
       }),
     ),
     h(
