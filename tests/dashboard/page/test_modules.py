@@ -181,6 +181,32 @@ def test_a_chart_tells_of_the_bar_under_the_mouse(page: Seen) -> None:
     expect(tip).to_contain_text(re.compile(r"1 Nov 2020.*2 Nov 2020"))
 
 
+def test_a_chart_that_is_not_shown_holds_nothing(page: Seen) -> None:
+    """Off the page it lets go of what it was drawn with, can still be taken along as a picture, and comes back."""
+    code = """
+      const lines = [{ name: "low", level: 0, values: [1, 30] }];
+      const starts = ["2020-11-01T00:00:00Z", "2020-11-02T00:00:00Z"];
+      const [interval_seconds, kind, tick, tell] = [86_400, "stack", String, String];
+      window.chart = m.timeChart({ title: "T", starts, interval_seconds, lines, kind, tick, tell });
+      document.getElementById("view").replaceChildren(chart.element);
+    """
+    pixels = """async () => {
+      const picture = await createImageBitmap(await chart.png());
+      const pen = new OffscreenCanvas(picture.width, picture.height).getContext("2d", { willReadFrequently: true });
+      pen.drawImage(picture, 0, 0);
+      return [0.05, 0.75].map((x) => [...pen.getImageData(picture.width * x, picture.height / 2, 1, 1).data]);
+    }"""
+    run(page, "charts", code)
+    canvas = page.page.locator(".chart canvas")
+    expect(canvas).to_have_count(1)
+    page.page.evaluate("document.getElementById('view').replaceChildren()")
+    page.page.wait_for_function("() => !chart.element.querySelector('canvas')")
+    ground, bar = page.page.evaluate(pixels)
+    assert bar != ground
+    page.page.evaluate("document.getElementById('view').replaceChildren(chart.element)")
+    expect(canvas).to_have_count(1)
+
+
 def test_csv_cannot_become_a_formula(modules: Seen) -> None:
     """A spreadsheet shows what stood there; numbers stay numbers."""
     rows = [["a", "b"], ["=1+1", "-2.5"], ["@x", '"q", r'], ["line\nbreak", None]]

@@ -11,6 +11,7 @@ import uPlot from "./vendor/uplot.js";
 
 const HEIGHT = 230;
 const NARROW = 420;
+const PICTURED = 640; // as wide is a picture of a chart that is not on the screen
 const LETTER = 7; // as wide as those of an axis are at most
 
 /** The colours of the theme, as the canvas needs them: resolved. */
@@ -197,15 +198,23 @@ export function timeChart({
     tip.style.top = "8px";
   }
 
+  function plotted(width, root) {
+    const order = kind === "stack" ? [...drawn].reverse() : drawn;
+    return new uPlot(options(width), [times, ...order], root);
+  }
+
   function draw() {
     const width = Math.floor(element.clientWidth);
+    if (!element.isConnected) {
+      plot?.destroy(); // uPlot would keep it, and all that it holds, for ever
+      plot = null;
+    }
     if (!width) return;
     if (plot) {
       if (plot.width !== width) plot.setSize({ width, height });
       return;
     }
-    const order = kind === "stack" ? [...drawn].reverse() : drawn;
-    plot = new uPlot(options(width), [times, ...order], element);
+    plot = plotted(width, element);
     plot.root.setAttribute("aria-hidden", "true");
   }
 
@@ -233,12 +242,17 @@ export function timeChart({
 
   return {
     element,
-    png: () =>
-      picture(
+    png: async () => {
+      const shown = plot ?? plotted(PICTURED, h("div")); // where its table is shown instead
+      await null; // uPlot draws then
+      const made = picture(
         title,
-        plot?.ctx.canvas,
+        shown.ctx.canvas,
         lines.map((line, i) => ({ name: line.name || "none", fill: brush(shades[i], striped[i]) })),
-      ),
+      );
+      if (shown !== plot) shown.destroy();
+      return made;
+    },
   };
 }
 
