@@ -270,7 +270,7 @@ class Api:
         ledger, figures = self.ledger, self.figures
         spent = await self.read(partial(figures.measures, month))
         standings = await self.read(lambda: Budgets(ledger).standings(now_ms))
-        return self.view.budgets(standings, spent.spent_usd, now_ms)
+        return self.view.budgets(standings, spent, now_ms)
 
     async def set_budget(self, asked: models.BudgetChange) -> models.Budgets:
         """Sets a budget, changes the limit of the one that is there, or removes it."""

@@ -472,6 +472,9 @@ class Conversation(Model):
     started_at: Moment
     ended_at: Moment
     calls: Count
+    unpriced_calls: Count = Field(description="A price is not known: in no saving, and never taken for zero.")
+    attempts: Count
+    unpriced_attempts: Count = Field(description="What they cost is not in `cost_usd`.")
     cost_usd: Usd
     baseline_usd: Usd
     saved_usd: Usd
@@ -537,6 +540,8 @@ class Budgets(Model):
     items: list[BudgetStanding]
     month_spent_usd: Usd = Field(description="All calls, in this calendar month (UTC).")
     month_projected_usd: Usd | None
+    month_attempts: Count
+    month_unpriced_attempts: Count = Field(description="What they cost is not in `month_spent_usd`.")
 
 
 class BudgetChange(Model):

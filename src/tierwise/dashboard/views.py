@@ -277,7 +277,7 @@ class View:
         """What prompt caches saved or cost."""
         return models.Cache(
             hit_share=_share(found.measures.cache_hit_share),
-            saved_usd=found.measures.cache_saved_usd,
+            saved_usd=_cache_saved_usd(found.measures),
             models=[
                 models.CacheRow(
                     model=one.model,
@@ -286,7 +286,7 @@ class View:
                     cache_write_5m_tokens=one.measures.totals.cache_write_5m_tokens,
                     cache_write_1h_tokens=one.measures.totals.cache_write_1h_tokens,
                     hit_share=_share(one.measures.cache_hit_share),
-                    saved_usd=one.measures.cache_saved_usd,
+                    saved_usd=_cache_saved_usd(one.measures),
                 )
                 for one in found.models
             ],
@@ -471,6 +471,9 @@ class View:
             started_at=moment(first.started_at_ms),
             ended_at=moment(last.started_at_ms + (last.latency_ms or 0)),
             calls=measures.totals.calls,
+            unpriced_calls=measures.totals.unpriced_calls,
+            attempts=measures.totals.attempts,
+            unpriced_attempts=measures.totals.unpriced_attempts,
             cost_usd=measures.spent_usd,
             baseline_usd=measures.baseline_usd,
             saved_usd=measures.saved_usd,
@@ -480,13 +483,15 @@ class View:
 
     # ------------------------------------------------------------------ budgets
 
-    def budgets(self, standings: Sequence[BudgetStanding], month_spent: Decimal, now_ms: int) -> models.Budgets:
+    def budgets(self, standings: Sequence[BudgetStanding], month: figures.Measures, now_ms: int) -> models.Budgets:
         """All budgets, and the month."""
         start, end = _month(now_ms)
         return models.Budgets(
             items=[_standing(one, now_ms) for one in standings],
-            month_spent_usd=month_spent,
-            month_projected_usd=projected(month_spent, start, now_ms, end),
+            month_attempts=month.totals.attempts,
+            month_unpriced_attempts=month.totals.unpriced_attempts,
+            month_spent_usd=month.spent_usd,
+            month_projected_usd=projected(month.spent_usd, start, now_ms, end),
         )
 
 
@@ -518,6 +523,12 @@ def _standing(one: BudgetStanding, now_ms: int) -> models.BudgetStanding:
         resets_at=None if ends is None else moment(ends),
         projected_usd=None if starts is None or ends is None else projected(spent, starts, now_ms, ends),
     )
+
+
+def _cache_saved_usd(found: figures.Measures) -> Decimal | None:
+    """None where no attempt has a known price."""
+    totals = found.totals
+    return None if totals.attempts and totals.attempts == totals.unpriced_attempts else found.cache_saved_usd
 
 
 def _value(value: figures.Value, measure: models.Measure) -> str | int | float | None:

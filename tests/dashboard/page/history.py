@@ -174,7 +174,7 @@ def _record(ledger: Ledger, draw: random.Random, number: int, at_ms: int, kind: 
 def record_unpriced(ledger: Ledger) -> None:
     """Calls of a model whose price nobody knows."""
     now_ms = time.time_ns() // 1_000_000
-    usage = Usage(input_tokens=1_000, output_tokens=100)
+    usage = Usage(input_tokens=1_000, output_tokens=100, cache_read_tokens=2_000)
     for number in range(3):
         at_ms = now_ms - number * HOUR_MS - 60_000
         ledger.record(
@@ -193,6 +193,7 @@ def record_unpriced(ledger: Ledger) -> None:
                 baseline_model=BASELINE,
                 baseline_nanousd=_cost(BASELINE, usage),
                 latency_ms=900,
+                session="unpriced",
             ),
             [
                 AttemptRecord(

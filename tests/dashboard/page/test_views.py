@@ -68,9 +68,13 @@ def test_an_unknown_price_is_never_nothing(look: Look, unpriced: Served) -> None
     expect(page.locator(".lead")).to_have_text(re.compile("What you spent is unknown"))
     expect(page.locator(".ranked .amount")).to_contain_text("unknown")
     expect(page.locator(".status")).to_contain_text("cost unknown")
-    for view in ("overview", "task-types", "calls", "what-if&policy=all-haiku"):
+    for view in ("overview", "task-types", "calls", "limits", "what-if&policy=all-haiku"):
         seen.open(f"?view={view}")
         expect(page.locator("main").get_by_text("$0", exact=False)).to_have_count(0)
+    for opened in ("conversation=unpriced", "type=summarization"):
+        told = seen.open(f"?{opened}").get_by_role("dialog").locator("dl div")
+        for term in ("Spent", "Saved"):
+            expect(told.filter(has=page.get_by_text(term, exact=True)).locator("dd")).to_have_text("unknown")
 
 
 def test_a_time_without_calls_offers_a_longer_one(look: Look, full: Served) -> None:

@@ -9,6 +9,7 @@ import {
   countTick,
   duration,
   isNotCompared,
+  isUnpriced,
   money,
   moneyTick,
   percent,
@@ -401,9 +402,9 @@ export function openConversation(context, session) {
             ["From", secondOf(told.started_at)],
             ["To", secondOf(told.ended_at)],
             ["Calls", count(told.calls)],
-            ["Spent", money(told.cost_usd)],
+            ["Spent", spent(told)],
             ["Baseline", money(told.baseline_usd)],
-            ["Saved", savedText(told.saved_usd)],
+            ["Saved", savedOf(told)],
           ]),
           h(
             "div",
@@ -506,7 +507,7 @@ export function openType(context, name) {
           ),
           legend(summary.tiers.map((tier) => ({ name: tier.tier, level: tier.level }))),
         ),
-        history(context, "Cost", told.cost, moneyTick, money),
+        isUnpriced(summary) ? null : history(context, "Cost", told.cost, moneyTick, money),
         history(context, "Calls", told.calls, countTick, count),
         h(
           "section",

@@ -8,12 +8,15 @@ import {
   countShort,
   dayOf,
   duration,
+  isUnpriced,
   money,
   moneyTick,
   percent,
   percentTick,
   secondOf,
   signedMoney,
+  spent,
+  UNKNOWN,
   words,
 } from "../format.js";
 import { empty, facts, panel, table } from "../parts.js";
@@ -159,6 +162,14 @@ function circuits(limits) {
 
 const SCOPES = { all: "everything", project: "project", key: "key" };
 
+function monthOf(told) {
+  const month = { attempts: told.month_attempts, unpriced_attempts: told.month_unpriced_attempts };
+  if (isUnpriced(month)) return `what was spent is ${UNKNOWN}`;
+  const say = (usd) => spent({ ...month, cost_usd: usd });
+  const projected = told.month_projected_usd;
+  return `${say(told.month_spent_usd)} spent${projected === null ? "" : `, ${say(projected)} at its end at this pace`}`;
+}
+
 function budgetPanel(context, told) {
   const title = "Budgets";
   const rows = () => [
@@ -190,7 +201,7 @@ function budgetPanel(context, told) {
   return panel({
     title,
     name: "budgets",
-    note: `This month (UTC): ${money(told.month_spent_usd)} spent${told.month_projected_usd === null ? "" : `, ${money(told.month_projected_usd)} at its end at this pace`}.`,
+    note: `This month (UTC): ${monthOf(told)}.`,
     csv: told.items.length ? rows : null,
     png: told.items.length ? () => tablePicture(title, rows()) : null,
     body: [
@@ -381,7 +392,7 @@ function cachePanel(cache) {
   const titles = ["Read from a cache, over time", "Saved by caches, over time"];
   const charts = h("div", { class: "columns" }, [
     overTime(titles[0], cache.hit_share_over_time, percentTick, percent),
-    overTime(titles[1], cache.saved_over_time, moneyTick, signedMoney),
+    cache.saved_usd !== null && overTime(titles[1], cache.saved_over_time, moneyTick, signedMoney),
   ]);
   const names = [
     "model",
@@ -402,7 +413,7 @@ function cachePanel(cache) {
     body: [
       facts([
         ["Read from a cache", percent(cache.hit_share)],
-        ["Saved, or lost", savedText(cache.saved_usd)],
+        ["Saved, or lost", cache.saved_usd === null ? UNKNOWN : savedText(cache.saved_usd)],
       ]),
       charts,
       table({
