@@ -164,16 +164,20 @@ def test_a_call_that_climbed_tells_the_whole_way(look: Look, serve: Serve, upstr
 
 
 def test_feedback_is_given_where_the_call_is_seen(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
-    """What is said on the page stands in the ledger, as what `tierwise feedback` says does."""
+    """What is said on the page, however quickly, stands in the ledger, as what `tierwise feedback` says does."""
     gateway = serve(upstream)
     gateway.post(body())
     seen = look(gateway)
     call_id = gateway.call().call.call_id
     page = seen.open(f"?view=calls&call={call_id}")
-    page.get_by_role("button", name="Bad", exact=True).click()
-    expect(page.get_by_text("Noted.")).to_be_visible()
-    page.get_by_role("combobox", name="What it really was").select_option("translation")
-    expect(page.get_by_text("really translation")).to_be_visible()
+    at_once = """(bad) => {
+      const type = document.getElementById("feedback-type");
+      bad.click();
+      type.value = "translation";
+      type.dispatchEvent(new Event("change"));
+    }"""
+    page.get_by_role("button", name="Bad", exact=True).evaluate(at_once)
+    expect(page.get_by_text("Noted. bad, really translation")).to_be_visible()
     assert seen.api(f"calls/{call_id}")["feedback"]["verdict"] == "bad"
     assert seen.api(f"calls/{call_id}")["feedback"]["task_type"] == "translation"
 
@@ -271,19 +275,31 @@ def test_older_calls_are_read_on_after_many_came(look: Look, serve: Serve, upstr
 
 
 def test_budgets_are_set_and_removed(look: Look, serve: Serve, upstream: StandInUpstream) -> None:
-    """A budget of the page is one of the gateway's."""
+    """A budget of the page is one of the gateway's; what is typed and what was refused stay while the page goes on."""
     gateway = serve(upstream)
     gateway.post(body())
     seen = look(gateway)
     page = seen.open("?view=limits")
     expect(page.get_by_text("No budgets")).to_be_visible()
-    page.get_by_role("textbox", name="Limit, $").fill("12.5")
+    limit = page.get_by_role("textbox", name="Limit, $")
+    limit.fill("12.5")
+    page.get_by_role("combobox", name="Of", exact=True).select_option("key")
+    page.get_by_role("textbox", name="Which").fill("nobody's")
+    page.get_by_role("button", name="Set", exact=True).click()
+    expect(page.get_by_text("no key has that id")).to_be_visible()
+    page.keyboard.press("r")
+    seen.settled()
+    expect(page.get_by_text("no key has that id")).to_be_visible()
+    expect(limit).to_have_value("12.5")
+    page.get_by_role("combobox", name="Of", exact=True).select_option("all")
     page.get_by_role("button", name="Set", exact=True).click()
     expect(page.get_by_role("region", name="Budgets").first).to_contain_text("of $12.50")
+    expect(limit).to_have_value("")
     assert seen.api("budgets")["items"][0]["limit_usd"] == "12.5"
     seen.expects = "Remove the budget"
     page.get_by_role("button", name="Remove the budget").click()
     expect(page.get_by_text("No budgets")).to_be_visible()
+    seen.complaints = [one for one in seen.complaints if "404" not in one]
 
 
 def test_rate_limits_of_the_upstream_are_shown(look: Look, serve: Serve, upstream: StandInUpstream) -> None:

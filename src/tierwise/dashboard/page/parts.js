@@ -290,7 +290,10 @@ export function announce(text) {
   document.getElementById("announcer").textContent = text;
 }
 
-/** An error as the server told it. */
+/** An error as the server told it, on a line. */
+export const problemText = (error) => [error.message, error.advice].filter(Boolean).join(": ");
+
+/** The same in the place of what could not be read. */
 export function problem(error) {
   return h(
     "section",

@@ -20,7 +20,7 @@ import {
   UNKNOWN,
   words,
 } from "./format.js";
-import { announce, facts, panel, problem, table } from "./parts.js";
+import { announce, facts, panel, problem, problemText, table } from "./parts.js";
 import { fill, legend, outcomeTag, stack, tierChip } from "./tiers.js";
 
 let dialog = null;
@@ -349,19 +349,19 @@ function feedback(context, call) {
     h("option", { value: "" }, "was of another type …"),
     types.map((name) => h("option", { value: name, selected: call.feedback?.task_type === name }, words(name))),
   );
-  const say = async (what) => {
-    try {
-      await post("feedback", {
-        call_id: call.summary.call_id,
-        verdict: call.feedback?.verdict ?? null,
-        task_type: call.feedback?.task_type ?? null,
-        ...what,
-      });
-      call.feedback = { ...(call.feedback ?? {}), ...what, at: new Date().toISOString(), source: "dashboard" };
-      said_.textContent = `Noted. ${saidOf(call.feedback)}`;
-    } catch (error) {
-      said_.textContent = `${error.message}: ${error.advice}`;
-    }
+  let given = { verdict: call.feedback?.verdict ?? null, task_type: call.feedback?.task_type ?? null };
+  let before = Promise.resolve(); // one after the other: what is said replaces all that was said
+  const say = (what) => {
+    given = { ...given, ...what };
+    const now = given;
+    before = before.then(async () => {
+      try {
+        await post("feedback", { call_id: call.summary.call_id, ...now });
+        said_.textContent = `Noted. ${saidOf(now)}`;
+      } catch (error) {
+        said_.textContent = problemText(error);
+      }
+    });
   };
   type.addEventListener("change", () => say({ task_type: type.value || null }));
   return h(

@@ -19,7 +19,7 @@ import {
   UNKNOWN,
   words,
 } from "../format.js";
-import { empty, facts, panel, table } from "../parts.js";
+import { empty, facts, panel, problemText, table } from "../parts.js";
 import { savedText } from "../sheets.js";
 
 const NEARLY = 0.8; // used of a budget or of a limit
@@ -30,6 +30,7 @@ export async function show(context, signal) {
     get("budgets", "", signal),
     get("cache", context.query(), signal),
   ]);
+  form ??= budgetForm(context);
   return {
     elements: [
       h("div", { class: "columns" }, headroom(limits), circuits(limits)),
@@ -288,16 +289,31 @@ function budgetPanel(context, told) {
             h("p", {}, "A budget stops, or warns of, what a project, a key or everything may spend:"),
             h("p", {}, h("code", {}, "tierwise budgets set --limit 50 --period month")),
           ),
-      budgetForm(context),
+      form.element,
     ],
   });
 }
 
 async function remove(context, { scope, subject, period }) {
   if (!confirm(`Remove the budget of ${SCOPES[scope]} ${subject.slice(0, 60)}?`)) return;
-  await post("budgets", { scope, subject, period, limit_usd: null });
-  context.again();
+  await changed(context, { scope, subject, period, limit_usd: null });
 }
+
+/** Whether a budget was set or removed; if not, the form tells why. */
+async function changed(context, budget) {
+  try {
+    await post("budgets", budget);
+  } catch (error) {
+    form.told.textContent = problemText(error);
+    if (error.status === 404) context.again(); // what is shown is no more
+    return false;
+  }
+  form.told.textContent = "";
+  context.again();
+  return true;
+}
+
+let form = null; // one while the page is open: drawn anew with the view it would forget what is being typed
 
 function budgetForm(context) {
   const told = h("p", { class: "note", role: "status" });
@@ -336,25 +352,23 @@ function budgetForm(context) {
   };
   scope.addEventListener("change", shown);
   shown();
-  return h(
+  const element = h(
     "form",
     {
       class: "rows",
       on: {
         submit: async (event) => {
           event.preventDefault();
-          try {
-            await post("budgets", {
-              scope: scope.value,
-              subject: scope.value === "all" ? "" : subject.value,
-              period: period.value,
-              limit_usd: limit.value,
-              hard: hard.checked,
-            });
-            context.again();
-          } catch (error) {
-            told.textContent = `${error.message}: ${error.advice}`;
-          }
+          const budget = {
+            scope: scope.value,
+            subject: scope.value === "all" ? "" : subject.value,
+            period: period.value,
+            limit_usd: limit.value,
+            hard: hard.checked,
+          };
+          if (!(await changed(context, budget))) return;
+          element.reset();
+          shown();
         },
       },
     },
@@ -367,10 +381,11 @@ function budgetForm(context) {
       field("period", "By", period),
       field("limit", "Limit, $", limit),
       h("label", { class: "row" }, hard, "hard: refuse what would exceed it"),
-      h("button", { type: "submit" }, "Set"),
+      h("button", { type: "submit", id: "budget-set" }, "Set"),
     ),
     told,
   );
+  return { element, told };
 }
 
 function overTime(title, series, tick, tell) {
