@@ -66,6 +66,7 @@ def test_an_address_comes_back_as_it_was(modules: Seen, address: str) -> None:
         "?range=toString",
         "?since=never&until=2026-11-02",
         "?since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z",
+        "?since=-200000-01-01T00:00:00Z&until=%2B200000-01-01T00:00:00Z",
         "?__proto__=1&constructor=2",
         "?session=&tier=&text=&call=",
     ],
@@ -76,14 +77,22 @@ def test_an_address_that_makes_no_sense_is_the_usual_one(modules: Seen, address:
 
 
 def test_time_can_be_moved_and_zoomed(modules: Seen) -> None:
-    """Half of what is seen earlier; half and twice as much about the same middle; never less than a minute."""
+    """Half of what is seen earlier; half and twice as much about the same middle; never less than a minute, nor beyond
+    what the server can be asked of."""
     code = """
       const state = m.between(m.parse("?"), given - 7_200_000, given - 3_600_000);
       const hours = (next) => Object.values(m.span(next, given)).map((at) => (at - given) / 3_600_000);
       const [earlier, nearer] = [m.shifted(state, -0.5, given), m.zoomed(state, 0.5, given)];
-      return [earlier, nearer, m.zoomed(state, 2, given), m.between(state, given, given)].map(hours);
+      let [widest, latest] = [state, state];
+      for (let times = 0; times < 100; times += 1) widest = m.shifted(m.zoomed(widest, 2, given), 0.5, given);
+      for (let times = 0; times < 100; times += 1) latest = m.shifted(m.zoomed(latest, 2, given), -0.5, given);
+      return [
+        [earlier, nearer, m.zoomed(state, 2, given), m.between(state, given, given)].map(hours),
+        [widest.since, widest.until, latest.since].map((at) => at.slice(0, 4)),
+      ];
     """
-    earlier, nearer, wider, shortest = run(modules, "state", code, NOW_MS)
+    (earlier, nearer, wider, shortest), years = run(modules, "state", code, NOW_MS)
+    assert all("1970" <= year <= "9999" for year in years)
     assert earlier == [-2.5, -1.5]
     assert nearer == [-1.75, -1.25]
     assert wider == [-2.5, -0.5]
@@ -105,6 +114,14 @@ def test_time_can_be_moved_and_zoomed(modules: Seen) -> None:
 def test_money_is_formatted_from_its_digits(modules: Seen, usd: str | None, text: str) -> None:
     """Never through a float; little money shows digits that say something; what nobody knows is no zero."""
     assert run(modules, "format", "return m.money(given)", usd) == text
+
+
+def test_a_duration_is_rounded_to_what_is_shown(modules: Seen) -> None:
+    """Never to sixty of a unit that has sixty."""
+    code = "return given.map(m.duration)"
+    given = [0.2, 999.4, 999.6, 9_996, 59_949, 59_960, 119_800, 3_599_600, 7_199_000]
+    texts = ["0 ms", "999 ms", "1.00 s", "10.0 s", "59.9 s", "1 min 0 s", "2 min 0 s", "1 h 0 min", "2 h 0 min"]
+    assert run(modules, "format", code, given) == texts
 
 
 @pytest.mark.parametrize(

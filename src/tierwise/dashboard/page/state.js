@@ -30,6 +30,7 @@ export const RANGES = {
 };
 export const DEFAULT_RANGE = "7d";
 const SHORTEST_MS = 60_000;
+const [FIRST_MS, LAST_MS] = [0, Date.parse("9999-12-31T23:59:59.999Z")]; // that the server can be asked of
 
 /** Whether a filter is set. */
 export const isSet = (state, name) => Boolean(state[name]) || (state[name] === "" && MAY_BE_NONE.includes(name));
@@ -67,7 +68,7 @@ export function serialize(state) {
 
 function time(text) {
   const at = text ? Date.parse(text) : Number.NaN;
-  return Number.isNaN(at) ? null : at;
+  return at >= FIRST_MS && at <= LAST_MS ? at : null;
 }
 
 /** From when to when, in milliseconds. A preset ends now. */
@@ -95,13 +96,14 @@ export function chosen(state) {
   return new URLSearchParams(FILTERS.filter((name) => isSet(state, name)).map((name) => [name, state[name]]));
 }
 
-/** Another stretch of time, not shorter than a minute. */
+/** Another stretch of time, not shorter than a minute, and not beyond the years that there are. */
 export function between(state, since_ms, until_ms) {
-  const end = Math.max(until_ms, since_ms + SHORTEST_MS);
+  const start = Math.min(Math.max(since_ms, FIRST_MS), LAST_MS - SHORTEST_MS);
+  const end = Math.min(Math.max(until_ms, start + SHORTEST_MS), LAST_MS);
   return {
     ...state,
     range: "custom",
-    since: new Date(Math.round(since_ms)).toISOString(),
+    since: new Date(Math.round(start)).toISOString(),
     until: new Date(Math.round(end)).toISOString(),
   };
 }
