@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,28 @@ async def test_metadata_may_be_used_again(routed: Routed, host: Host) -> None:
     await routed.ask(HARD, metadata=metadata)
     found = await routed.calls(2)
     assert [one.call.tier for one in found] == ["haiku", "opus"]
+
+
+async def test_report_that_is_cancelled_is_recorded(routed: Routed, host: Host) -> None:
+    """An event loop that ends while LiteLLM reports an attempt, the first or a later one, leaves its record."""
+    began = datetime.now(UTC)
+    for number in range(2):
+        about = {
+            "litellm_call_id": f"call-{number}",
+            "call_type": "acompletion",
+            "custom_llm_provider": "anthropic",
+            "model": HAIKU,
+            "messages": EASY,
+            "litellm_params": {},
+        }
+        report = routed.routing.async_log_success_event(about, litellm.ModelResponse(), began, began)
+        task = asyncio.ensure_future(report)
+        await asyncio.sleep(0)  # it has begun
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    routed.routing.close()
+    assert [(one.call.status, len(one.attempts)) for one in host.calls()] == [(CallStatus.ANSWERED, 1)] * 2
 
 
 def test_groups_are_a_list() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import os
 import weakref
 from collections.abc import Coroutine, Mapping, Sequence
@@ -29,6 +30,7 @@ from tierwise.ledger.writer import LedgerWriter
 __all__ = ["Desk"]
 
 T = TypeVar("T")
+_LAST_SECONDS = 10.0  # for what was told of to be recorded
 
 
 class _Deciding(AsyncRouter):
@@ -68,18 +70,24 @@ class Desk:
         self.records = Records(self._planning, self._write)
         self.process = os.getpid()
         self._loop = start_loop("tierwise-litellm")
+        self._recording: set[concurrent.futures.Future[None]] = set()
         _open.add(self)
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Does this in the desk's loop; awaited in the caller's."""
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does this in the desk's loop, and waits: not from within an event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def record(self, work: Coroutine[Any, Any, None]) -> concurrent.futures.Future[None]:
+        """Does this in the desk's loop, to its end, whether or not anybody waits for it."""
+        recorded = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._recording.add(recorded)
+        recorded.add_done_callback(self._recording.discard)
+        return recorded
 
     def settle(self) -> None:
         """Writes what waits, and from now on at once: the process ends, and LiteLLM tells the last of it even then."""
+        if self.process == os.getpid():
+            concurrent.futures.wait(self._recording.copy(), _LAST_SECONDS)
         writer, self._writer = self._writer, None
         if writer is not None and self.process == os.getpid():
             writer.close()

@@ -8,6 +8,7 @@ with LiteLLM's own strategy. The logging events tell what became of each attempt
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import re
 import threading
@@ -141,17 +142,19 @@ class TierRouting(CustomLogger):
         self._record_waiting(_Told(kwargs, response_obj, start_time, end_time, failed=True))
 
     async def _record(self, told: _Told) -> None:
-        if told.counts:
+        """LiteLLM tells of an attempt once, as a rule while the caller's loop ends: it is recorded all the same."""
+        if not told.counts:
+            return
+        try:
             desk = await self._desk_async()
-            attempt = told.attempt()
-            known = desk.records.knows(attempt.call_id)
-            await desk.begin(desk.records.record(attempt, None if known else told.incoming()))
+        except asyncio.CancelledError:
+            self._record_waiting(told)
+            raise
+        await asyncio.shield(asyncio.wrap_future(_handed(desk, told)))
 
     def _record_waiting(self, told: _Told) -> None:
         if told.counts:
-            desk, attempt = self._desk(), told.attempt()
-            known = desk.records.knows(attempt.call_id)
-            desk.wait(desk.records.record(attempt, None if known else told.incoming()))
+            _handed(self._desk(), told).result()
 
     # ------------------------------------------------------------------ what both need
 
@@ -214,6 +217,12 @@ class _Told:
             return request_of(model, messages, params, current_options(), project=_project(metadata_of(params)))
         except BadRequest:  # a client's header that cannot be read: it was sent all the same
             return request_of(model, messages, {}, CallOptions())
+
+
+def _handed(desk: Desk, told: _Told) -> concurrent.futures.Future[None]:
+    attempt = told.attempt()
+    known = desk.records.knows(attempt.call_id)
+    return desk.record(desk.records.record(attempt, None if known else told.incoming()))
 
 
 @dataclass(frozen=True, slots=True)
