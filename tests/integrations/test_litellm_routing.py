@@ -287,12 +287,15 @@ def test_synchronous_methods_are_refused(routed: Routed, host: Host) -> None:
 
 
 async def test_metadata_may_be_used_again(routed: Routed, host: Host) -> None:
-    """Two requests with one dict of metadata are two calls."""
+    """Requests with one dict of metadata are calls of their own, with their own attempts, however they overlap."""
     metadata: dict[str, Any] = {"mine": 1}
-    await routed.ask(metadata=metadata)
-    await routed.ask(HARD, metadata=metadata)
-    found = await routed.calls(2)
-    assert [one.call.tier for one in found] == ["haiku", "opus"]
+    patient = again(routed, num_retries=1, disable_cooldowns=True)
+    host.upstream.fail(Fault.status(500))
+    await patient.ask(metadata=metadata)
+    await asyncio.gather(patient.ask(metadata=metadata), patient.ask(HARD, metadata=metadata))
+    found = await patient.calls(4)
+    models = sorted([attempt.model for attempt in one.attempts] for one in found)
+    assert models == [[HAIKU], [HAIKU, SONNET], [OPUS]]
 
 
 async def test_report_that_is_cancelled_is_recorded(routed: Routed, host: Host) -> None:

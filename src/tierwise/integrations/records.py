@@ -49,6 +49,7 @@ class ForeignAttempt:
 
     key: str  # tells it from every other attempt
     call_id: str | None = None  # of the call in the ledger that it belongs to; None: a call of its own
+    trace: str = ""  # the host's name for the request, as in `Routed`; where it has none, nothing
     model: str
     provider: str
     tier: str | None = None  # where somebody says so; the catalog's otherwise
@@ -129,9 +130,9 @@ class Records:
         return call_id in self._calls
 
     def again(self, told: Any, trace: str) -> Routed | None:
-        """The call that was decided for this request before: it is tried again. A caller may use its metadata twice."""
+        """The call that was decided for this request before: it is tried again."""
         call_id = told.get("call_id") if isinstance(told, Mapping) else None
-        found = self._calls.get(call_id) if isinstance(call_id, str) else None
+        found = self._decided(call_id, trace) if isinstance(call_id, str) else None
         if found is None or found.trace != trace or found.call.status is CallStatus.ANSWERED:
             return None
         return found
@@ -161,7 +162,7 @@ class Records:
         self._seen[attempt.key] = None
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-        routed = self._calls.get(attempt.call_id) if attempt.call_id is not None else None
+        routed = self._decided(attempt.call_id, attempt.trace) if attempt.call_id is not None else None
         if routed is None:
             if incoming is None:
                 return
@@ -190,6 +191,13 @@ class Records:
             error=why,
         )
         await self._write(routed.call, ())
+
+    def _decided(self, call_id: str, trace: str) -> Routed | None:
+        """A call that was decided here. Where a caller uses its metadata twice, they name the later request's."""
+        found = self._calls.get(call_id)
+        if found is None or not trace or found.trace == trace:
+            return found
+        return next((one for one in reversed(self._calls.values()) if one.trace == trace), found)
 
     # ------------------------------------------------------------------ what is written
 

@@ -21,7 +21,7 @@ from tierwise.integrations.records import ForeignAttempt, incoming_of, plain
 from tierwise.integrations.witness import asked_in_responses, chat_usage
 from tierwise.providers.litellm import outcome_of
 
-__all__ = ["CALL_TYPES", "attempt_of", "metadata_of", "request_of", "tier_name_of"]
+__all__ = ["CALL_TYPES", "attempt_of", "metadata_of", "request_of", "tier_name_of", "trace_of"]
 
 CALL_TYPES = frozenset({"completion", "acompletion", "responses", "aresponses", "anthropic_messages"})
 """The calls of LiteLLM's that are answered by a chat model; embeddings, images and others are none of ours."""
@@ -61,6 +61,11 @@ def request_of(
     return incoming_of(model, body, headers, stream=bool(request.get("stream")))
 
 
+def trace_of(request: Mapping[str, Any]) -> str:
+    """LiteLLM's name for a request, which all of its attempts share; an empty text where it has none."""
+    return _text(request.get("litellm_trace_id")) or ""
+
+
 def tier_name_of(model_info: Any) -> str | None:
     """The tier that a deployment says it is of."""
     found = model_info.get(TIER) if isinstance(model_info, Mapping) else None
@@ -86,6 +91,7 @@ def attempt_of(
     return ForeignAttempt(
         key=f"{told.get('litellm_call_id')} {start.isoformat()}",
         call_id=_text(own.get("call_id")) if isinstance(own, Mapping) else None,
+        trace=trace_of(params if isinstance(params, Mapping) else {}),
         model=str(told.get("model") or "unknown"),
         provider=provider,
         tier=tier_name_of(metadata.get("model_info")),

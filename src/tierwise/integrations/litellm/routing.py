@@ -26,7 +26,7 @@ from tierwise.core.errors import ConfigError, TierwiseError
 from tierwise.core.settings import Settings
 from tierwise.gateway.incoming import BadRequest, Incoming
 from tierwise.integrations.litellm.desk import Desk
-from tierwise.integrations.litellm.events import CALL_TYPES, attempt_of, metadata_of, request_of, tier_name_of
+from tierwise.integrations.litellm.events import CALL_TYPES, attempt_of, metadata_of, request_of, tier_name_of, trace_of
 from tierwise.integrations.litellm.failures import PROVIDER, refused
 from tierwise.integrations.litellm.provider import TierwiseLLM
 from tierwise.integrations.options import CallOptions, current_options
@@ -246,7 +246,7 @@ async def _chosen(
 ) -> list[Any]:
     """Raises `TierwiseError` or `BadRequest` where it can go nowhere."""
     metadata = metadata_of(request)
-    trace = str(request.get("litellm_trace_id"))
+    trace = trace_of(request)
     routed = records.again(metadata.get("tierwise"), trace)
     if routed is None:
         incoming = request_of(
