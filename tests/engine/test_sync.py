@@ -55,6 +55,16 @@ def test_errors_come_through(rig: Rig) -> None:
         assert caught.value.call_id
 
 
+def test_check_that_would_end_the_process(rig: Rig) -> None:
+    """A check that calls `sys.exit` ends its call, whose caller gets that; the router goes on."""
+    rig.upstream.reply("a, b", times=None, usage=USED)
+    with Router(_settings(rig), ledger=rig.ledger) as router:
+        with pytest.raises(SystemExit):
+            router.run("order these", task_type="ranking", checks=[sys.exit])
+        assert router.run("order these", task_type="ranking").text == "a, b"
+    assert [found.call.status for found in rig.ledger.calls()] == [CallStatus.FAILED, CallStatus.ANSWERED]
+
+
 def test_threads_share_a_router(rig: Rig) -> None:
     """Twenty calls from eight threads: each has its answer, and each is recorded."""
 

@@ -236,6 +236,28 @@ def test_no_answer_passes_the_check(host: Host, model: str) -> None:
     assert len(found.attempts) == len(host.models()) == (3 if model == AUTO else 1)
 
 
+def exits(text: str) -> None:
+    """A check that would end the process."""
+    sys.exit(text)
+
+
+@pytest.mark.parametrize("check", [lambda text: {}[text], exits], ids=["fault", "exit"])
+@pytest.mark.parametrize(("model", "stream"), [(AUTO, False), (AUTO, True), (OPUS, False)])
+def test_check_with_a_fault(host: Host, check: Any, model: str, stream: bool) -> None:
+    """A check that fails itself ends the call, which is not sent again; what was paid for is recorded."""
+    client = anthropic.Anthropic(base_url=host.upstream.url, api_key=KEY, max_retries=2)
+    host.upstream.reply("fine", usage={"input_tokens": 100, "output_tokens": 10})
+    with (
+        tierwise.wrap(client, settings=host.settings) as wrapped,
+        tierwise.call_options(check=check),
+        pytest.raises(anthropic.UnprocessableEntityError, match=r"a check of the caller's failed with (Key|SystemEx)"),
+    ):
+        wrapped.messages.create(model=model, stream=stream, **ASKED)
+    (attempt,) = host.call().attempts
+    assert (attempt.outcome, attempt.usage.input_tokens, attempt.usage.estimated) == (OutcomeKind.REJECTED, 100, False)
+    assert len(host.models()) == 1
+
+
 def test_checks_that_cannot_be_used_are_refused() -> None:
     """A check that is asynchronous, or none, and a task without a word are refused at once."""
 

@@ -189,7 +189,11 @@ def start_loop(name: str = "tierwise-router") -> asyncio.AbstractEventLoop:
 
     def serve() -> None:
         asyncio.set_event_loop(loop)
-        loop.run_forever()
+        stopped = False
+        while not stopped:
+            with suppress(SystemExit):  # of a caller's check: who waits for the call gets it, and the loop goes on
+                loop.run_forever()
+                stopped = True
         loop.close()
 
     # A daemon: a script that forgets to close the router still ends.

@@ -14,9 +14,11 @@ then is recorded.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
+import traceback
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 Header = tuple[bytes, bytes]
+
+_log = logging.getLogger("tierwise.gateway")
 
 _MOST_ERROR_BYTES = 1024 * 1024
 _MOST_REPLY_BYTES = 256 * 1024 * 1024
@@ -150,6 +154,7 @@ class Run:
         self._there = _WhileThere()
         self._answer: Answer | None = None
         self._refused: Refused | None = None
+        self._check_failed = False  # one of the caller's own has a fault
         self._stripped = False  # thinking blocks were stripped after a signature error
         self._observing: asyncio.Task[None] | None = None
         self._reservation: Reservation | None = None
@@ -277,8 +282,9 @@ class Run:
             first = attempt.rung is decision.first
             target = self.plan.target if first else Target.of(attempt.rung)
             outcome = await self._attempt(target, last=last, attempt=attempt)
-            if self._reply.committed and outcome.kind is not OutcomeKind.ACCEPTED:
-                # The client has a part of it: there is no going on, whatever the climb would do.
+            if self._check_failed or (self._reply.committed and outcome.kind is not OutcomeKind.ACCEPTED):
+                # A check's own fault is there for the next model, too. Or the client has a part of the answer: there is
+                # no going on, whatever the climb would do.
                 return Climbed(Ending.CANCELLED, attempt.rung, outcome.detail)
 
     async def _climbed(self, climbed: Climbed) -> None:
@@ -699,12 +705,18 @@ class Run:
     async def _checked_by_caller(self, message: JsonObject) -> Checked | None:
         """What the caller's own checks say of a message; None where they let it pass, and of a call of tools.
 
-        In a thread: they may take their time.
+        In a thread: they may take their time. A check that fails itself refuses the answer, which was paid for.
         """
         if message.get("stop_reason") == "tool_use":
             return None
         checks, text = self.incoming.checks, message_text(message)
-        return await asyncio.get_running_loop().run_in_executor(None, run_user_checks, text, checks)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, run_user_checks, text, checks)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a caller's code may raise anything
+            self._check_failed = True
+            what = f"a check of the caller's failed with {type(error).__name__}"
+            _log.error("%s at:\n%s", what, "".join(traceback.format_tb(error.__traceback__)))
+            return Checked(OutcomeKind.REJECTED, text, note=what)
 
     def _holding(self, *, last: bool) -> Holding | None:
         decision = self.plan.decision
