@@ -258,8 +258,8 @@ def test_check_with_a_fault(host: Host, check: Any, model: str, stream: bool) ->
     assert len(host.models()) == 1
 
 
-def test_checks_that_cannot_be_used_are_refused() -> None:
-    """A check that is asynchronous, or none, and a task without a word are refused at once."""
+def test_options_that_cannot_be_used_are_refused() -> None:
+    """A check that is asynchronous, or none, a task without a word, a tag that no header takes: refused at once."""
 
     async def later(text: str) -> bool:
         return bool(text)
@@ -268,6 +268,8 @@ def test_checks_that_cannot_be_used_are_refused() -> None:
         with pytest.raises(InvalidTask, match="plain function"), tierwise.call_options(check=wrong):  # type: ignore[arg-type]
             pass
     with pytest.raises(InvalidTask, match="task is empty"), tierwise.call_options(task=" "):
+        pass
+    with pytest.raises(InvalidTask, match="the tag 'team' is 'Köln'"), tierwise.call_options(tags={"team": "Köln"}):
         pass
 
 

@@ -100,7 +100,7 @@ def call_options(
             until they are complete.
 
     Raises:
-        InvalidTask: a check that is no plain function, or a task without a word.
+        InvalidTask: a check that is no plain function, a task without a word, or a tag that is not ASCII.
     """
     checks = () if check is None else (check,) if callable(check) else tuple(check)
     for one in checks:
@@ -108,6 +108,9 @@ def call_options(
             raise InvalidTask(f"check is {type(one).__name__}; give a plain function that takes the answer's text")
     if task is not None and not task.strip():
         raise InvalidTask("task is empty; say in a few words what is to be done, or leave it out")
+    for name, text in (tags or {}).items():
+        if not f"{name}{text}".isascii():
+            raise InvalidTask(f"the tag {name!r} is {text!r}; tags travel in a header: use ASCII")
     inner = CallOptions(
         task=task,
         task_type=task_type,
