@@ -285,6 +285,7 @@ def test_signals_are_claude_codes_while_it_runs(home: Path) -> None:
     """Ctrl-C is left to the CLI; what is to end `tierwise claude` ends the CLI, and then the gateway it started."""
     port = unused_port()
     Path("tierwise.toml").write_text(f"[gateway]\nport = {port}\n")
+    Path("click.py").write_text("raise SystemExit('of the project, not of tierwise')\n")
     cli = Listener(home, "claude")
     cli.until("up")
     os.killpg(cli.verb.pid, signal.SIGINT)

@@ -212,7 +212,8 @@ def _answers(url: str) -> bool:
 def _start(config: str | None, gateway: GatewaySettings, url: str) -> subprocess.Popen[bytes]:
     from tierwise.core.errors import ConfigError
 
-    command = [sys.executable, "-m", "tierwise", *(["--config", config] if config else [])]
+    # -P: what lies in the working directory is no part of it.
+    command = [sys.executable, "-P", "-m", "tierwise", *(["--config", config] if config else [])]
     command += ["serve", "--host", gateway.host, "--port", str(gateway.port)]
     # Its clients' variable must not become its own upstream's.
     environment = {name: value for name, value in os.environ.items() if name != "ANTHROPIC_BASE_URL" or value != url}

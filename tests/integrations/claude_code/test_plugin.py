@@ -178,13 +178,20 @@ def test_a_companion_that_is_broken_harms_nobody(installed: Plugged, upstream: S
 
 
 def test_the_first_event_starts_the_companion(installed: Plugged) -> None:
-    """Where no companion runs, an event starts one that outlives the hook, and is handed over to it."""
-    hook = installed.places.plugin / "hooks" / "run.sh"
-    said = installed.cli.run(["sh", str(hook), "hook.py", "SessionStart"], **installed.environment)
+    """Where no companion runs, an event starts one that outlives the hook, and is handed over to it.
+
+    What is imported is never a module of the project that the session is in.
+    """
+    hook, project = installed.places.plugin / "hooks" / "run.sh", installed.cli.cwd / "project"
+    project.mkdir()
+    (project / "click.py").write_text("open(__file__ + '.ran', 'w')\n")
+    words = ["sh", "-c", 'cd "$1" && exec sh "$2" hook.py SessionStart', "sh", str(project), str(hook)]
+    said = installed.cli.run(words, **installed.environment)
     assert (said.status, said.out, said.err) == (0, "", "")
     installed.start_companion()  # which finds one there, or is the one
     assert "companion: running" in installed.tierwise("claude", "status").out
     assert installed.tierwise("claude", "uninstall").status == 0
+    assert [path.name for path in project.iterdir()] == ["click.py"]
 
 
 def test_hooks_import_next_to_nothing() -> None:

@@ -102,7 +102,7 @@ def companion() -> list[str] | None:
     """How tierwise is started: with the Python that it was installed with, or by its name."""
     here = os.path.dirname(os.path.abspath(__file__))
     if os.path.exists(f"{here}/python"):
-        return [sys.executable, "-m", "tierwise"]
+        return [sys.executable, "-P", "-m", "tierwise"]  # nothing of the session's own directory
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         if os.access(f"{folder}/tierwise", os.X_OK):
             return [f"{folder}/tierwise"]
