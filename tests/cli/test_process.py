@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import EXAMPLE, LABELLED, PROGRAM, Tierwise
-from tests.network import unused_port
+from tests.cli.conftest import EXAMPLE, LABELLED, NOWHERE, PROGRAM, Tierwise
+from tests.network import served, unused_port
 from tierwise import __version__, cli
+from tierwise.cli.claude import gateway_answers
 from tierwise.core.decisions import CallStatus
+from tierwise.core.settings import GatewaySettings
 from tierwise.ledger import Ledger
 from tierwise.testing import StandInUpstream
 
@@ -254,15 +257,16 @@ class Listener:
     """A program in the place of Claude Code that writes down which signals it hears, and the verb that runs it."""
 
     def __init__(self, home: Path, *words: str) -> None:
-        self._heard = home / "heard"
+        self._heard, self._past = home / "heard", home / "past"
         program = home / "bin" / "claude"
         program.parent.mkdir()
         program.write_text(
             f"#!/bin/sh\ntrap 'echo int >>{self._heard}' INT\ntrap 'echo term >>{self._heard}; exit 4' TERM\n"
-            f"echo up >>{self._heard}\nwhile :; do sleep 0.05; done\n"
+            f"echo $NO_PROXY >{self._past}\necho up >>{self._heard}\nwhile :; do sleep 0.05; done\n"
         )
         program.chmod(0o755)
         environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+        environment |= {"HTTP_PROXY": "http://" + NOWHERE, "NO_PROXY": "example.org", "no_proxy": ""}
         self.verb = subprocess.Popen(
             [PROGRAM, *words], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -271,6 +275,11 @@ class Listener:
     def heard(self) -> list[str]:
         """That it runs, and what it has heard."""
         return self._heard.read_text().split() if self._heard.exists() else []
+
+    @property
+    def past_proxies(self) -> str:
+        """For which hosts it asks no proxy."""
+        return self._past.read_text().strip()
 
     def until(self, *heard: str) -> None:
         """Waits for that."""
@@ -282,12 +291,16 @@ class Listener:
 
 
 def test_signals_are_claude_codes_while_it_runs(home: Path) -> None:
-    """Ctrl-C is left to the CLI; what is to end `tierwise claude` ends the CLI, and then the gateway it started."""
+    """Ctrl-C is left to the CLI; what is to end `tierwise claude` ends the CLI, and then the gateway it started.
+
+    No proxy is asked for the gateway, and no module of the working directory is taken for one of tierwise's.
+    """
     port = unused_port()
     Path("tierwise.toml").write_text(f"[gateway]\nport = {port}\n")
     Path("click.py").write_text("raise SystemExit('of the project, not of tierwise')\n")
     cli = Listener(home, "claude")
     cli.until("up")
+    assert cli.past_proxies == "example.org,127.0.0.1"
     os.killpg(cli.verb.pid, signal.SIGINT)
     cli.until("up", "int")
     cli.verb.send_signal(signal.SIGTERM)
@@ -295,6 +308,30 @@ def test_signals_are_claude_codes_while_it_runs(home: Path) -> None:
     assert cli.heard == ["up", "int", "term"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 60)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_one"),
+    [
+        (b'HTTP/1.0 200 OK\r\n\r\n{"status": "ok"}', True),
+        (b"HTTP/1.0 200 OK\r\n\r\n[1]", False),
+        (b"HTTP/1.0 200 OK\r\n\r\n" + b"[" * 100_000, False),
+        (b"HTTP/1.0 404 Not Found\r\n\r\n", False),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", False),
+        (b"", False),
+    ],
+)
+def test_who_else_answers_is_no_gateway(said: bytes, is_one: bool) -> None:
+    """Whatever listens on the gateway's port, `tierwise claude` sees whether it is one."""
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+
+    with served(other) as port:
+        assert gateway_answers(GatewaySettings(port=port).url) is is_one
+    assert GatewaySettings(host="::1").url == "http://[::1]:8484"
 
 
 def test_what_exec_runs_ends_with_it(home: Path, ledger_path: Path) -> None:

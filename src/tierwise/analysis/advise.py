@@ -118,7 +118,7 @@ def recommended(found: f.Findings, settings: Settings) -> Recommended:
         # What most money went to is what everything would go to without routing.
         if dearest := next((row.model for row in found.by_model if row.model in known), None):
             policy = {("", "baseline"): dearest, **policy}
-        return Recommended(policy, {("env", "ANTHROPIC_BASE_URL"): f"http://{gateway.host}:{gateway.port}"})
+        return Recommended(policy, {("env", "ANTHROPIC_BASE_URL"): gateway.url})
     if SUBAGENTS in names:
         command = next(change.command for change in found.changes if change.change == SUBAGENTS)
         return Recommended({}, {("env", "CLAUDE_CODE_SUBAGENT_MODEL"): command.partition("=")[2]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from tierwise.cli.signals import ending_signals
 if TYPE_CHECKING:
     from tierwise.core.settings import GatewaySettings
 
-__all__ = ["command"]
+__all__ = ["command", "gateway_answers"]
 
 _START_SECONDS = 15.0
 _ARGUMENTS = "tierwise.claude.arguments"
@@ -168,16 +169,24 @@ def _run(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     if program is None:
         raise ConfigError("there is no `claude` on the PATH; install it with: npm install -g @anthropic-ai/claude-code")
     gateway = settings_of(ctx).gateway
-    url = f"http://{gateway.host}:{gateway.port}"
+    url = gateway.url
     _when_told_to_end(lambda number: sys.exit(128 + number))
-    started = None if _answers(url) else _start(ctx.obj, gateway, url)
+    started = None if gateway_answers(url) else _start(ctx.obj, gateway, url)
     try:
-        code = _until_it_ends([program, *arguments], {**os.environ, "ANTHROPIC_BASE_URL": url})
+        environment = {**os.environ, **_past_proxies(gateway.host), "ANTHROPIC_BASE_URL": url}
+        code = _until_it_ends([program, *arguments], environment)
     finally:
         if started is not None:
             started.terminate()
             started.wait()
     sys.exit(code if code >= 0 else 128 - code)
+
+
+def _past_proxies(host: str) -> dict[str, str]:
+    """The variables that keep proxies from being asked for the gateway; some programs read the one, some the other."""
+    said = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    hosts = said if said == "*" else f"{said},{host}" if said else host
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def _when_told_to_end(then: Callable[[int], object]) -> None:
@@ -190,7 +199,9 @@ def _until_it_ends(command: list[str], environment: dict[str, str]) -> int:
     """Runs the CLI; its exit code. Ctrl-C is for it alone, which hears of it from the terminal as we do."""
     told: list[int] = []
     _when_told_to_end(told.append)
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: that, it would inherit
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: that, it would inherit
     try:
         cli = subprocess.Popen(command, env=environment)  # noqa: S603  the user's own command
         _when_told_to_end(cli.send_signal)
@@ -201,12 +212,15 @@ def _until_it_ends(command: list[str], environment: dict[str, str]) -> int:
         signal.signal(signal.SIGINT, before)
 
 
-def _answers(url: str) -> bool:
+def gateway_answers(url: str) -> bool:
+    """Whether what listens there is a gateway that can be used."""
+    here = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to it
     try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=1.0) as answer:  # noqa: S310  our own address
-            return bool(json.load(answer).get("status") == "ok")
-    except (OSError, ValueError):
-        return False
+        with here.open(f"{url}/healthz", timeout=1.0) as answer:
+            told = json.load(answer)
+    except (OSError, ValueError, RecursionError, http.client.HTTPException):
+        return False  # nobody, or somebody else
+    return isinstance(told, dict) and told.get("status") == "ok"
 
 
 def _start(config: str | None, gateway: GatewaySettings, url: str) -> subprocess.Popen[bytes]:
@@ -226,7 +240,7 @@ def _start(config: str | None, gateway: GatewaySettings, url: str) -> subprocess
         try:
             ends = time.monotonic() + _START_SECONDS
             while time.monotonic() < ends:
-                if _answers(url):
+                if gateway_answers(url):
                     return process
                 if process.poll() is not None:
                     log.seek(0)

@@ -130,7 +130,7 @@ def command(
 
 
 def _tell(where: GatewaySettings, port: int, upstream: str, *, as_json: bool) -> None:
-    url = f"http://{where.host}:{port}"
+    url = replace(where, port=port).url
     if as_json:
         echo_json(
             {

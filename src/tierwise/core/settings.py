@@ -216,6 +216,11 @@ class GatewaySettings:
     limits: Mapping[str, RateLimit] = field(default_factory=dict)  # by family of models: opus, sonnet, haiku, …
     projects: Mapping[str, ProjectSettings] = field(default_factory=dict)
 
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
