@@ -262,14 +262,15 @@ class Listener:
         program.parent.mkdir()
         program.write_text(
             f"#!/bin/sh\ntrap 'echo int >>{self._heard}' INT\ntrap 'echo term >>{self._heard}; exit 4' TERM\n"
-            f"echo $NO_PROXY >{self._past}\necho up >>{self._heard}\nwhile :; do sleep 0.05; done\n"
+            f"cat >/dev/null\necho $NO_PROXY >{self._past}\necho up >>{self._heard}\nwhile :; do sleep 0.05; done\n"
         )
         program.chmod(0o755)
         environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
         environment |= {"HTTP_PROXY": "http://" + NOWHERE, "NO_PROXY": "example.org", "no_proxy": ""}
-        self.verb = subprocess.Popen(
-            [PROGRAM, *words], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        # It is up when it has read what it is given: by then the verb waits for it, and no longer starts it.
+        (home / "given").write_text("the printer burns")
+        with (home / "given").open() as given:
+            self.verb = subprocess.Popen([PROGRAM, *words], env=environment, stdin=given, start_new_session=True)
 
     @property
     def heard(self) -> list[str]:
