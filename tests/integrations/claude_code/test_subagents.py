@@ -81,12 +81,21 @@ def test_agents_of_which_nothing_is_known_stay(tmp_path: Path, router: AsyncRout
 
 @pytest.mark.parametrize(
     ("head", "expected"),
-    [("", "haiku"), ("model: inherit\n", "haiku"), ("model: opus\n", None), ('model: "opus" # no\n', None)],
+    [
+        ("", "haiku"),
+        ("model: inherit\n", "haiku"),
+        ("model: opus\n", None),
+        ('model: "opus" # no\n', None),
+        ("model : opus\n", None),
+    ],
 )
 @pytest.mark.parametrize("folder", [".claude/agents", "config/agents"])
 def test_agents_of_ones_own(tmp_path: Path, router: AsyncRouter, head: str, expected: str | None, folder: str) -> None:
     """An agent's file with a model decides; without one, or with `inherit`, tierwise does."""
     agent_file(tmp_path / folder, head)
+    assert alias(call(tmp_path, subagent_type="mine"), router) == expected
+    file = tmp_path / folder / "mine.md"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))  # as some editors write it
     assert alias(call(tmp_path, subagent_type="mine"), router) == expected
 
 

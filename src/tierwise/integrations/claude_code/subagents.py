@@ -22,7 +22,7 @@ __all__ = ["SubagentCall", "answer", "decide"]
 # Built in, and on the session's model if nothing is said; observed in 2.1.330.
 _INHERIT = frozenset({"", "general-purpose", "claude", "Plan"})
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
-_MODEL = re.compile(r"^model:[ \t]*([^\s#]*)", re.MULTILINE)
+_MODEL = re.compile(r"^model[ \t]*:[ \t]*([^\s#]*)", re.MULTILINE)
 _TAIL_BYTES = 256 * 1024
 _MOST_BYTES = 64 * 1024  # of an agent's file
 
@@ -102,7 +102,7 @@ def _head(path: Path) -> str | None:
     """What stands between the dashes at the top of an agent's file."""
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES).decode("utf-8", "replace")
+            text = file.read(_MOST_BYTES).decode("utf-8-sig", "replace")
     except OSError:
         return None
     parts = text.split("---", 2)
