@@ -234,7 +234,7 @@ def test_where_a_text_would_go(look: Look, full: Served) -> None:
 
 
 def test_what_another_policy_would_have_cost(look: Look, full: Served) -> None:
-    """What if: the calls of the time, replayed, beside what they really cost."""
+    """What if: the calls of the time, replayed, beside what they really cost, however quickly others are chosen."""
     seen = look(full)
     page = seen.open(f"?view=what-if&{MONTH}")
     page.get_by_role("combobox", name="Policy").select_option("all-opus")
@@ -242,3 +242,15 @@ def test_what_another_policy_would_have_cost(look: Look, full: Served) -> None:
     expect(page.get_by_text("Really spent")).to_be_visible()
     expect(page).to_have_url(re.compile("policy=all-opus"))
     expect(page.get_by_role("region", name="Where calls go").first).to_contain_text("opus")
+    others = """() => {
+      for (const tier of ["sonnet", "opus", "haiku"]) {
+        const filter = document.getElementById("filter-tier");
+        filter.value = tier;
+        filter.dispatchEvent(new Event("change"));
+      }
+    }"""
+    page.evaluate(others)
+    seen.settled()
+    expect(page.get_by_text("Really spent")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Tier", exact=True)).to_have_value("haiku")
+    seen.complaints = [one for one in seen.complaints if "429" not in one]

@@ -9,6 +9,7 @@ import { empty, facts, panel, problem, table } from "../parts.js";
 import { savedText } from "../sheets.js";
 import { tierChip } from "../tiers.js";
 
+const AGAIN_MS = 2_000; // the server goes through calls for one question at a time
 let typed = ""; // kept while the page is open: another time or filter must not cost what was typed
 
 export async function show(context) {
@@ -76,7 +77,8 @@ async function replay(context, root) {
   try {
     replace(root, replayedParts(context, await get("what-if/replay", query)));
   } catch (error) {
-    replace(root, problem(error));
+    if (error.status === 429) setTimeout(() => root.isConnected && replay(context, root), AGAIN_MS);
+    else replace(root, problem(error));
   }
 }
 
@@ -211,12 +213,12 @@ function decisionPanel() {
     { id: "what-stakes" },
     ["normal", "high", "critical"].map((name) => h("option", { value: name, selected: name === "normal" }, name)),
   );
+  let last = null;
   const decide = async () => {
-    try {
-      replace(answer, decision(await post("what-if/decision", { text: text.value, stakes: stakes.value })));
-    } catch (error) {
-      replace(answer, problem(error));
-    }
+    const question = { text: text.value, stakes: stakes.value };
+    last = question;
+    const told = await post("what-if/decision", question).then(decision, problem);
+    if (last === question) replace(answer, told); // else another was asked since
   };
   return panel({
     title: "Where would this go?",
