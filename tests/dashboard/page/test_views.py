@@ -112,10 +112,16 @@ def test_a_task_type_opens_its_history(look: Look, full: Served) -> None:
     expect(dialog.locator("details").first).to_contain_text("processing work is done well by haiku")
     page.reload()
     seen.settled()
-    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(dialog.locator(".chart canvas")).to_have_count(2)
+    dialog.get_by_role("group", name="chart over time").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(dialog.locator(".tip").first).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_be_hidden()
-    expect(page).not_to_have_url(re.compile("type="))  # a moment later: a dialog tells of its closing when it is closed
+    expect(dialog.locator(".tip").first).to_be_hidden()
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page).not_to_have_url(re.compile("type="))
 
 
 def test_what_is_opened_next_stays_open(look: Look, full: Served) -> None:

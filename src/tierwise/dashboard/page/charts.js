@@ -228,7 +228,7 @@ export function timeChart({
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === "Escape" && !tip.hidden) {
       tip.hidden = true;
-      event.stopPropagation();
+      event.preventDefault(); // what the chart stands in stays open
     }
     if (!step) return;
     event.preventDefault();

@@ -32,7 +32,9 @@ export const sheet = {
   close() {
     back = null;
     reading?.abort();
-    if (dialog?.open) dialog.close();
+    if (!dialog?.open) return;
+    dialog.close();
+    replace(dialog); // what was in it is not kept
   },
 };
 
