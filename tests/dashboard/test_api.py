@@ -59,6 +59,13 @@ async def test_the_period_before_is_told(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("path", FIGURES)
+async def test_the_ends_of_time_can_be_asked_of(asked: Asked, path: str) -> None:
+    """Where a whole hour, day or week about what is asked of would lie beyond the years that there are."""
+    await asked.get(path, since="0001-01-01T01:00:00+02:00", until="0001-01-01T00:30:00Z")
+    await asked.get(path, since="9999-12-01", until="9999-12-31T23:59:59.999Z")
+
+
+@pytest.mark.parametrize("path", FIGURES)
 async def test_filters_apply_everywhere(asked: Asked, path: str) -> None:
     """One project's calls, one model's, one type's, one session's."""
     for name, value in (

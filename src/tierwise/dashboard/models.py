@@ -7,7 +7,7 @@ price, nothing measured, nothing to divide by), never zero. A saving is signed: 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 
@@ -112,9 +112,14 @@ def usd(nanousd: int) -> Decimal:
     return nanousd_to_usd(nanousd)
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_MS = -62_135_596_800_000  # the year 1 begins
+_LAST_MS = 253_402_300_799_999  # the year 9999 ends
+
+
 def moment(at_ms: int) -> datetime:
-    """Unix milliseconds as a moment in UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
+    """Unix milliseconds as a moment in UTC; the first or the last that there is for what lies beyond it."""
+    return _EPOCH + timedelta(milliseconds=min(max(at_ms, _FIRST_MS), _LAST_MS))
 
 
 class Model(BaseModel):
