@@ -32,7 +32,7 @@ def quick(asked: Asked) -> Live:
 
 
 async def test_a_call_is_told_when_it_begins_and_when_it_ends(empty: Asked) -> None:
-    """First as open, then with what became of it; calls of before are not told."""
+    """First as open, then with what became of it, or late, once it ended; calls of before are not told."""
     asked = empty
     asked.ledger.record(call("before", started_at_ms=NOW_MS - 50_000), [attempt("before")])
     events = quick(asked).events()
@@ -45,7 +45,20 @@ async def test_a_call_is_told_when_it_begins_and_when_it_ends(empty: Asked) -> N
     (told,) = (await until(events, "calls"))["items"]
     assert (told["call_id"], told["status"]) == ("new", "answered")
     assert (await until(events, "totals"))["now"]["answered_calls"] == 2
+    asked.ledger.record(call("late", started_at_ms=NOW_MS - 30_000), [attempt("late")])
+    (told,) = (await until(events, "calls"))["items"]
+    assert told["call_id"] == "late"
     await events.aclose()
+
+
+async def test_whoever_comes_later_hears_how_the_day_stands(asked: Asked) -> None:
+    """A second page does not wait for the next call to say what was spent."""
+    live = quick(asked)
+    first, second = live.events(), live.events()
+    totals = await until(first, "totals")
+    assert await until(second, "totals") == totals
+    await first.aclose()
+    await second.aclose()
 
 
 async def test_a_call_that_runs_is_followed_however_many_come(empty: Asked) -> None:

@@ -8,7 +8,7 @@ listens too slowly misses events, and is told so (`missed`), as is everybody whe
 told: the page then reads anew what it shows. Calls that run are followed until they end, however many came since.
 
     event: calls    LiveCalls     new or changed calls, oldest first
-    event: totals   LiveTotals    the figures since midnight UTC, where they changed
+    event: totals   LiveTotals    the figures since midnight UTC: at first, and where they changed
     event: missed                 events were left out: read anew
     : comment                     every 15 s, so that nothing on the way takes the connection for dead
 """
@@ -21,8 +21,6 @@ import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-
-from pydantic import BaseModel
 
 from tierwise.core.decisions import CallStatus
 from tierwise.dashboard.api import Api
@@ -77,7 +75,7 @@ class Live:
         self._every = every_seconds
         self._listeners: set[_Listener] = set()
         self._task: asyncio.Task[None] | None = None
-        self._told: dict[str, CallSummary] = {}
+        self._told: dict[str, CallSummary] | None = None  # as it was at the last look
         self._totals: str = ""
 
     @property
@@ -98,7 +96,10 @@ class Live:
         listener = _Listener(chosen)
         self._listeners.add(listener)
         if self._task is None:
+            self._told, self._totals = None, ""
             self._task = asyncio.create_task(self._look())
+        elif self._totals:
+            listener.tell(_event("totals", self._totals))
         try:
             yield b"retry: 2000\n: tierwise\n\n"
             while True:
@@ -124,7 +125,6 @@ class Live:
 
     async def _look(self) -> None:
         """Looks again and again, for as long as somebody listens."""
-        self._told, self._totals = {}, ""
         since_ms = self._api.now_ms()
         looks = 0
         while not self._api.runtime.stopping:
@@ -143,11 +143,12 @@ class Live:
     async def _tell_calls(self, since_ms: int) -> None:
         now = self._api.now_ms()
         scope = Scope(since_ms=max(since_ms, now - _LOOKS_BACK_MS) - 60_000, until_ms=now + 60_000)
-        known = self._told
+        known = self._told or {}
         latest, running = await self._api.read(partial(self._read, scope, known))
         found = {one.call_id: one for one in (*latest, *running)}
-        changed = [one for one in reversed(found.values()) if known.get(one.call_id) != one]
-        fresh = [one for one in changed if one.call_id in known or one.started_at_ms >= since_ms]
+        fresh = [one for one in reversed(found.values()) if known.get(one.call_id) != one]
+        if self._told is None:  # what was there before is no news
+            fresh = [one for one in fresh if one.started_at_ms >= since_ms]
         self._told = found
         if len(latest) == _MOST_CALLS and known and known.keys().isdisjoint(one.call_id for one in latest):
             for listener in self._listeners:
@@ -168,7 +169,7 @@ class Live:
     def _tell_of(self, calls: Sequence[CallSummary], chosen: Chosen) -> None:
         if calls:
             view = self._api.view
-            event = _event("calls", LiveCalls(items=[view.summary(one) for one in calls]))
+            event = _event("calls", LiveCalls(items=[view.summary(one) for one in calls]).model_dump_json())
             for listener in self._listeners:
                 if listener.chosen == chosen:
                     listener.tell(event)
@@ -181,13 +182,13 @@ class Live:
         text = totals.model_dump_json()
         if text != self._totals:
             self._totals = text
-            event = _event("totals", totals)
+            event = _event("totals", text)
             for listener in self._listeners:
                 listener.tell(event)
 
 
-def _event(name: str, value: BaseModel) -> bytes:
-    return f"event: {name}\ndata: {value.model_dump_json()}\n\n".encode()
+def _event(name: str, text: str) -> bytes:
+    return f"event: {name}\ndata: {text}\n\n".encode()
 
 
 def _admits(chosen: Chosen, call: CallSummary) -> bool:
