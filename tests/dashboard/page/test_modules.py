@@ -260,6 +260,13 @@ def test_layers_and_shares_add_up(modules: Seen) -> None:
     assert shares == [[0.25, None, 0], [0.75, None, 1]]
 
 
+def test_a_chart_of_losses_shows_them(modules: Seen) -> None:
+    """As large as they are, below zero; a chart of nothing still has an axis."""
+    code = "return given.map((values) => m.heights(...values))"
+    found = run(modules, "charts", code, [[-2e-5, -1e-5], [-1, 1], [1, 2], [0, 0]])
+    assert found == [[pytest.approx(-2.12e-5), 0], [-1.06, 1.06], [0, 2.12], [0, 1]]
+
+
 def test_an_element_takes_no_script(modules: Seen) -> None:
     """Listeners and styles cannot be set as attributes, where data could get into them."""
     code = """

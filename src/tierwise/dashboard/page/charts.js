@@ -99,7 +99,7 @@ export function timeChart({
       },
       scales: {
         x: { time: true, range: () => [times[0], times.at(-1) + interval_seconds] },
-        y: { range: (_, low, high) => [Math.min(0, low ?? 0), (high ?? 0) > 0 ? high * 1.06 : 1] },
+        y: { range: (_, low, high) => heights(low ?? 0, high ?? 0) },
       },
       axes: [
         {
@@ -254,6 +254,11 @@ export function timeChart({
       return made;
     },
   };
+}
+
+/** From where to where values are drawn, which may all be losses: zero is seen, and some room above and below. */
+export function heights(low, high) {
+  return [Math.min(0, low * 1.06), high > 0 ? high * 1.06 : low < 0 ? 0 : 1];
 }
 
 /** Each line on top of those before. */
