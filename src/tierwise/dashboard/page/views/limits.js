@@ -352,6 +352,13 @@ function budgetForm(context) {
   };
   scope.addEventListener("change", shown);
   shown();
+  const budget = () => ({
+    scope: scope.value,
+    subject: scope.value === "all" ? "" : subject.value,
+    period: period.value,
+    limit_usd: limit.value,
+    hard: hard.checked,
+  });
   const element = h(
     "form",
     {
@@ -359,15 +366,9 @@ function budgetForm(context) {
       on: {
         submit: async (event) => {
           event.preventDefault();
-          const budget = {
-            scope: scope.value,
-            subject: scope.value === "all" ? "" : subject.value,
-            period: period.value,
-            limit_usd: limit.value,
-            hard: hard.checked,
-          };
-          if (!(await changed(context, budget))) return;
-          element.reset();
+          const asked = budget();
+          if (!(await changed(context, asked)) || JSON.stringify(budget()) !== JSON.stringify(asked)) return;
+          element.reset(); // unless the next one is being typed
           shown();
         },
       },
