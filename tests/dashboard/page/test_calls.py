@@ -238,11 +238,13 @@ def test_the_log_is_searched(look: Look, full: Served) -> None:
 
 
 def test_older_calls_are_read_on(look: Look, full: Served) -> None:
-    """Page by page, none twice."""
+    """Page by page, none twice, and with the keyboard, too."""
     seen = look(full)
     page = seen.open(f"?view=calls&{MONTH}")
-    page.get_by_role("button", name="Older calls").click()
+    older = page.get_by_role("button", name="Older calls")
+    older.press("Enter")
     expect(page.locator("tbody tr")).to_have_count(100)
+    expect(older).to_be_focused()
     times = [row.get_attribute("datetime") for row in page.locator("tbody time").all()]
     assert times == sorted(times, key=str, reverse=True)
 

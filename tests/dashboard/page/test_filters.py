@@ -39,9 +39,10 @@ def test_filtered_figures_are_smaller(look: Look, full: Served) -> None:
     seen = look(full)
     page = seen.open(f"?view=calls&{MONTH}&task_type=translation")
     assert set(page.locator("tbody td:nth-child(2)").all_inner_texts()) == {"translation"}
-    page.get_by_role("button", name="Clear filters").click()
+    page.get_by_role("button", name="Clear filters").press("Enter")
     seen.settled()
     assert seen.query == {"view": "calls", "range": "30d"}
+    expect(page.get_by_role("combobox", name="Time", exact=True)).to_be_focused()
     assert len(set(page.locator("tbody td:nth-child(2)").all_inner_texts())) > 3
 
 

@@ -123,6 +123,10 @@ export function filters(state, choices, change, period) {
     more.setAttribute("aria-expanded", String(all));
     more.parentElement.classList.toggle("all", all);
   }
+  function clear() {
+    change(cleared);
+    document.getElementById("filter-range").focus({ preventScroll: true }); // the button is gone
+  }
   return h(
     "div",
     { class: `filters ${all ? "all" : ""}`.trim(), role: "group", "aria-label": "Filters" },
@@ -137,7 +141,7 @@ export function filters(state, choices, change, period) {
     ),
     more,
     FILTERS.map((name) => picker(name, state, choices, change)),
-    set > 0 && h("button", { type: "button", id: "clear", on: { click: () => change(cleared) } }, "Clear filters"),
+    set > 0 && h("button", { type: "button", id: "clear", on: { click: clear } }, "Clear filters"),
     period,
   );
 }

@@ -64,6 +64,7 @@ export async function show(context, signal) {
   let next = first.next_cursor;
   let searched_to = first.searched_to;
   let waiting = []; // came while the log was held
+  let asking = false; // for older calls
   let reached = false; // the viewer read on to older calls
   let cut = false; // what came pushed others out: those older than `items` are no longer those after `next`
   let fading = null;
@@ -199,16 +200,19 @@ export async function show(context, signal) {
   }
 
   function drawFoot() {
+    const had = foot.contains(document.activeElement);
     replace(
       foot,
       (next || cut) &&
         h("button", { type: "button", id: "more", on: { click: more } }, narrowed ? "Search on" : "Older calls"),
       next && narrowed && searched_to && h("span", { class: "note" }, `Searched back to ${secondOf(searched_to)}.`),
     );
+    if (had && !foot.contains(document.activeElement)) log.element.focus({ preventScroll: true }); // there are no more
   }
 
-  async function more(event) {
-    event.target.disabled = true;
+  async function more() {
+    if (asking) return; // not disabled meanwhile: it would lose the focus
+    asking = true;
     reached = true;
     try {
       if (cut) {
@@ -228,6 +232,7 @@ export async function show(context, signal) {
     } catch (error) {
       if (error.name !== "AbortError") announce(error.message);
     } finally {
+      asking = false;
       drawFoot();
     }
   }
