@@ -27,7 +27,8 @@ def test_overview_shows_the_figures_of_the_api(look: Look, full: Served) -> None
     assert figure(page, "Spent") == f"${float(now['cost_usd']):,.2f}"
     assert figure(page, "Saved") == f"{'+' if float(now['saved_usd']) > 0 else '−'}${abs(float(now['saved_usd'])):,.2f}"
     assert float(figure(page, "Escalated").removesuffix(" %")) == pytest.approx(now["escalation_rate"] * 100, abs=0.051)
-    expect(page.locator(".lead")).to_contain_text(f"${float(now['baseline_usd']):,.2f}")
+    baseline = f"{seen.api('choices')['baseline_model']} alone would have cost ${float(now['baseline_usd']):,.2f}"
+    expect(page.locator(".lead")).to_contain_text(baseline)
     assert page.locator(".chart canvas").count() == 2
     assert page.locator(".ranked li").count() >= 8
 

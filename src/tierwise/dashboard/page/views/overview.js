@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { shares, sparkline, tablePicture, timeChart } from "../charts.js";
-import { clipped, h } from "../dom.js";
+import { clipped, h, replace } from "../dom.js";
 import {
   change,
   count,
@@ -74,9 +74,17 @@ function nothing(context, told) {
   );
 }
 
+/** What the baseline is called; by its name as soon as that is known, for which the figures do not wait. */
+function baseline(context) {
+  const name = h("span", {}, "the baseline");
+  const tell = () => context.choices && replace(name, clipped(context.choices.baseline_model));
+  if (context.choices) tell();
+  else context.ready?.then(tell);
+  return name;
+}
+
 /** The figures in a sentence, with what they leave out. */
 function lead(context, { now }) {
-  const baseline = context.choices?.baseline_model;
   const saved = Number(now.saved_usd);
   const doubts = [
     now.unpriced_calls &&
@@ -99,7 +107,7 @@ function lead(context, { now }) {
         ? ": no price is known of the models that answered."
         : [
             "; ",
-            baseline ? clipped(baseline) : "the baseline",
+            baseline(context),
             " alone would have cost ",
             h("strong", {}, money(now.baseline_usd)),
             ". ",
