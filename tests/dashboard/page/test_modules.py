@@ -124,6 +124,13 @@ def test_a_duration_is_rounded_to_what_is_shown(modules: Seen) -> None:
     assert run(modules, "format", code, given) == texts
 
 
+def test_money_is_shorter_where_there_is_little_room(page: Seen) -> None:
+    """A figure on a card is not broken over lines; what it is exactly stands in the sentence above."""
+    given = [None, "999.5", "31415.92", "-31415.92", "891000", "143000000"]
+    texts = ["—", "$999.50", "$31,416", "−$31,416", "$891.0K", "$143.0M"]
+    assert run(page, "format", "return given.map(m.moneyShort)", given) == texts
+
+
 @pytest.mark.parametrize(
     ("now", "before", "text"),
     [

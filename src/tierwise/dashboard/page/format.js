@@ -13,7 +13,8 @@ const fractions = new Intl.NumberFormat("en-US", {
 });
 const tiny = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", maximumSignificantDigits: 3 });
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
-const millions = new Intl.NumberFormat("en-US", {
+const wholeDollars = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", maximumFractionDigits: 0 });
+const shortDollars = new Intl.NumberFormat("en-US", {
   style: "currency",
   currency: "USD",
   notation: "compact",
@@ -35,11 +36,11 @@ export function signedMoney(usd, say = money) {
   return Number(usd) > 0 ? `+${say(usd)}` : say(usd);
 }
 
-/** Money where there is little room: `$143.0M`, of a million on. */
+/** Money where there is little room: `$31,415` of a thousand on, `$891.0K` of a hundred thousand on. */
 export function moneyShort(usd) {
-  return usd !== null && usd !== undefined && Math.abs(Number(usd)) >= 1_000_000
-    ? millions.format(Number(usd)).replace("-", "−")
-    : money(usd);
+  const size = Math.abs(Number(usd ?? 0));
+  if (size < 1_000) return money(usd);
+  return (size < 100_000 ? wholeDollars : shortDollars).format(String(usd)).replace("-", "−");
 }
 
 export const UNKNOWN = "unknown";
