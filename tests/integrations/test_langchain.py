@@ -20,6 +20,7 @@ from tierwise.testing import Fault, StandInReply
 pytest.importorskip("langchain", reason="not installed: pip install -r requirements/dev.txt")
 
 from langchain.agents import create_agent
+from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
@@ -293,6 +294,21 @@ def test_agent_runs_its_tools(host: Host, model: ChatTierwise) -> None:
     assert done["messages"][-1].content == "Rain."
     assert done["messages"][-2].content == "rain in Köln"
     assert host.models() == [HAIKU, HAIKU]
+
+
+def test_agent_answers_with_an_object(host: Host, model: ChatTierwise) -> None:
+    """An agent's `response_format` reaches the API as what it has for that, and a reply that breaks it climbs."""
+    host.upstream.reply("It burns.")
+    host.upstream.reply('{"title": "Fire"}')
+    agent = create_agent(model, response_format=ProviderStrategy(Title))
+    assert agent.invoke({"messages": [HumanMessage(SUMMARY)]})["structured_response"] == Title(title="Fire")
+    assert host.models() == [HAIKU, SONNET]
+    sent = host.upstream.calls()[0].json
+    assert isinstance(sent, dict)
+    assert "response_format" not in sent
+    assert sent["output_config"]["format"]["schema"]["required"] == ["title"]
+    with pytest.raises(ValueError, match="with_structured_output"):
+        model.invoke(SUMMARY, response_format={"type": "json_object"})
 
 
 @pytest.mark.parametrize("is_async", [False, True])

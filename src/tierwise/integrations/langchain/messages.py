@@ -29,7 +29,7 @@ from tierwise.core.json import Json, JsonObject
 from tierwise.integrations.turns import add_turn, system_of
 from tierwise.wire.anthropic import usage_from_message
 
-__all__ = ["ChunkReader", "conversation", "message_of", "tool_choice_of", "tool_of"]
+__all__ = ["ChunkReader", "conversation", "format_of", "message_of", "tool_choice_of", "tool_of"]
 
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+);base64,(?P<data>.*)", re.DOTALL)
 _PLACES = frozenset({"index", "partial_json"})  # where a block stood in a stream: of no use in a request
@@ -208,6 +208,15 @@ def tool_choice_of(choice: Any, *, parallel: bool | None = None) -> JsonObject |
     if parallel is False:
         found = {**(found or {"type": "auto"}), "disable_parallel_tool_use": True}
     return found
+
+
+def format_of(wanted: Any) -> JsonObject:
+    """What an answer is to be, in OpenAI's words: LangChain's agents say it so to every model."""
+    match wanted:
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return {"type": "json_schema", "schema": schema}
+        case _:
+            raise ValueError("response_format is no JSON schema; use with_structured_output(schema)")
 
 
 # ------------------------------------------------------------------ what is answered

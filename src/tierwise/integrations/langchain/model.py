@@ -24,7 +24,14 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from tierwise.core.json import JsonObject
-from tierwise.integrations.langchain.messages import ChunkReader, conversation, message_of, tool_choice_of, tool_of
+from tierwise.integrations.langchain.messages import (
+    ChunkReader,
+    conversation,
+    format_of,
+    message_of,
+    tool_choice_of,
+    tool_of,
+)
 from tierwise.integrations.options import call_options
 from tierwise.integrations.turns import request_body
 
@@ -250,6 +257,8 @@ class ChatTierwise(BaseChatModel):
             **self.model_kwargs,
             **{name: value for name, value in kwargs.items() if name not in _NOT_OF_A_REQUEST},
         }
+        if (wanted := own.pop("response_format", None)) is not None:
+            own["output_config"] = {**(own.get("output_config") or {}), "format": format_of(wanted)}
         return request_body(self.model, self.max_tokens, conversation(messages), own)
 
     @property
