@@ -2,7 +2,7 @@
 
 import { h, short } from "./dom.js";
 import { words } from "./format.js";
-import { cleared, FILTERS, isSet, RANGES, shifted, zoomed } from "./state.js";
+import { cleared, FILTERS, isSet, RANGES, shifted, toRange, zoomed } from "./state.js";
 
 const TITLES = {
   project: "Project",
@@ -99,7 +99,7 @@ export function filters(state, choices, change, period) {
     "select",
     {
       id: "filter-range",
-      on: picked(({ value }) => change((now) => ({ ...now, range: value, since: undefined, until: undefined }))),
+      on: picked(({ value }) => change((now) => (value === "custom" ? now : toRange(now, value)))),
     },
     Object.entries(RANGES).map(([value, range]) =>
       h("option", { value, selected: value === state.range }, range.label),

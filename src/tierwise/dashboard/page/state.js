@@ -108,6 +108,9 @@ export function between(state, since_ms, until_ms) {
   };
 }
 
+/** One of the presets. */
+export const toRange = (state, range) => ({ ...state, range, since: undefined, until: undefined });
+
 /** Earlier (−) or later (+), by a share of what is seen. */
 export function shifted(state, share, now_ms) {
   const { since_ms, until_ms } = span(state, now_ms);
