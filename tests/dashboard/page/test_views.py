@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.dashboard.page.conftest import NARROW, VIEWS, WIDE, Look
 from tests.gateway.conftest import Served
@@ -208,6 +208,25 @@ def test_a_server_that_went_away_is_told_of(look: Look, full: Served) -> None:
     page.clock.fast_forward("01:00")
     expect(page.get_by_role("alert")).to_have_count(0)
     seen.complaints = [one for one in seen.complaints if "ERR_INTERNET_DISCONNECTED" not in one]
+
+
+def test_a_view_that_takes_long_is_waited_for(look: Look, full: Served) -> None:
+    """However long it is read, the page does not begin anew by itself."""
+    seen = look(full)
+    seen.page.clock.install()
+    page = seen.open(f"?{MONTH}")
+    given_up: list[str] = []
+    page.on("requestfailed", lambda request: given_up.append(request.url))
+
+    def slowly(route: Route) -> None:
+        page.clock.fast_forward("02:00")
+        route.continue_()
+
+    page.route("**/api/v1/overview?*", slowly, times=1)
+    with page.expect_response("**/api/v1/overview?*"):
+        page.keyboard.press("r")
+    seen.settled()
+    assert given_up == []
 
 
 def test_times_are_the_viewers(look: Look, full: Served) -> None:

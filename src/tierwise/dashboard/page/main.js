@@ -306,7 +306,8 @@ function begin(call) {
 function settle() {
   settling ??= setTimeout(() => {
     settling = null;
-    if (isDue()) show({}); // else what was missed stays missed until somebody looks
+    if (page.reading) settle();
+    else if (isDue()) show({}); // else what was missed stays missed until somebody looks
   }, SETTLE_MS);
 }
 
@@ -316,8 +317,11 @@ function goesOn() {
   return mayChange && !document.hidden && !page.current?.still && !busy();
 }
 
-/** Whether it has to be, too: it does not follow by itself, or missed something. */
-const isDue = () => goesOn() && (missed || !page.current?.calls);
+/**
+ * Whether it has to be, too: it does not follow by itself, or missed something. Not while it is being read: begun anew
+ * again and again, a reading that takes longer than that would never end.
+ */
+const isDue = () => goesOn() && !page.reading && (missed || !page.current?.calls);
 
 /** Whether the viewer is in the middle of something that drawing anew would disturb. */
 function busy() {
