@@ -209,11 +209,15 @@ def test_a_key_bounds_the_tiers_of_its_calls(serve: Serve, upstream: StandInUpst
     assert not upstream.requests
 
 
-def test_a_body_with_two_models_gets_past_no_bound(serve: Serve, upstream: StandInUpstream, own: Settings) -> None:
+@pytest.mark.parametrize("words", [1, 2_000])
+def test_a_body_with_two_models_gets_past_no_bound(
+    serve: Serve, upstream: StandInUpstream, own: Settings, words: int
+) -> None:
     """Parsers differ in which of two counts: a key's request that names two is refused, and none goes upstream."""
     gateway = serve(upstream, settings=own)
     low, _ = key(gateway, "low", policy=KeyPolicy(max_tier="haiku"))
-    once = message("claude-haiku-5-5", tools=[{"name": "t", "input_schema": {"type": "object"}}])
+    schema = {"type": "object", "properties": {"kind": {"enum": ["model"] * words}}}
+    once = message("claude-haiku-5-5", tools=[{"name": "t", "input_schema": schema}])
     once["messages"] += [
         {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "t", "input": {"model": "opus"}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": '"model": "opus"'}]},
