@@ -30,7 +30,7 @@ from tierwise.engine.result import Result
 from tierwise.engine.router import AsyncRouter
 from tierwise.ledger import Ledger
 from tierwise.providers.base import Availability, ModelRequest, Reply
-from tierwise.testing import Fault, RecordedRequest, StandInReply
+from tierwise.testing import Fault, FaultKind, RecordedRequest, StandInReply
 
 HAIKU, SONNET, OPUS = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"
 USED = {"input_tokens": 1000, "output_tokens": 200}  # $0.0002 on Haiku 5.5, $0.004 on Sonnet 5.5
@@ -287,6 +287,9 @@ async def test_transient_faults_are_waited_out_on_the_same_model(rig: Rig, fault
     assert waited == (7 + 0.25 / 4 if fault.headers else 0.25)
     assert result.attempts[1].wait_ms == round(waited * 1000)
     assert rig.row(result.call_id)[1] == result.attempts
+    # A model may have worked on what was given up; a beginning told that it did.
+    may_have_cost = fault.kind is FaultKind.STALL or fault.after_events > 0
+    assert ((result.attempts[0].cost_nanousd or 0) > 0) is may_have_cost
 
 
 async def test_a_cut_answer_is_paid_for(rig: Rig) -> None:

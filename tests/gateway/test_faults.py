@@ -118,14 +118,17 @@ def test_a_routed_call_outlives_a_fault(serve: Serve, upstream: StandInUpstream,
 def test_an_upstream_that_is_silent_from_the_start_is_left_at_the_deadline(
     serve: Serve, upstream: StandInUpstream
 ) -> None:
-    """504 when the request's own deadline is over, and the upstream sees the hang-up."""
+    """504 when the request's own deadline is over, and the upstream sees the hang-up; the prompt counts as used."""
     upstream.fail(Fault.stall(), times=None)
     gateway = serve(upstream)
     answer = gateway.post(body(), x_tierwise_deadline="2")
     assert answer.status_code == 504
     assert answer.json()["error"]["type"] == "timeout_error"
     assert upstream.requests[0].wait_finished()
-    assert gateway.call().attempts[0].outcome is OutcomeKind.TIMEOUT
+    (attempt,) = gateway.call().attempts
+    assert attempt.outcome is OutcomeKind.TIMEOUT
+    assert attempt.usage.estimated
+    assert (attempt.cost_nanousd or 0) > 0
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -449,21 +449,21 @@ class AsyncRouter:
             self._note_failure(model, failure)
             call.last_words = str(failure)
             record = replace(record, request_id=failure.request_id, ttft_ms=failure.ttft_ms)
+            usage = failure.usage
+            if usage is None and failure.kind is OutcomeKind.TIMEOUT and failure.status is None:
+                usage = _prompt_alone(rung)
             return self._outcome(
                 call,
                 record,
                 failure.kind,
                 failure.note,
-                usage=failure.usage or Usage(),
+                usage=usage or Usage(),
                 price=price,
                 began=began,
                 retry_after_seconds=failure.retry_after_seconds,
             )
         except asyncio.CancelledError as cancelled:
-            usage = spent_before_cancel(cancelled)
-            if usage is None and not price.is_free:
-                # Sent, and nobody will say what it used: the prompt was, so it is counted, as an estimate.
-                usage = replace(rung.estimated_usage, output_tokens=0)
+            usage = spent_before_cancel(cancelled) or _prompt_alone(rung)
             self._outcome(
                 call,
                 record,
@@ -679,6 +679,11 @@ def _raise(call: _Call, climbed: Climbed) -> NoReturn:
             raise LadderExhausted(f"no acceptable answer ({count}): {why}", **context)
         case _ as never:
             assert_never(never)
+
+
+def _prompt_alone(rung: Rung) -> Usage | None:
+    """Of a request that was sent and nobody will say what it used: its prompt was, so that counts, as an estimate."""
+    return None if rung.price.is_free else replace(rung.estimated_usage, output_tokens=0)
 
 
 def _check_callables(checks: Sequence[UserCheck]) -> None:

@@ -385,7 +385,10 @@ class Run:
                     ),
                 )
         except UpstreamFailed as failure:
-            return self._failed(running, _kind_of(failure), str(failure))
+            # A model may have been at work when the time was over, and nobody will say what that used.
+            at_work = isinstance(failure, UpstreamTimeout) and failure.sent
+            usage = _prompt_alone(running.sent) if at_work else None
+            return self._failed(running, _kind_of(failure), str(failure), usage=usage)
         except ClientGone:
             return self._failed(running, OutcomeKind.CANCELLED, _HUNG_UP, usage=_prompt_alone(running.sent))
         running.answer = self._answer = answer
