@@ -153,3 +153,17 @@ def test_a_theme_can_be_chosen_and_is_kept(look: Look, full: Served) -> None:
     page.reload()
     seen.settled()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+
+
+def test_a_browser_that_keeps_nothing_shows_the_page(look: Look, full: Served) -> None:
+    """Where site data is blocked even asking for it is an error; a theme then lasts as long as the page is open."""
+    seen = look(full)
+    seen.page.add_init_script(
+        """for (const name of ["localStorage", "sessionStorage"])
+          Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });"""
+    )
+    page = seen.open(f"?{MONTH}")
+    expect(page.get_by_role("region", name="Spent", exact=True)).to_be_visible()
+    page.keyboard.press("d")
+    seen.settled()
+    expect(page.get_by_role("button", name="Theme: dark. Change it")).to_be_visible()

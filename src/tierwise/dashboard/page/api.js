@@ -1,5 +1,7 @@
 // All that the page asks the server. Answers are documented in docs/reference/api.md.
 
+import { ofThisTab } from "./memory.js";
+
 const ROOT = "/api/v1/";
 const KEY = "tierwise.key"; // of this tab only, and only where the server asks for one
 
@@ -14,12 +16,12 @@ export class ApiError extends Error {
 }
 
 function headers(more = {}) {
-  const key = sessionStorage.getItem(KEY);
+  const key = ofThisTab.get(KEY);
   return { accept: "application/json", ...(key ? { "x-api-key": key } : {}), ...more };
 }
 
 export function rememberKey(key) {
-  sessionStorage.setItem(KEY, key);
+  ofThisTab.set(KEY, key);
 }
 
 async function answer(path, options) {

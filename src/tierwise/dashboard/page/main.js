@@ -8,6 +8,7 @@ import { ApiError, get, listen, rememberKey } from "./api.js";
 import { h, replace } from "./dom.js";
 import { filters } from "./filters.js";
 import { isUnpriced, signedMoney, spanOf, spent, zone } from "./format.js";
+import { ofThisBrowser } from "./memory.js";
 import { announce, problem } from "./parts.js";
 import { between, chosen, isLive, parse, scope, serialize, shifted, span, toView, VIEWS, zoomed } from "./state.js";
 import { openCall, openConversation, openKeys, openType, sheet } from "./sheets.js";
@@ -28,6 +29,7 @@ const TITLES = {
   "what-if": "What if",
 };
 const OPENED = ["call", "conversation", "type"]; // over the view
+const THEME = "tierwise.theme";
 const REFRESH_MS = 30_000; // of a view whose time goes on, beside what live events bring
 const SETTLE_MS = 5_000; // at most so often because of live events, as are the pickers
 
@@ -389,7 +391,7 @@ function theme() {
 function setTheme(name) {
   if (name === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
-  localStorage.setItem("tierwise.theme", name);
+  ofThisBrowser.set(THEME, name);
 }
 
 function nextTheme() {
@@ -429,8 +431,7 @@ addEventListener("popstate", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme() === "system" && show({}));
 
 async function start() {
-  if (["light", "dark"].includes(localStorage.getItem("tierwise.theme")))
-    setTheme(localStorage.getItem("tierwise.theme"));
+  if (["light", "dark"].includes(ofThisBrowser.get(THEME))) setTheme(ofThisBrowser.get(THEME));
   drawHead();
   // The pickers wait for nothing, and the figures do not wait for the pickers.
   context.ready = get("choices").then(
