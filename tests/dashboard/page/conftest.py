@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, Route, expect, sync_playwright
 
 from tests.dashboard.page.history import record_history, record_hostile, record_unpriced
 from tests.gateway.conftest import Served, serve, settings_for, started, stopping, upstream
@@ -43,6 +43,7 @@ class Seen:
     asked: list[Request] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     expects: str | None = None  # how a dialog begins that the test accepts
+    answering: Callable[[Route], None] | None = None  # how the next question that is intercepted is answered
 
     def asks(self, request: Request) -> None:
         """It asked for something."""
@@ -70,6 +71,21 @@ class Seen:
         self.page.wait_for_selector("main[aria-busy=false]")
         expect(self.page.locator(".waiting, dialog[open] [aria-busy=true]")).to_have_count(0, timeout=PATIENCE_MS)
         return self.page
+
+    def intercept(self, path: str) -> None:
+        """Has questions of a kind stop where the test can be `answering` the next one.
+
+        Before the page is opened: on an open one, the first question after this may still go past it.
+        """
+
+        def stopped(route: Route) -> None:
+            answering, self.answering = self.answering, None
+            if answering is None:
+                route.continue_()
+            else:
+                answering(route)
+
+        self.page.route(f"**/api/v1/{path}?*", stopped)
 
     def api(self, path: str, **query: str) -> Any:
         """What the API answers to the page itself."""
@@ -127,7 +143,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(why)
     # In a container there is no user namespace for its sandbox; it opens nothing but pages of ours on loopback.
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=5 * PATIENCE_MS)
         yield browser
         browser.close()
 

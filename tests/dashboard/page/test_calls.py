@@ -28,6 +28,7 @@ def test_new_calls_appear_as_they_are_made(look: Look, serve: Serve, upstream: S
     gateway = serve(upstream)
     gateway.post(body())
     seen = look(gateway)
+    seen.intercept("calls")
     page = seen.open("?view=calls")
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(1)
@@ -48,7 +49,7 @@ def test_new_calls_appear_as_they_are_made(look: Look, serve: Serve, upstream: S
         expect(rows).to_have_count(4)
         route.fulfill(response=before)
 
-    page.route("**/api/v1/calls?*", meanwhile, times=1)
+    seen.answering = meanwhile
     page.keyboard.press("r")
     seen.settled()
     expect(rows).to_have_count(4)
@@ -203,6 +204,7 @@ def test_the_log_is_searched(look: Look, full: Served) -> None:
     """By text, by how calls ended and by cost; what is searched for is in the address, and no letter of it is lost
     while the log is drawn anew."""
     seen = look(full)
+    seen.intercept("calls")
     page = seen.open(f"?view=calls&{MONTH}")
     page.get_by_role("combobox", name="Outcome").select_option("failed")
     seen.settled()
@@ -213,7 +215,7 @@ def test_the_log_is_searched(look: Look, full: Served) -> None:
         page.keyboard.type("-0")
         route.continue_()
 
-    page.route("**/api/v1/calls?*", meanwhile, times=1)
+    seen.answering = meanwhile
     search.fill("call")
     page.wait_for_url("**text=call**")
     seen.settled()

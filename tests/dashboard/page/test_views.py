@@ -214,6 +214,7 @@ def test_a_view_that_takes_long_is_waited_for(look: Look, full: Served) -> None:
     """However long it is read, the page does not begin anew by itself."""
     seen = look(full)
     seen.page.clock.install()
+    seen.intercept("overview")
     page = seen.open(f"?{MONTH}")
     given_up: list[str] = []
     page.on("requestfailed", lambda request: given_up.append(request.url))
@@ -222,7 +223,7 @@ def test_a_view_that_takes_long_is_waited_for(look: Look, full: Served) -> None:
         page.clock.fast_forward("02:00")
         route.continue_()
 
-    page.route("**/api/v1/overview?*", slowly, times=1)
+    seen.answering = slowly
     with page.expect_response("**/api/v1/overview?*"):
         page.keyboard.press("r")
     seen.settled()
