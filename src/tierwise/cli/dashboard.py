@@ -38,6 +38,7 @@ def command(ctx: click.Context, /, *, host: str, port: int, opens: bool, as_json
     from tierwise.gateway.extra import check_installed
 
     check_installed()
+    from tierwise.core.settings import http_url
     from tierwise.dashboard.app import Dashboard
     from tierwise.dashboard.runtime import Alone
     from tierwise.dashboard.serving import serve
@@ -58,7 +59,7 @@ def command(ctx: click.Context, /, *, host: str, port: int, opens: bool, as_json
                 "`tierwise keys create NAME --scope metrics --scope receipts`, or listen on 127.0.0.1"
             )
         sock = listen(host, port)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}/dashboard/"
+        url = f"{http_url(host, sock.getsockname()[1])}/dashboard/"
         if as_json:
             echo_json({"url": url, "ledger": settings.ledger.path})
         else:

@@ -130,7 +130,9 @@ def command(
 
 
 def _tell(where: GatewaySettings, port: int, upstream: str, *, as_json: bool) -> None:
-    url = replace(where, port=port).url
+    from tierwise.core.settings import http_url
+
+    url = http_url(where.host, port)
     if as_json:
         echo_json(
             {

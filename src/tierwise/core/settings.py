@@ -27,7 +27,13 @@ __all__ = [
     "Role",
     "Settings",
     "UpstreamKey",
+    "http_url",
 ]
+
+
+def http_url(host: str, port: int) -> str:
+    """The address of a server here; one of IPv6 goes in brackets."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +225,7 @@ class GatewaySettings:
     @property
     def url(self) -> str:
         """Where clients reach it."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return http_url(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,9 +150,8 @@ class Reply:
 
     def _as_chat(self, chat: ChatChunks, out: bytes) -> bytes:
         pieces: list[bytes] = []
-        with suppress(
-            SseError, ValueError, RecursionError
-        ):  # what is no event says nothing in the other dialect either
+        # What is no event says nothing in the other dialect either.
+        with suppress(SseError, ValueError, RecursionError):
             pieces.extend(chat.feed(json.loads(event.data)) for event in self._chat_parser.feed(out))
         return b"".join(pieces)
 
